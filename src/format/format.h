@@ -1,0 +1,68 @@
+// Weight formats: how the numbers of a frozen matrix are stored.
+//
+// A format is one row of a table (format.cc) and, per device, one fast decoder
+// (kernels/cpu/panel_*). Nothing else in the engine names a format: it asks for rows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace rung::format {
+
+enum class Format : uint8_t { kF32, kF16, kBf16, kQ8_0, kQ4_0, kQ4_1, kNf4 };
+inline constexpr int kFormatCount = 7;
+
+// Scales stored apart from the codes. Flat index: block b covers weights [64b, 64b+64) of the
+// row-major matrix, so a block may straddle rows when cols is not a multiple of 64.
+//
+//   single:  scale(b) = absmax[b]
+//   double:  scale(b) = map[codes[b]] * absmax[b / 256] + offset     (f32 multiply, then add)
+struct BlockScales {
+  const float* absmax = nullptr;   // (blocks), or the second level (blocks/256) when codes is set
+  const uint8_t* codes = nullptr;  // (blocks), double quantisation only
+  const float* map = nullptr;      // (256), double quantisation only
+  float offset = 0.0f;
+
+  float At(int64_t block) const {
+    // Two statements: a fused multiply-add would round once and differ from bitsandbytes.
+    if (!codes) return absmax[block];
+    const volatile float product = map[codes[block]] * absmax[block / 256];
+    return product + offset;
+  }
+};
+
+// A frozen matrix (rows, cols), row-major, in its storage format. A view: the bytes belong to the
+// mapped file or to the model's weight buffer. No alignment of `data` is assumed.
+struct Matrix {
+  Format format = Format::kF32;
+  int64_t rows = 0, cols = 0;
+  const std::byte* data = nullptr;
+  BlockScales scales;  // used by formats whose block_bytes hold codes only
+};
+
+// Everything the rest of the engine may know about a format.
+struct Info {
+  std::string_view name;  // as users write it: "q4_1", "nf4"
+  int64_t block;          // weights of one block; cols is a multiple of it, except for kNf4
+  int64_t block_bytes;    // bytes of one block in Matrix::data
+  int gguf_type;          // ggml's type number, -1 when GGUF has none
+  // Decodes weights [begin, end) of the flat row-major matrix into f32, exactly as the format's
+  // reference implementation does. Any begin and end. Scalar: the specification of the fast decoders.
+  void (*decode)(const Matrix& matrix, int64_t begin, int64_t end, float* out);
+};
+
+const Info& Of(Format format);
+
+// The format of a ggml type number; nullptr when it is not one we read.
+const Info* FromGguf(int gguf_type, Format* format);
+
+// Bytes of Matrix::data for this shape (scales kept apart not counted).
+int64_t DataBytes(Format format, int64_t rows, int64_t cols);
+// Bytes of data and scales together: what one pass over the matrix reads.
+int64_t TotalBytes(const Matrix& matrix);
+
+// One row, by the scalar reference.
+void DecodeRow(const Matrix& matrix, int64_t row, float* out);
+
+}  // namespace rung::format
