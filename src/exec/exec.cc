@@ -1,0 +1,36 @@
+#include "exec/exec.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <bit>
+
+#include "base/text.h"
+
+namespace rung {
+
+void Exec::Record(Cost cost) {
+  // FNV-1a over the cost: a skipped, added or resized launch changes it.
+  fingerprint_ = (fingerprint_ ^ std::bit_cast<uint64_t>(cost.flops + 1.0)) * 0x100000001b3ull;
+  flops_ += cost.flops;
+}
+
+void Exec::ResetCounters() {
+  fingerprint_ = 0;
+  flops_ = 0.0;
+}
+
+Slab::Slab(size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) {
+    throw Error(ExitCode::kNoMemory, fmt::format("the system refused {} of memory", FormatBytes(bytes)));
+  }
+  base_ = static_cast<std::byte*>(base);
+}
+
+Slab::~Slab() {
+  if (base_) ::munmap(base_, bytes_);
+}
+
+}  // namespace rung
