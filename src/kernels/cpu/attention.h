@@ -1,0 +1,50 @@
+// Causal attention over packed sequences, in blocks with an online softmax: no (T,T) matrix is ever held.
+//
+//   p[i,j] = softmax_j(scale * q[i] . k[j]),  out[i] = sum_j p[i,j] v[j]
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/half.h"
+#include "kernels/cpu/isa.h"
+
+namespace rung::cpu {
+
+// One sequence. Query rows [q_begin, q_begin+q_count) are its last q_count positions; keys and values are
+// rows [kv_begin, kv_begin+kv_count) of k and v. Query i sees keys up to and including kv_count - q_count +
+// i. In training both ranges are the same rows of the batch; in generation keys come from a cache.
+struct AttentionSpan {
+  int64_t q_begin = 0, q_count = 0, kv_begin = 0, kv_count = 0;
+};
+
+struct AttentionShape {
+  int64_t query_heads = 0, kv_heads = 0;  // query_heads is a multiple of kv_heads
+  int64_t head_dim = 0;  // even; 32, 64, 128 are the shapes that pay the bills, any even number works
+  float scale = 0.0f;    // usually 1/sqrt(head_dim)
+};
+
+// q (N, Hq*D), k and v (Nkv, Hkv*D), out (N, Hq*D), all T with row strides; lse (N, Hq) f32 or nullptr:
+// the natural log of the softmax denominator, scaled scores included, kept for the backward pass.
+template <class T>
+void AttentionForward(const Context& context, const AttentionShape& shape,
+                      std::span<const AttentionSpan> spans, const T* q, int64_t ldq, const T* k, int64_t ldk,
+                      const T* v, int64_t ldv, T* out, int64_t ldo, float* lse, std::byte* scratch);
+size_t AttentionForwardScratch(const Context& context, const AttentionShape& shape,
+                               std::span<const AttentionSpan> spans, size_t element_size);
+
+// Gradients of the above in f32, probabilities recomputed from lse (flash attention 2, arXiv 2307.08691):
+//   D[i] = dout[i] . out[i],  ds[i,j] = p[i,j] (dout[i] . v[j] - D[i])
+//   dq[i] = scale * sum_j ds[i,j] k[j],  dk[j] = scale * sum_i ds[i,j] q[i],  dv[j] = sum_i p[i,j] dout[i]
+// dq, dk, dv are overwritten. Needs q_count == kv_count in every span. Deterministic for any thread count:
+// every output row is summed by one thread in one order.
+void AttentionBackward(const Context& context, const AttentionShape& shape,
+                       std::span<const AttentionSpan> spans, const float* q, int64_t ldq, const float* k,
+                       int64_t ldk, const float* v, int64_t ldv, const float* out, int64_t ldo,
+                       const float* dout, int64_t lddo, const float* lse, float* dq, int64_t lddq, float* dk,
+                       int64_t lddk, float* dv, int64_t lddv, std::byte* scratch);
+size_t AttentionBackwardScratch(const Context& context, const AttentionShape& shape,
+                                std::span<const AttentionSpan> spans);
+
+}  // namespace rung::cpu

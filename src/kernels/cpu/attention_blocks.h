@@ -1,0 +1,288 @@
+// Bodies of the attention kernels as templates over a vector type (vec.h). Include only from
+// attention_<isa>.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/vec.h"
+
+namespace rung::cpu {
+namespace {
+
+constexpr float kLargest = -kNoScore;
+// A window starting at 16 - n keeps the first n lanes and closes the others: by Min for scores, by Mul for
+// weights.
+constexpr float kScoreMask[32] = {kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest,
+                                  kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest,
+                                  kLargest, kLargest, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
+                                  kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
+                                  kNoScore, kNoScore, kNoScore, kNoScore};
+constexpr float kWeightMask[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+
+template <class V>
+V Mask(const float (&mask)[32], int64_t n) {
+  return V::Load(mask + 16 - n);
+}
+
+inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// dst = 0 on [begin, end).
+template <class V, class T>
+void Clear(T* dst, int64_t begin, int64_t end) {
+  const V zero = V::Set(0.0f);
+  int64_t c = begin;
+  for (; c + V::kWidth <= end; c += V::kWidth) zero.Store(dst + c);
+  if (c < end) zero.StorePart(dst + c, end - c);
+}
+
+template <class V>
+float LargestOf(const float* score, int64_t seen) {
+  constexpr int64_t W = V::kWidth;
+  V a = V::Set(kNoScore), b = a;
+  int64_t c = 0;
+  for (; c + 2 * W <= seen; c += 2 * W) {
+    a = V::Max(a, V::Load(score + c));
+    b = V::Max(b, V::Load(score + c + W));
+  }
+  for (; c < seen; c += W)
+    a = V::Max(a, V::Min(Mask<V>(kScoreMask, Smaller(seen - c, W)), V::Load(score + c)));
+  return V::Max(a, b).Largest();
+}
+
+// p = 2^(scale*score + shift) over the seen scores; returns their sum.
+template <class V, class T>
+float Weights(const float* score, int64_t seen, V scale, V shift, T* p) {
+  constexpr int64_t W = V::kWidth;
+  V a = V::Set(0.0f), b = a;
+  int64_t c = 0;
+  for (; c + 2 * W <= seen; c += 2 * W) {
+    const V e0 = Exp2(V::Fma(V::Load(score + c), scale, shift));
+    const V e1 = Exp2(V::Fma(V::Load(score + c + W), scale, shift));
+    a = V::Add(a, e0);
+    b = V::Add(b, e1);
+    e0.Store(p + c);
+    e1.Store(p + c + W);
+  }
+  for (; c < seen; c += W) {
+    const int64_t n = Smaller(seen - c, W);
+    // Unseen scores may be large: closed before the power, so that it cannot overflow, and after it, for a
+    // true 0.
+    const V x = V::Min(Mask<V>(kScoreMask, n), V::Load(score + c));
+    const V e = V::Mul(Exp2(V::Fma(x, scale, shift)), Mask<V>(kWeightMask, n));
+    a = V::Add(a, e);
+    if (n == W) {
+      e.Store(p + c);
+    } else {
+      e.StorePart(p + c, n);
+    }
+  }
+  return V::Add(a, b).Sum();
+}
+
+template <class V>
+void ScaleRow(V factor, int64_t n, float* row) {
+  int64_t c = 0;
+  for (; c + V::kWidth <= n; c += V::kWidth) V::Mul(V::Load(row + c), factor).Store(row + c);
+  if (c < n) V::Mul(V::LoadPart(row + c, n - c), factor).StorePart(row + c, n - c);
+}
+
+template <class V, class T>
+void Soften(const SoftmaxBlock<T>& b) {
+  for (int64_t i = 0; i < b.rows; ++i) {
+    const int64_t reach = Smaller(b.visible + i * b.step, b.width);
+    const int64_t seen = reach < 0 ? 0 : reach;
+    const float* score = b.score + i * b.ld_score;
+    T* p = b.p + i * b.ldp;
+    if (seen > 0) {
+      const float old = b.max[i], here = LargestOf<V>(score, seen);
+      const float top = here > old ? here : old;
+      if (b.best && here > old) {
+        int64_t c = 0;
+        while (c < seen - 1 && score[c] != here) ++c;
+        b.best[i] = b.first + static_cast<int32_t>(c);
+      }
+      const float sum = Weights<V, T>(score, seen, V::Set(b.scale), V::Set(-top * b.scale), p);
+      if (old == kNoScore) {
+        b.sum[i] = sum;
+      } else if (top == old) {
+        b.sum[i] += sum;
+      } else {
+        const V shrink = Exp2(V::Set((old - top) * b.scale));
+        b.sum[i] = b.sum[i] * shrink.Largest() + sum;
+        if (b.acc) ScaleRow<V>(shrink, b.acc_cols, b.acc + i * b.ld_acc);
+      }
+      b.max[i] = top;
+    }
+    Clear<V>(p, seen, b.width);
+  }
+}
+
+template <class V, class T>
+void Normalize(const float* acc, int64_t ld_acc, const float* sum, int64_t rows, int64_t D, T* out,
+               int64_t ldo) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const V factor = V::Set(1.0f / sum[i]);
+    const float* from = acc + i * ld_acc;
+    T* to = out + i * ldo;
+    int64_t d = 0;
+    for (; d + V::kWidth <= D; d += V::kWidth) V::Mul(V::Load(from + d), factor).Store(to + d);
+    if (d < D) V::Mul(V::LoadPart(from + d, D - d), factor).StorePart(to + d, D - d);
+  }
+}
+
+// The next tile of rows when `left` remain: 3, or 2 where that avoids a single row.
+inline int64_t RowsOfTile(int64_t left) { return left == 4 ? 2 : Smaller(left, 3); }
+
+// Keys of one head lie a whole row of the cache apart, too far for the processor to foresee the next.
+constexpr int64_t kPrefetchKeys = 12;
+
+template <class T>
+void Prefetch(const T* row, int64_t n) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t d = 0; d < n; d += kLine) __builtin_prefetch(row + d);
+}
+
+// score[r,j] = q[r,:] . k[j,:]: independent sums hide the latency of the multiply-adds.
+template <class V, class T, int kRows, int kKeys>
+void ScoresTile(const float* q, const T* k, int64_t ldk, int64_t D, float* score, int64_t ld_score) {
+  V sum[kRows][kKeys];
+  for (int r = 0; r < kRows; ++r) {
+    for (int j = 0; j < kKeys; ++j) sum[r][j] = V::Set(0.0f);
+  }
+  int64_t d = 0;
+  for (; d + V::kWidth <= D; d += V::kWidth) {
+    for (int j = 0; j < kKeys; ++j) {
+      const V x = V::Load(k + j * ldk + d);
+      for (int r = 0; r < kRows; ++r) sum[r][j] = V::Fma(V::Load(q + r * D + d), x, sum[r][j]);
+    }
+  }
+  if (d < D) {
+    for (int j = 0; j < kKeys; ++j) {
+      const V x = V::LoadPart(k + j * ldk + d, D - d);
+      for (int r = 0; r < kRows; ++r) sum[r][j] = V::Fma(V::LoadPart(q + r * D + d, D - d), x, sum[r][j]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int j = 0; j < kKeys; ++j) score[r * ld_score + j] = sum[r][j].Sum();
+  }
+}
+
+template <class V, class T, int kKeys>
+void ScoresOfKeys(const float* q, int64_t rows, const T* k, int64_t ldk, int64_t D, float* score,
+                  int64_t ld_score) {
+  for (int64_t r = 0, n = 0; r < rows; r += n) {
+    n = RowsOfTile(rows - r);
+    float* to = score + r * ld_score;
+    if (n == 3) {
+      ScoresTile<V, T, 3, kKeys>(q + r * D, k, ldk, D, to, ld_score);
+    } else if (n == 2) {
+      ScoresTile<V, T, 2, kKeys>(q + r * D, k, ldk, D, to, ld_score);
+    } else {
+      ScoresTile<V, T, 1, kKeys>(q + r * D, k, ldk, D, to, ld_score);
+    }
+  }
+}
+
+template <class V, class T>
+void Scores(const float* q, int64_t rows, const T* k, int64_t ldk, int64_t keys, int64_t D, float* score,
+            int64_t ld_score) {
+  int64_t j = 0;
+  for (; j + 4 <= keys; j += 4) {
+    for (int64_t next = j + kPrefetchKeys; next < Smaller(keys, j + kPrefetchKeys + 4); ++next) {
+      Prefetch(k + next * ldk, D);
+    }
+    ScoresOfKeys<V, T, 4>(q, rows, k + j * ldk, ldk, D, score + j, ld_score);
+  }
+  for (; j < keys; ++j) ScoresOfKeys<V, T, 1>(q, rows, k + j * ldk, ldk, D, score + j, ld_score);
+}
+
+// kRows rows by up to four vectors of columns, held in registers over all keys.
+template <class V, class T, int kRows, int kVectors>
+void ValuesTile(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, float* out, int64_t ldo) {
+  V sum[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kVectors; ++c) sum[r][c] = V::Set(0.0f);
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    if (j + kPrefetchKeys < keys) Prefetch(v + (j + kPrefetchKeys) * ldv, kVectors * V::kWidth);
+    V x[kVectors];
+    for (int c = 0; c < kVectors; ++c) x[c] = V::Load(v + j * ldv + c * V::kWidth);
+    for (int r = 0; r < kRows; ++r) {
+      const V weight = V::Set(p[r * ldp + j]);
+      for (int c = 0; c < kVectors; ++c) sum[r][c] = V::Fma(weight, x[c], sum[r][c]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kVectors; ++c) sum[r][c].Store(out + r * ldo + c * V::kWidth);
+  }
+}
+
+template <class V, class T, int kRows>
+void ValuesRows(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, int64_t D, float* out) {
+  constexpr int64_t W = V::kWidth;
+  int64_t d = 0;
+  for (; d + 4 * W <= D; d += 4 * W) ValuesTile<V, T, kRows, 4>(p, ldp, v + d, ldv, keys, out + d, D);
+  for (; d + W <= D; d += W) ValuesTile<V, T, kRows, 1>(p, ldp, v + d, ldv, keys, out + d, D);
+  if (d == D) return;
+  for (int r = 0; r < kRows; ++r) {
+    V sum = V::Set(0.0f);
+    for (int64_t j = 0; j < keys; ++j) {
+      sum = V::Fma(V::Set(p[r * ldp + j]), V::LoadPart(v + j * ldv + d, D - d), sum);
+    }
+    sum.StorePart(out + r * D + d, D - d);
+  }
+}
+
+template <class V, class T>
+void Values(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, int64_t keys, int64_t D,
+            float* out) {
+  for (int64_t r = 0, n = 0; r < rows; r += n) {
+    n = RowsOfTile(rows - r);
+    const float* weights = p + r * ldp;
+    if (n == 3) {
+      ValuesRows<V, T, 3>(weights, ldp, v, ldv, keys, D, out + r * D);
+    } else if (n == 2) {
+      ValuesRows<V, T, 2>(weights, ldp, v, ldv, keys, D, out + r * D);
+    } else {
+      ValuesRows<V, T, 1>(weights, ldp, v, ldv, keys, D, out + r * D);
+    }
+  }
+}
+
+template <class V>
+void GradTile(const AttentionGradTile& t) {
+  constexpr int64_t W = V::kWidth;
+  const V score_scale = V::Set(t.score_scale), scale = V::Set(t.scale);
+  for (int64_t i = 0; i < t.rows; ++i) {
+    float* score = t.score + i * t.ld;
+    float* dp = t.dp + i * t.ld;
+    const V shift = V::Set(-t.lse2[i]), delta = V::Set(t.delta[i]);
+    const int64_t reach = Smaller(t.visible + i, t.width);
+    const int64_t seen = reach < 0 ? 0 : reach;
+    for (int64_t c = 0; c < seen; c += W) {
+      V p;
+      if (c + W <= seen) {
+        p = Exp2(V::Fma(V::Load(score + c), score_scale, shift));
+      } else {
+        const V x = V::Min(Mask<V>(kScoreMask, seen - c), V::Load(score + c));
+        p = V::Mul(Exp2(V::Fma(x, score_scale, shift)), Mask<V>(kWeightMask, seen - c));
+      }
+      const V ds = V::Mul(V::Mul(p, scale), V::Sub(V::Load(dp + c), delta));
+      p.Store(score + c);
+      ds.Store(dp + c);
+    }
+    const int64_t done = (seen + W - 1) / W * W;
+    Clear<V>(score, done, t.width);
+    Clear<V>(dp, done, t.width);
+  }
+}
+
+template <class V, class T>
+constexpr AttentionKernels<T> MakeAttentionKernels() {
+  return {Soften<V, T>, Soften<V, float>, Normalize<V, T>, Scores<V, T>, Values<V, T>, GradTile<V>};
+}
+
+}  // namespace
+}  // namespace rung::cpu

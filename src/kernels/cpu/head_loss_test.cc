@@ -1,0 +1,229 @@
+#include "kernels/cpu/head_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/attention_kernels.h"
+
+namespace rung::cpu {
+namespace {
+
+template <class T>
+T As(float x) {
+  if constexpr (sizeof(T) == 2) {
+    return ToBf16(x);
+  } else {
+    return x;
+  }
+}
+
+template <class T>
+struct Inputs {
+  int64_t M, V, C, ldx;
+  std::vector<T> x, w;
+  std::vector<int32_t> target;
+  format::Matrix head;
+
+  // w is stored as T, so that decoding is exact and the reference sees the same numbers.
+  Inputs(int64_t rows, int64_t vocabulary, int64_t width, float x_scale = 1.0f)
+      : M(rows),
+        V(vocabulary),
+        C(width),
+        ldx(width + 8),
+        x(static_cast<size_t>(rows * ldx), As<T>(std::numeric_limits<float>::quiet_NaN())),
+        w(static_cast<size_t>(vocabulary * width)),
+        target(static_cast<size_t>(rows)) {
+    std::mt19937 random(static_cast<unsigned>(rows * 31 + vocabulary));
+    std::normal_distribution<float> normal;
+    for (int64_t m = 0; m < M; ++m) {
+      for (int64_t c = 0; c < C; ++c) x[static_cast<size_t>(m * ldx + c)] = As<T>(normal(random) * x_scale);
+    }
+    for (T& a : w) a = As<T>(normal(random) * 0.3f);
+    for (int32_t& t : target) t = static_cast<int32_t>(random() % static_cast<unsigned>(V));
+    target.front() = 0;
+    target.back() = static_cast<int32_t>(V - 1);
+    head.format = sizeof(T) == 2 ? format::Format::kBf16 : format::Format::kF32;
+    head.rows = V;
+    head.cols = C;
+    head.data = reinterpret_cast<const std::byte*>(w.data());
+  }
+};
+
+struct Result {
+  std::vector<float> loss, dx;
+  std::vector<int32_t> best;
+};
+
+constexpr float kUntouched = 12345.0f;
+
+template <class T>
+Result Compute(const Context& context, const Inputs<T>& in, bool with_gradient = true) {
+  const int64_t lddx = in.C + 4;
+  Result r{std::vector<float>(static_cast<size_t>(in.M)),
+           std::vector<float>(static_cast<size_t>(in.M * lddx), kUntouched),
+           std::vector<int32_t>(static_cast<size_t>(in.M), -1)};
+  const size_t size = HeadLossScratch(context, sizeof(T), in.M, in.C, with_gradient);
+  // Exactly this many bytes, so that the address sanitizer sees one too many; 0xff: NaN as floats.
+  auto* scratch = static_cast<std::byte*>(std::aligned_alloc(64, size));
+  std::memset(scratch, 0xff, size);
+  HeadLoss<T>(context, in.x.data(), in.ldx, in.M, in.head, in.target.data(), r.loss.data(),
+              with_gradient ? r.dx.data() : nullptr, lddx, r.best.data(), scratch);
+  std::free(scratch);
+  for (int64_t m = 0; m < in.M; ++m) {
+    for (int64_t c = in.C; c < lddx; ++c) EXPECT_EQ(r.dx[static_cast<size_t>(m * lddx + c)], kUntouched);
+  }
+  return r;
+}
+
+struct Reference {
+  std::vector<double> loss, dx, gap;  // gap: between the largest logit and the next
+  std::vector<int32_t> best;
+  double largest_logit = 0, largest_weight = 0;
+};
+
+template <class T>
+Reference ReferenceOf(const Inputs<T>& in) {
+  Reference r;
+  r.dx.resize(static_cast<size_t>(in.M * in.C));
+  std::vector<double> logit(static_cast<size_t>(in.V));
+  for (const T& a : in.w) r.largest_weight = std::max(r.largest_weight, std::abs(double{ToFloat(a)}));
+  for (int64_t m = 0; m < in.M; ++m) {
+    double top = -1e300, second = -1e300, sum = 0;
+    int32_t best = 0;
+    for (int64_t v = 0; v < in.V; ++v) {
+      double s = 0;
+      for (int64_t c = 0; c < in.C; ++c) {
+        s += double{ToFloat(in.x[static_cast<size_t>(m * in.ldx + c)])} *
+             double{ToFloat(in.w[static_cast<size_t>(v * in.C + c)])};
+      }
+      logit[static_cast<size_t>(v)] = s;
+      if (s > top) {
+        second = top;
+        top = s;
+        best = static_cast<int32_t>(v);
+      } else if (s > second) {
+        second = s;
+      }
+      r.largest_logit = std::max(r.largest_logit, std::abs(s));
+    }
+    for (double s : logit) sum += std::exp(s - top);
+    const int32_t t = in.target[static_cast<size_t>(m)];
+    r.loss.push_back(top + std::log(sum) - logit[static_cast<size_t>(t)]);
+    r.best.push_back(best);
+    r.gap.push_back(top - second);
+    for (int64_t v = 0; v < in.V; ++v) {
+      const double p = std::exp(logit[static_cast<size_t>(v)] - top) / sum - (v == t ? 1.0 : 0.0);
+      for (int64_t c = 0; c < in.C; ++c) {
+        r.dx[static_cast<size_t>(m * in.C + c)] +=
+            p * double{ToFloat(in.w[static_cast<size_t>(v * in.C + c)])};
+      }
+    }
+  }
+  return r;
+}
+
+std::vector<Isa> Isas() {
+  std::vector<Isa> isas;
+  for (int i = 0; i <= static_cast<int>(BestIsa()); ++i) isas.push_back(static_cast<Isa>(i));
+  return isas;
+}
+
+template <class T>
+void ExpectMatches(const Inputs<T>& in, const Reference& want, const Context& context) {
+  const std::string what = std::string(NameOf(context.isa)) + " M=" + std::to_string(in.M) +
+                           " V=" + std::to_string(in.V) + " C=" + std::to_string(in.C) +
+                           " threads=" + std::to_string(context.threads);
+  const Result got = Compute<T>(context, in);
+  const double logit_error = 1e-5 * std::max(1.0, want.largest_logit / 4);
+  // A logit's error moves each probability by that factor; Bf16 rounds each probability by up to 2^-9.
+  const double dx_error =
+      want.largest_weight * (2 * logit_error + (sizeof(T) == 2 ? std::ldexp(1.0, -9) : 0.0));
+  for (int64_t m = 0; m < in.M; ++m) {
+    const auto i = static_cast<size_t>(m);
+    ASSERT_NEAR(double{got.loss[i]}, want.loss[i], logit_error) << what << " row " << m;
+    if (want.gap[i] > logit_error) {
+      ASSERT_EQ(got.best[i], want.best[i]) << what << " row " << m;
+    }
+    for (int64_t c = 0; c < in.C; ++c) {
+      ASSERT_NEAR(double{got.dx[static_cast<size_t>(m * (in.C + 4) + c)]},
+                  want.dx[static_cast<size_t>(m * in.C + c)], dx_error)
+          << what << " row " << m << " column " << c;
+    }
+  }
+  const Result no_gradient = Compute<T>(context, in, false);
+  EXPECT_EQ(no_gradient.loss, got.loss) << what;
+  EXPECT_EQ(no_gradient.best, got.best) << what;
+  const Result again = Compute<T>(context, in);
+  EXPECT_EQ(again.loss, got.loss) << what;
+  EXPECT_EQ(again.dx, got.dx) << what;
+}
+
+template <class T>
+void Sweep() {
+  struct Case {
+    int64_t M, V, C;
+  };
+  // One row; shares shorter than a panel or empty; odd vocabularies; two blocks of rows.
+  for (const Case& c : {Case{1, 100, 64}, Case{5, 257, 70}, Case{7, 2048, 64}, Case{300, 257, 34},
+                        Case{2, 1, 8}, Case{3, 1101, 130}}) {
+    const Inputs<T> in(c.M, c.V, c.C);
+    const Reference want = ReferenceOf(in);
+    for (Isa isa : Isas()) {
+      if (!AttentionFor<T>(isa)) continue;
+      ExpectMatches<T>(in, want, {isa, 1});
+      if (isa == BestIsa()) {
+        for (int threads : {2, 3}) ExpectMatches<T>(in, want, {isa, threads});
+      }
+    }
+  }
+}
+
+TEST(HeadLoss, MatchesTheTextbookInF32) { Sweep<float>(); }
+TEST(HeadLoss, MatchesTheTextbookInBf16) { Sweep<Bf16>(); }
+
+TEST(HeadLoss, LargeLogitsDoNotOverflow) {
+  const Inputs<float> in(5, 700, 64, 1000.0f);
+  const Reference want = ReferenceOf(in);
+  ASSERT_GT(want.largest_logit, 5000.0);
+  for (Isa isa : Isas()) {
+    const Result got = Compute<float>({isa, 2}, in);
+    for (size_t m = 0; m < 5; ++m) EXPECT_NEAR(double{got.loss[m]}, want.loss[m], 1e-6 * want.largest_logit);
+    for (float g : got.dx) EXPECT_TRUE(std::isfinite(g));
+  }
+}
+
+TEST(HeadLoss, NotANumberIsNotHidden) {
+  Inputs<float> in(3, 200, 16);
+  in.x[static_cast<size_t>(in.ldx + 2)] = std::numeric_limits<float>::quiet_NaN();
+  for (Isa isa : Isas()) {
+    const Result got = Compute<float>({isa, 2}, in);
+    EXPECT_TRUE(std::isfinite(got.loss[0]) && std::isnan(got.loss[1]) && std::isfinite(got.loss[2]))
+        << NameOf(isa);
+  }
+}
+
+TEST(HeadLoss, TheFirstOfEqualLogitsIsBest) {
+  Inputs<float> in(2, 1500, 16);
+  // The largest row, for x of ones, thrice: in two chunks and in the shares of two threads.
+  for (int64_t c = 0; c < 16; ++c) {
+    in.x[static_cast<size_t>(c)] = in.x[static_cast<size_t>(in.ldx + c)] = 1.0f;
+    for (int64_t v : {211, 215, 600, 1499}) in.w[static_cast<size_t>(v * 16 + c)] = 2.0f;
+  }
+  for (Isa isa : Isas()) {
+    for (int threads : {1, 2, 3}) {
+      const Result got = Compute<float>({isa, threads}, in);
+      EXPECT_EQ(got.best[0], 211) << NameOf(isa) << threads;
+      EXPECT_EQ(got.best[1], 211) << NameOf(isa) << threads;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rung::cpu

@@ -1,0 +1,468 @@
+// Every kernel on every ISA that this machine has, against the scalar decoders of format/ and sums in double.
+#include "kernels/cpu/panel.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "format/nf4.h"
+#include "kernels/cpu/peak.h"
+
+namespace rung::cpu {
+namespace {
+
+using format::Format;
+
+template <class T>
+T To(float x) {
+  if constexpr (sizeof(T) == 2) {
+    return ToBf16(x);
+  } else {
+    return x;
+  }
+}
+
+template <class T>
+uint32_t BitsOf(T x) {
+  if constexpr (sizeof(T) == 2) {
+    return x.bits;
+  } else {
+    return std::bit_cast<uint32_t>(x);
+  }
+}
+
+// A frozen matrix of random bytes whose scales are sane numbers of both signs. It starts at an odd address.
+class Frozen {
+ public:
+  Frozen(Format format, int64_t rows, int64_t cols, bool nested, uint32_t seed) : random_(seed) {
+    const size_t bytes = static_cast<size_t>(format::DataBytes(format, rows, cols));
+    data_.resize(bytes + 1);
+    for (std::byte& b : data_) b = static_cast<std::byte>(random_());
+    view_.format = format;
+    view_.rows = rows;
+    view_.cols = cols;
+    view_.data = data_.data() + 1;
+    SetScales(bytes);
+    if (format == Format::kNf4) SetNf4Scales(nested);
+  }
+  const format::Matrix& view() const { return view_; }
+  std::vector<float> Decode() const {
+    std::vector<float> out(static_cast<size_t>(view_.rows * view_.cols));
+    format::Of(view_.format).decode(view_, 0, view_.rows * view_.cols, out.data());
+    return out;
+  }
+
+ private:
+  float Number() { return std::uniform_real_distribution<float>(-1.0f, 1.0f)(random_); }
+  template <class V>
+  void Put(size_t at, V value) {
+    std::memcpy(data_.data() + 1 + at, &value, sizeof(value));
+  }
+  void SetScales(size_t bytes) {
+    const auto block = static_cast<size_t>(format::Of(view_.format).block_bytes);
+    for (size_t at = 0; at + block <= bytes; at += block) {
+      switch (view_.format) {
+        case Format::kF32:
+          Put(at, Number());
+          break;
+        case Format::kBf16:
+          Put(at, ToBf16(Number()));
+          break;
+        case Format::kQ4_1:
+          Put(at + 2, ToF16(Number()));
+          [[fallthrough]];
+        case Format::kF16:
+        case Format::kQ8_0:
+        case Format::kQ4_0:
+          Put(at, ToF16(Number() * 0.1f));
+          break;
+        case Format::kNf4:
+          return;
+      }
+    }
+  }
+  void SetNf4Scales(bool nested) {
+    const int64_t blocks = (view_.rows * view_.cols + 63) / 64;
+    for (int64_t i = 0; i < blocks; ++i) scales_.push_back(i % 7 == 3 ? 0.0f : std::fabs(Number()));
+    view_.scales.absmax = scales_.data();
+    if (!nested) return;
+    for (int64_t i = 0; i < blocks; ++i) codes_.push_back(static_cast<uint8_t>(random_()));
+    view_.scales.codes = codes_.data();
+    view_.scales.map = format::Nf4NestedMap().data();
+    view_.scales.offset = 0.37f;
+  }
+
+  std::mt19937 random_;
+  std::vector<std::byte> data_;
+  std::vector<float> scales_;
+  std::vector<uint8_t> codes_;
+  format::Matrix view_;
+};
+
+template <class T>
+std::vector<T> Numbers(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  std::vector<T> out(static_cast<size_t>(count));
+  for (T& x : out) x = To<T>(uniform(random));
+  return out;
+}
+
+// 64-byte aligned, as panels must be.
+template <class T>
+class Panel {
+ public:
+  explicit Panel(int64_t K)
+      : memory_(static_cast<size_t>(PanelElements(K)) * sizeof(T) + 64, std::byte{0xff}) {
+    void* at = memory_.data();
+    size_t space = memory_.size();
+    panel_ = static_cast<T*>(std::align(64, memory_.size() - 64, at, space));
+  }
+  T* data() { return panel_; }
+
+ private:
+  std::vector<std::byte> memory_;  // NaN: whatever is not written spoils the product
+  T* panel_;
+};
+
+std::vector<Isa> IsasHere() {
+  std::vector<Isa> all;
+  for (int i = 0; i <= static_cast<int>(BestIsa()); ++i) all.push_back(static_cast<Isa>(i));
+  return all;
+}
+
+// Calls body(isa, T{}) for each compute type on each ISA.
+template <class Body>
+void OnEachCore(const Body& body) {
+  for (const Isa isa : IsasHere()) {
+    SCOPED_TRACE(NameOf(isa));
+    body(isa, float{});
+    if (PanelFor<Bf16>(isa)) {
+      SCOPED_TRACE("bf16");
+      body(isa, Bf16{});
+    }
+  }
+}
+
+// |got - sum_k a b| within the rounding of a sum of K products in f32, in any order and by any pairing.
+void ExpectSum(double got, double expected, double magnitude, int64_t K, double rounding) {
+  const double tolerance = static_cast<double>(K + 4) * 0x1p-24 * magnitude + rounding * std::fabs(expected);
+  ASSERT_LE(std::fabs(got - expected), tolerance) << got << " for " << expected;
+}
+
+struct Sum {
+  double value = 0.0, magnitude = 0.0;
+};
+template <class T, class W>
+Sum DotOf(const T* a, const W* b, int64_t K) {
+  Sum sum;
+  for (int64_t k = 0; k < K; ++k) {
+    const double product = static_cast<double>(ToFloat(a[k])) * static_cast<double>(ToFloat(b[k]));
+    sum.value += product;
+    sum.magnitude += std::fabs(product);
+  }
+  return sum;
+}
+
+struct DecodeCase {
+  Format format;
+  int64_t rows, cols;
+  bool nested = false;
+};
+const DecodeCase kDecodeCases[] = {
+    {Format::kF32, 70, 96},       {Format::kF32, 5, 46},         {Format::kF16, 70, 64},
+    {Format::kF16, 17, 98},       {Format::kBf16, 70, 128},      {Format::kBf16, 33, 30},
+    {Format::kQ8_0, 70, 96},      {Format::kQ8_0, 3, 32},        {Format::kQ4_0, 70, 96},
+    {Format::kQ4_0, 31, 32},      {Format::kQ4_1, 70, 160},      {Format::kQ4_1, 64, 32},
+    {Format::kNf4, 70, 192},      {Format::kNf4, 300, 64, true}, {Format::kNf4, 70, 96},
+    {Format::kNf4, 70, 46, true}, {Format::kNf4, 9, 2048, true},
+};
+std::string Name(const DecodeCase& c) {
+  return std::string(format::Of(c.format).name) + (c.nested ? " nested " : " ") + std::to_string(c.rows) +
+         "x" + std::to_string(c.cols);
+}
+
+TEST(Panel, DecodesRowsAsTheReferenceDoes) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const DecodeCase& c : kDecodeCases) {
+      SCOPED_TRACE(Name(c));
+      const Frozen frozen(c.format, c.rows, c.cols, c.nested, 11);
+      const std::vector<float> expected = frozen.Decode();
+      const int64_t first = 1, count = c.rows - 2, ld = c.cols + 3;
+      std::vector<T> got(static_cast<size_t>(count * ld), To<T>(77.0f));
+      PanelFor<T>(isa)->decode_rows(frozen.view(), first, count, got.data(), ld);
+      for (int64_t r = 0; r < count; ++r) {
+        for (int64_t k = 0; k < ld; ++k) {
+          const float value = k < c.cols ? expected[static_cast<size_t>((first + r) * c.cols + k)] : 77.0f;
+          ASSERT_EQ(BitsOf(got[static_cast<size_t>(r * ld + k)]), BitsOf(To<T>(value))) << r << ", " << k;
+        }
+      }
+    }
+  });
+}
+
+// A panel is opaque; multiplied by a unit vector it shows its columns.
+template <class T>
+void ExpectPanel(const PanelKernels<T>& kernels, const T* panel, int64_t K, int64_t rows,
+                 const std::function<float(int64_t r, int64_t k)>& expected) {
+  std::vector<T> unit(static_cast<size_t>(K * K), To<T>(0.0f));
+  for (int64_t k = 0; k < K; ++k) unit[static_cast<size_t>(k * K + k)] = To<T>(1.0f);
+  std::vector<float> C(static_cast<size_t>(K * kPanelRows));
+  kernels.multiply(unit.data(), K, K, panel, K, kPanelRows, false, C.data(), kPanelRows);
+  for (int64_t k = 0; k < K; ++k) {
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      const float value = r < rows ? ToFloat(To<T>(expected(r, k))) : 0.0f;
+      ASSERT_EQ(C[static_cast<size_t>(k * kPanelRows + r)], value) << "row " << r << ", k " << k;
+    }
+  }
+}
+
+TEST(Panel, DecodesPanelsAsTheReferenceDoes) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const DecodeCase& c : kDecodeCases) {
+      if (c.cols > 500) continue;
+      SCOPED_TRACE(Name(c));
+      const Frozen frozen(c.format, c.rows, c.cols, c.nested, 12);
+      const std::vector<float> expected = frozen.Decode();
+      for (const int64_t first : {int64_t{0}, c.rows / 2}) {
+        const int64_t rows = std::min(kPanelRows, c.rows - first);
+        Panel<T> panel(c.cols);
+        PanelFor<T>(isa)->decode_panel(frozen.view(), first, rows, panel.data());
+        ExpectPanel<T>(*PanelFor<T>(isa), panel.data(), c.cols, rows, [&](int64_t r, int64_t k) {
+          return expected[static_cast<size_t>((first + r) * c.cols + k)];
+        });
+      }
+    }
+  });
+}
+
+TEST(Panel, PacksRowsAndColumns) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    const PanelKernels<T>& kernels = *PanelFor<T>(isa);
+    for (const int64_t K : {2, 30, 31, 32, 64, 100}) {
+      if (sizeof(T) == 2 && K % 2) continue;
+      for (const int64_t count : {1, 7, 16, 63, 64}) {
+        SCOPED_TRACE(std::to_string(K) + " deep, rows " + std::to_string(count));
+        const int64_t ld_rows = K + 5, ld_cols = count + 3;
+        const std::vector<T> by_rows = Numbers<T>(count * ld_rows, 3), by_cols = Numbers<T>(K * ld_cols, 4);
+        Panel<T> panel(K);
+        kernels.pack_rows(by_rows.data(), ld_rows, count, K, panel.data());
+        ExpectPanel<T>(kernels, panel.data(), K, count, [&](int64_t r, int64_t k) {
+          return ToFloat(by_rows[static_cast<size_t>(r * ld_rows + k)]);
+        });
+        kernels.pack_cols(by_cols.data(), ld_cols, K, count, panel.data());
+        ExpectPanel<T>(kernels, panel.data(), K, count, [&](int64_t r, int64_t k) {
+          return ToFloat(by_cols[static_cast<size_t>(k * ld_cols + r)]);
+        });
+      }
+    }
+  });
+}
+
+TEST(Panel, MultipliesEveryEdge) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    const PanelKernels<T>& kernels = *PanelFor<T>(isa);
+    for (const int64_t K : {32, 33, 96}) {
+      if (sizeof(T) == 2 && K % 2) continue;
+      const std::vector<T> B = Numbers<T>(kPanelRows * K, 5);
+      Panel<T> panel(K);
+      kernels.pack_rows(B.data(), K, kPanelRows, K, panel.data());
+      for (int64_t N = 1; N <= 13; ++N) {
+        for (const int64_t cols : {1, 15, 16, 40, 64}) {
+          SCOPED_TRACE(std::to_string(N) + "x" + std::to_string(K) + "x" + std::to_string(cols));
+          const int64_t lda = K + 1, ldc = cols + 2;
+          const std::vector<T> A = Numbers<T>(N * lda, 6);
+          const std::vector<float> before = Numbers<float>(N * ldc, 7);
+          std::vector<float> set = before, added = before;
+          std::vector<T> rounded(static_cast<size_t>(N * ldc), To<T>(77.0f));
+          kernels.multiply(A.data(), lda, N, panel.data(), K, cols, false, set.data(), ldc);
+          kernels.multiply(A.data(), lda, N, panel.data(), K, cols, true, added.data(), ldc);
+          kernels.multiply_to(A.data(), lda, N, panel.data(), K, cols, rounded.data(), ldc);
+          for (int64_t n = 0; n < N; ++n) {
+            for (int64_t r = 0; r < ldc; ++r) {
+              const auto at = static_cast<size_t>(n * ldc + r);
+              if (r >= cols) {  // untouched
+                ASSERT_EQ(set[at], before[at]);
+                ASSERT_EQ(added[at], before[at]);
+                ASSERT_EQ(ToFloat(rounded[at]), 77.0f);
+                continue;
+              }
+              const Sum sum = DotOf(&A[static_cast<size_t>(n * lda)], &B[static_cast<size_t>(r * K)], K);
+              ExpectSum(set[at], sum.value, sum.magnitude, K, 0.0);
+              ASSERT_EQ(added[at], before[at] + set[at]);
+              ASSERT_EQ(BitsOf(rounded[at]), BitsOf(To<T>(set[at])));
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(Panel, MultipliesFewRows) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const DecodeCase& c : kDecodeCases) {
+      SCOPED_TRACE(Name(c));
+      const Frozen frozen(c.format, c.rows, c.cols, c.nested, 13);
+      std::vector<T> weights;
+      for (const float w : frozen.Decode()) weights.push_back(To<T>(w));
+      const int64_t first = 1, rows = c.rows - 1, lda = c.cols + 3, ldc = rows + 1;
+      for (int64_t N = 1; N <= kFewRows; ++N) {
+        const std::vector<T> A = Numbers<T>(N * lda, 8);
+        std::vector<float> C(static_cast<size_t>(N * ldc), 77.0f);
+        PanelFor<T>(isa)->multiply_few(A.data(), lda, N, frozen.view(), first, rows, C.data(), ldc);
+        for (int64_t n = 0; n < N; ++n) {
+          ASSERT_EQ(C[static_cast<size_t>(n * ldc + rows)], 77.0f);
+          for (int64_t r = 0; r < rows; ++r) {
+            const Sum sum = DotOf(&A[static_cast<size_t>(n * lda)],
+                                  &weights[static_cast<size_t>((first + r) * c.cols)], c.cols);
+            ExpectSum(C[static_cast<size_t>(n * ldc + r)], sum.value, sum.magnitude, c.cols, 0.0);
+          }
+        }
+      }
+    }
+  });
+}
+
+// ---- the drivers ----
+
+template <class T>
+class Projection {
+ public:
+  Projection(Isa isa, int threads, int64_t N, bool with_bias)
+      : first_(Format::kQ4_1, 130, kK, false, 1), second_(Format::kNf4, 67, kK, true, 2), N_(N) {
+    x_ = Numbers<T>(N * kLdx, 9);
+    bias_ = Numbers<float>(130, 10);
+    compute_.assign(static_cast<size_t>(N * 131), To<T>(77.0f));
+    set_.assign(static_cast<size_t>(N * 67), 77.0f);
+    added_ = Numbers<float>(N * 130, 12);
+    const float* bias = with_bias ? bias_.data() : nullptr;
+    const Product products[] = {{&first_.view(), bias, Product::Store::kCompute, compute_.data(), 131},
+                                {&second_.view(), bias, Product::Store::kF32, set_.data(), 67},
+                                {&first_.view(), bias, Product::Store::kAddF32, added_.data(), 130}};
+    const Context context{isa, threads};
+    const size_t bytes = ProjectScratch(context, sizeof(T), N, kK);
+    std::vector<std::byte> memory(bytes + 64);
+    void* at = memory.data();
+    size_t space = memory.size();
+    Project<T>(context, x_.data(), kLdx, N, products,
+               static_cast<std::byte*>(std::align(64, bytes, at, space)));
+  }
+
+  void ExpectRight(bool with_bias) const {
+    const std::vector<float> before = Numbers<float>(N_ * 130, 12);
+    for (int64_t n = 0; n < N_; ++n) {
+      ASSERT_EQ(ToFloat(compute_[static_cast<size_t>(n * 131 + 130)]), 77.0f);
+      for (int64_t o = 0; o < 130; ++o) {
+        Check(first_, n, o, with_bias, ToFloat(compute_[static_cast<size_t>(n * 131 + o)]), 0.0,
+              sizeof(T) == 2);
+        const auto at = static_cast<size_t>(n * 130 + o);
+        Check(first_, n, o, with_bias, added_[at], before[at], false);
+        if (o < 67) Check(second_, n, o, with_bias, set_[static_cast<size_t>(n * 67 + o)], 0.0, false);
+      }
+    }
+  }
+  bool SameAs(const Projection& other) const {
+    return set_ == other.set_ && added_ == other.added_ &&
+           std::memcmp(compute_.data(), other.compute_.data(), compute_.size() * sizeof(T)) == 0;
+  }
+
+ private:
+  static constexpr int64_t kK = 128, kLdx = 130;
+
+  void Check(const Frozen& frozen, int64_t n, int64_t o, bool with_bias, float got, double before,
+             bool rounded) const {
+    std::vector<float> row(kK);
+    format::DecodeRow(frozen.view(), o, row.data());
+    std::vector<T> weights;
+    for (const float w : row) weights.push_back(To<T>(w));
+    const Sum sum = DotOf(&x_[static_cast<size_t>(n * kLdx)], weights.data(), kK);
+    const double bias = with_bias ? static_cast<double>(bias_[static_cast<size_t>(o)]) : 0.0;
+    ExpectSum(got, sum.value + bias + before, sum.magnitude + std::fabs(bias) + std::fabs(before), kK,
+              rounded ? 0x1p-8 : 0.0);
+  }
+
+  Frozen first_, second_;
+  int64_t N_;
+  std::vector<T> x_;
+  std::vector<float> bias_;
+  std::vector<T> compute_;
+  std::vector<float> set_, added_;
+};
+
+TEST(Project, SharesItsInputAndSetsRoundsOrAdds) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const int64_t N : {int64_t{1}, int64_t{5}, kFewRows, kFewRows + 1, int64_t{20}, int64_t{55}}) {
+      for (const bool with_bias : {false, true}) {
+        SCOPED_TRACE(std::to_string(N) + (with_bias ? " rows, biased" : " rows"));
+        Projection<T>(isa, 1, N, with_bias).ExpectRight(with_bias);
+      }
+    }
+  });
+}
+
+TEST(Project, SameBitsForAnyThreadCount) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const int64_t N : {int64_t{2}, int64_t{40}}) {
+      const Projection<T> one(isa, 1, N, true);
+      EXPECT_TRUE(one.SameAs(Projection<T>(isa, 2, N, true)));
+      EXPECT_TRUE(one.SameAs(Projection<T>(isa, 3, N, true)));
+    }
+  });
+}
+
+TEST(Project, NothingToDo) {
+  const Context context{Isa::kBaseline, 2};
+  Project<float>(context, nullptr, 0, 3, {}, nullptr);
+  const Frozen frozen(Format::kF32, 4, 8, false, 1);
+  const Product product{&frozen.view(), nullptr, Product::Store::kF32, nullptr, 4};
+  Project<float>(context, nullptr, 8, 0, {&product, 1}, nullptr);
+}
+
+TEST(EmbedRows, DecodesTheRowsOfIds) {
+  const Frozen frozen(Format::kQ8_0, 9, 64, false, 5);
+  const std::vector<float> expected = frozen.Decode();
+  const std::vector<int32_t> ids = {8, 0, 3, 3, 7};
+  for (const Isa isa : IsasHere()) {
+    for (const int threads : {1, 2}) {
+      std::vector<float> out(5 * 70, 77.0f);
+      EmbedRows({isa, threads}, frozen.view(), ids.data(), 5, out.data(), 70);
+      for (size_t n = 0; n < ids.size(); ++n) {
+        for (size_t k = 0; k < 70; ++k)
+          ASSERT_EQ(out[n * 70 + k], k < 64 ? expected[static_cast<size_t>(ids[n]) * 64 + k] : 77.0f);
+      }
+    }
+  }
+}
+
+TEST(PanelFor, Bf16OnlyWithDotProducts) {
+  EXPECT_EQ(PanelFor<Bf16>(Isa::kBaseline), nullptr);
+  EXPECT_EQ(PanelFor<Bf16>(Isa::kAvx2), nullptr);
+  EXPECT_EQ(PanelFor<Bf16>(Isa::kAvx512), nullptr);
+  EXPECT_EQ(MeasurePeakFlops<Bf16>({Isa::kBaseline, 1}), 0.0);
+}
+
+// A round is one multiply-add per lane of the tile: at most two a cycle, at most 6 GHz.
+TEST(Peak, IsAPlausibleNumber) {
+  const double flops = MeasurePeakFlops<float>({BestIsa(), 1});
+  EXPECT_GT(flops, 1e8);
+  EXPECT_LT(flops, 6e9 * 2 * 2 * 16);
+}
+
+}  // namespace
+}  // namespace rung::cpu

@@ -1,0 +1,144 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "kernels/cpu/panel.h"
+
+namespace rung::cpu {
+namespace {
+
+// Rows of x in a unit of work: the micro tile of the fastest kernels.
+constexpr int64_t kTileRows = 6;
+// Weight rows in a unit of work when x has few rows: enough to hide the call, few enough to share out evenly.
+constexpr int64_t kFewUnit = 16;
+// Rows of x that pass through a buffer of f32 on their way to a biased result.
+constexpr int64_t kBiasRows = 48;
+
+constexpr size_t kAlignment = 64;
+size_t ScratchOfThread(size_t element_size, int64_t K) {
+  const size_t bytes = static_cast<size_t>(PanelElements(K)) * element_size;
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Where rows [n, ...) and weight rows [o, ...) of a product go.
+template <class TOut>
+TOut* OutAt(const Product& product, int64_t n, int64_t o) {
+  return static_cast<TOut*>(product.out) + n * product.ldo + o;
+}
+
+// C (N, cols) f32, row stride ld: the result without its bias.
+template <class T>
+void StoreF32(const PanelKernels<T>& kernels, const Product& product, const float* C, int64_t ld, int64_t N,
+              int64_t n, int64_t o, int64_t cols) {
+  const float* bias = product.bias ? product.bias + o : nullptr;
+  if (product.store == Product::Store::kCompute)
+    return kernels.add_bias_to(C, ld, N, cols, bias, OutAt<T>(product, n, o), product.ldo);
+  const bool add = product.store == Product::Store::kAddF32;
+  float* out = OutAt<float>(product, n, o);
+  for (int64_t i = 0; i < N; ++i, C += ld, out += product.ldo) {
+    for (int64_t r = 0; r < cols; ++r) {
+      const float value = bias ? C[r] + bias[r] : C[r];
+      out[r] = add ? out[r] + value : value;
+    }
+  }
+}
+
+// Rows [begin, end) of x times one panel.
+template <class T>
+void MultiplyRows(const PanelKernels<T>& kernels, const Product& product, const T* x, int64_t ldx,
+                  int64_t begin, int64_t end, int64_t o, const T* panel) {
+  const int64_t K = product.weight->cols, cols = std::min(kPanelRows, product.weight->rows - o);
+  if (!product.bias) {
+    if (product.store == Product::Store::kCompute) {
+      kernels.multiply_to(x + begin * ldx, ldx, end - begin, panel, K, cols, OutAt<T>(product, begin, o),
+                          product.ldo);
+    } else {
+      kernels.multiply(x + begin * ldx, ldx, end - begin, panel, K, cols,
+                       product.store == Product::Store::kAddF32, OutAt<float>(product, begin, o),
+                       product.ldo);
+    }
+    return;
+  }
+  alignas(64) float buffer[kBiasRows * kPanelRows];
+  for (int64_t n = begin; n < end; n += kBiasRows) {
+    const int64_t rows = std::min(kBiasRows, end - n);
+    kernels.multiply(x + n * ldx, ldx, rows, panel, K, cols, false, buffer, kPanelRows);
+    StoreF32(kernels, product, buffer, kPanelRows, rows, n, o, cols);
+  }
+}
+
+int64_t PanelsOf(const Product& product) { return (product.weight->rows + kPanelRows - 1) / kPanelRows; }
+
+template <class T>
+void ProjectByPanels(const Context& context, const PanelKernels<T>& kernels, const T* x, int64_t ldx,
+                     int64_t N, std::span<const Product> products, std::byte* scratch) {
+  const int64_t tiles = (N + kTileRows - 1) / kTileRows;
+  int64_t panels = 0;
+  for (const Product& product : products) panels += PanelsOf(product);
+  const int64_t K = products[0].weight->cols;
+
+  OnEachThread(context.threads, [&](int thread) {
+    T* panel = reinterpret_cast<T*>(scratch + static_cast<size_t>(thread) * ScratchOfThread(sizeof(T), K));
+    const Share share = ShareOf(panels * tiles, thread, context.threads);
+    int64_t first = 0;  // unit where the product begins
+    for (const Product& product : products) {
+      const int64_t last = first + PanelsOf(product) * tiles;
+      for (int64_t unit = std::max(share.begin, first); unit < std::min(share.end, last);) {
+        const int64_t p = (unit - first) / tiles, tile = (unit - first) % tiles;
+        const int64_t stop = std::min(share.end, first + (p + 1) * tiles);
+        const int64_t o = p * kPanelRows;
+        kernels.decode_panel(*product.weight, o, std::min(kPanelRows, product.weight->rows - o), panel);
+        MultiplyRows(kernels, product, x, ldx, tile * kTileRows,
+                     std::min(N, (tile + stop - unit) * kTileRows), o, static_cast<const T*>(panel));
+        unit = stop;
+      }
+      first = last;
+    }
+  });
+}
+
+template <class T>
+void ProjectFew(const Context& context, const PanelKernels<T>& kernels, const T* x, int64_t ldx, int64_t N,
+                std::span<const Product> products) {
+  int64_t units = 0;
+  for (const Product& product : products) units += (product.weight->rows + kFewUnit - 1) / kFewUnit;
+  OnEachThread(context.threads, [&](int thread) {
+    const Share share = ShareOf(units, thread, context.threads);
+    int64_t first = 0;
+    for (const Product& product : products) {
+      const format::Matrix& weight = *product.weight;
+      const int64_t last = first + (weight.rows + kFewUnit - 1) / kFewUnit;
+      for (int64_t unit = std::max(share.begin, first); unit < std::min(share.end, last); ++unit) {
+        const int64_t o = (unit - first) * kFewUnit, cols = std::min(kFewUnit, weight.rows - o);
+        alignas(64) float buffer[kFewRows * kFewUnit];
+        kernels.multiply_few(x, ldx, N, weight, o, cols, buffer, kFewUnit);
+        StoreF32(kernels, product, buffer, kFewUnit, N, 0, o, cols);
+      }
+      first = last;
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void Project(const Context& context, const T* x, int64_t ldx, int64_t N, std::span<const Product> products,
+             std::byte* scratch) {
+  const PanelKernels<T>* kernels = PanelFor<T>(context.isa);
+  RUNG_CHECK(kernels, "no products in this type on this ISA");
+  if (products.empty() || N == 0) return;
+  if (N <= kFewRows) return ProjectFew(context, *kernels, x, ldx, N, products);
+  ProjectByPanels(context, *kernels, x, ldx, N, products, scratch);
+}
+
+template void Project<float>(const Context&, const float*, int64_t, int64_t, std::span<const Product>,
+                             std::byte*);
+template void Project<Bf16>(const Context&, const Bf16*, int64_t, int64_t, std::span<const Product>,
+                            std::byte*);
+
+size_t ProjectScratch(const Context& context, size_t element_size, int64_t N, int64_t K) {
+  if (N <= kFewRows) return 0;
+  return static_cast<size_t>(context.threads) * ScratchOfThread(element_size, K);
+}
+
+}  // namespace rung::cpu
