@@ -1,0 +1,60 @@
+#include "ops/attention.h"
+
+namespace rung::ops {
+namespace {
+
+// Multiply-adds of the useful triangle: scores and values, each D per visible pair.
+double PairFlops(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans) {
+  double pairs = 0;
+  for (const cpu::AttentionSpan& span : spans) {
+    const auto q = static_cast<double>(span.q_count), kv = static_cast<double>(span.kv_count);
+    pairs += q * (kv - q) + q * (q + 1) / 2;
+  }
+  return 2.0 * pairs * static_cast<double>(shape.query_heads * shape.head_dim);
+}
+
+void CheckShapes(const cpu::AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v) {
+  RUNG_CHECK(q.cols() == shape.query_heads * shape.head_dim, "attention: q must be (N, Hq*D)");
+  RUNG_CHECK(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(),
+             "attention: k, v must be (N, Hkv*D)");
+  RUNG_CHECK(shape.query_heads % shape.kv_heads == 0, "attention: Hq must be a multiple of Hkv");
+}
+
+}  // namespace
+
+void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
+               In k, In v, Out out, const Out* lse, Use use) {
+  CheckShapes(shape, q.t, k.t, v.t);
+  RUNG_CHECK(out.t.rows() == q.t.rows() && out.t.cols() == q.t.cols(), "attention: out must be like q");
+  Frame frame(ex.arena());
+  const size_t bytes = cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
+  std::byte* scratch =
+      ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
+  ex.Launch("attention", {2.0 * PairFlops(shape, spans), 0}, [&] {
+    float* kept = lse ? lse->as<float>() : nullptr;
+    if (q.t.dtype == DType::kBf16) {
+      cpu::AttentionForward(ex.cpu(), shape, spans, q.as<Bf16>(), q.t.stride, k.as<Bf16>(), k.t.stride,
+                            v.as<Bf16>(), v.t.stride, out.as<Bf16>(), out.t.stride, kept, scratch);
+    } else {
+      cpu::AttentionForward(ex.cpu(), shape, spans, q.as<float>(), q.t.stride, k.as<float>(), k.t.stride,
+                            v.as<float>(), v.t.stride, out.as<float>(), out.t.stride, kept, scratch);
+    }
+  });
+}
+
+void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
+                   In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use) {
+  CheckShapes(shape, q.t, k.t, v.t);
+  Frame frame(ex.arena());
+  const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans);
+  std::byte* scratch =
+      ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
+  ex.Launch("attention_grad", {5.0 * PairFlops(shape, spans), 0}, [&] {
+    cpu::AttentionBackward(ex.cpu(), shape, spans, q.as<float>(), q.t.stride, k.as<float>(), k.t.stride,
+                           v.as<float>(), v.t.stride, out.as<float>(), out.t.stride, dout.as<float>(),
+                           dout.t.stride, lse.as<float>(), dq.as<float>(), dq.t.stride, dk.as<float>(),
+                           dk.t.stride, dv.as<float>(), dv.t.stride, scratch);
+  });
+}
+
+}  // namespace rung::ops

@@ -1,0 +1,128 @@
+#include "ops/products.h"
+
+#include <vector>
+
+#include "kernels/cpu/dense.h"
+#include "kernels/cpu/head_loss.h"
+#include "kernels/cpu/panel.h"
+#include "kernels/cpu/rows.h"
+
+namespace rung::ops {
+namespace {
+
+// Scratch counted in bytes for a kernel that lays it out itself.
+std::byte* KernelScratch(Exec& ex, size_t bytes, Use use, const char* label) {
+  return ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, label).data;
+}
+
+void ProjectInto(Exec& ex, In x, In weight, const Tensor& y, bool add) {
+  const int64_t N = x.t.rows(), K = x.t.cols(), O = weight.t.rows();
+  RUNG_CHECK(weight.t.cols() == K, "project: weight must be (O,K)");
+  RUNG_CHECK(y.rows() == N && y.cols() == O, "project: y must be (N,O)");
+  const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
+  ex.Launch("project", {flops, 0}, [&] {
+    cpu::Dense(ex.cpu(), x.as<float>(), x.t.stride, weight.as<float>(), weight.t.stride, N, K, O, add,
+               Out{y}.as<float>(), y.stride);
+  });
+}
+
+void ProjectGradInputInto(Exec& ex, In dy, In weight, const Tensor& dx, bool add) {
+  const int64_t N = dy.t.rows(), O = dy.t.cols(), K = weight.t.cols();
+  RUNG_CHECK(weight.t.rows() == O, "project_grad_input: weight must be (O,K)");
+  RUNG_CHECK(dx.rows() == N && dx.cols() == K, "project_grad_input: dx must be (N,K)");
+  const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
+  ex.Launch("project_grad_input", {flops, 0}, [&] {
+    cpu::DenseGradInput(ex.cpu(), dy.as<float>(), dy.t.stride, weight.as<float>(), weight.t.stride, N, K, O,
+                        add, Out{dx}.as<float>(), dx.stride);
+  });
+}
+
+}  // namespace
+
+void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
+  const int64_t N = x.t.rows(), K = x.t.cols();
+  RUNG_CHECK(x.t.dtype == ex.compute(), "project_frozen: x must have the compute type");
+  Cost cost;
+  std::vector<cpu::Product> jobs;
+  for (const FrozenProduct& product : products) {
+    const format::Matrix& w = *product.weight;
+    RUNG_CHECK(w.cols == K, "project_frozen: weight must be (O,K)");
+    RUNG_CHECK(product.out.rows() == N && product.out.cols() == w.rows, "project_frozen: out must be (N,O)");
+    RUNG_CHECK(!product.add || product.out.dtype == DType::kF32, "project_frozen: only f32 is added to");
+    cost.flops += 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(w.rows);
+    cost.bytes += static_cast<double>(format::TotalBytes(w));
+    using Store = cpu::Product::Store;
+    const Store store = product.add                                                       ? Store::kAddF32
+                        : product.out.dtype == DType::kF32 && ex.compute() != DType::kF32 ? Store::kF32
+                                                                                          : Store::kCompute;
+    jobs.push_back({product.weight, product.bias, store, product.out.data, product.out.stride});
+  }
+  Frame frame(ex.arena());
+  std::byte* scratch = KernelScratch(ex, cpu::ProjectScratch(ex.cpu(), SizeOf(ex.compute()), N, K),
+                                     Use::kBackbone, "panels of frozen products");
+  ex.Launch("project_frozen", cost, [&] {
+    if (ex.compute() == DType::kBf16) {
+      cpu::Project(ex.cpu(), x.as<Bf16>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
+    } else {
+      cpu::Project(ex.cpu(), x.as<float>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
+    }
+  });
+}
+
+void Project(Exec& ex, In x, In weight, Out y) { ProjectInto(ex, x, weight, y.t, false); }
+void Project(Exec& ex, In x, In weight, Acc y) { ProjectInto(ex, x, weight, y.t, true); }
+void ProjectGradInput(Exec& ex, In dy, In weight, Out dx) {
+  ProjectGradInputInto(ex, dy, weight, dx.t, false);
+}
+void ProjectGradInput(Exec& ex, In dy, In weight, Acc dx) {
+  ProjectGradInputInto(ex, dy, weight, dx.t, true);
+}
+
+void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight) {
+  const int64_t N = dy.t.rows(), O = dy.t.cols(), K = x.t.cols();
+  RUNG_CHECK(x.t.rows() == N, "project_grad_weight: x must be (N,K)");
+  RUNG_CHECK(dweight.t.rows() == O && dweight.t.cols() == K, "project_grad_weight: dW must be (O,K)");
+  const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
+  ex.Launch("project_grad_weight", {flops, 0}, [&] {
+    cpu::DenseGradWeight(ex.cpu(), dy.as<float>(), dy.t.stride, x.as<float>(), x.t.stride, N, K, O, true,
+                         dweight.as<float>(), dweight.t.stride);
+  });
+}
+
+void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x) {
+  const int64_t N = ids.t.cols();
+  RUNG_CHECK(x.t.rows() == N && x.t.cols() == embedding.cols, "embed: x must be (N,C)");
+  ex.Launch("embed", {}, [&] {
+    cpu::EmbedRows(ex.cpu(), embedding, ids.as<int32_t>(), N, x.as<float>(), x.t.stride);
+    if (scale != 1.0f) {
+      cpu::Axpby(ex.cpu(), 0.0f, x.as<float>(), x.t.stride, scale, x.as<float>(), x.t.stride, N, x.t.cols());
+    }
+  });
+}
+
+void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, const Out* dx,
+              const Out* best) {
+  const int64_t M = x.t.rows(), C = x.t.cols();
+  RUNG_CHECK(head.cols == C, "head_loss: head must be (V,C)");
+  RUNG_CHECK(target.t.cols() == M && loss.t.cols() == M, "head_loss: target and loss must be (1,M)");
+  RUNG_CHECK(!dx || (dx->t.rows() == M && dx->t.cols() == C), "head_loss: dx must be (M,C)");
+  const double product =
+      2.0 * static_cast<double>(M) * static_cast<double>(C) * static_cast<double>(head.rows);
+  Frame frame(ex.arena());
+  std::byte* scratch = KernelScratch(
+      ex, cpu::HeadLossScratch(ex.cpu(), SizeOf(x.t.dtype), M, C, dx != nullptr), Use::kHead, "head loss");
+  ex.Launch("head_loss", {dx ? 2.0 * product : product, static_cast<double>(format::TotalBytes(head))}, [&] {
+    float* gradient = dx ? dx->as<float>() : nullptr;
+    const int64_t lddx = dx ? dx->t.stride : 0;
+    int32_t* top = best ? best->as<int32_t>() : nullptr;
+    if (x.t.dtype == DType::kBf16) {
+      cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, target.as<int32_t>(), loss.as<float>(),
+                    gradient, lddx, top, scratch);
+    } else {
+      cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, target.as<int32_t>(), loss.as<float>(),
+                    gradient, lddx, top, scratch);
+    }
+  });
+}
+
+}  // namespace rung::ops

@@ -1,0 +1,39 @@
+// Matrix products: with a frozen matrix in any storage format, and with trainable f32 weights.
+#pragma once
+
+#include <span>
+
+#include "exec/exec.h"
+#include "format/format.h"
+
+namespace rung::ops {
+
+// Where one frozen product goes. Its dtype says how: T or f32 set, or f32 added to.
+struct FrozenProduct {
+  const format::Matrix* weight = nullptr;  // (O,K)
+  const float* bias = nullptr;             // (O) or nullptr
+  Tensor out;                              // (N,O)
+  bool add = false;                        // out += instead of out =; f32 only
+};
+
+// out = x W^T + bias for several matrices that share x (N,K) T. One launch.
+void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products);
+
+// The three products of a trainable layer y = x W^T, W (O,K). f32.
+void Project(Exec& ex, In x, In weight, Out y);
+void Project(Exec& ex, In x, In weight, Acc y);
+void ProjectGradInput(Exec& ex, In dy, In weight, Out dx);  // dx = dy W
+void ProjectGradInput(Exec& ex, In dy, In weight, Acc dx);
+void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight);  // dW += dy^T x
+
+// x[n,:] = row ids[n] of the embedding (V,C), f32. ids (1,N) i32.
+void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x);
+
+// Cross-entropy of x (M,C) T over the frozen head (V,C); logits never exist.
+//   target (1,M) i32; loss (1,M) nats
+//   dx (M,C) f32: gradient of the sum of losses; nullptr when no backward will follow
+//   best (1,M) i32: the most probable token; nullptr when not wanted
+void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, const Out* dx,
+              const Out* best);
+
+}  // namespace rung::ops

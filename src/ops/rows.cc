@@ -1,0 +1,195 @@
+#include "ops/rows.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace rung::ops {
+namespace {
+
+bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
+
+void RmsNormGradInto(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, const Tensor& dx, bool add,
+                     const Acc* dgain) {
+  RUNG_CHECK(SameShape(dy.t, x.t) && SameShape(dx, x.t), "rms_norm_grad: dy and dx must be (N,C) like x");
+  ex.Launch("rms_norm_grad", {}, [&] {
+    cpu::RmsNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, x.as<float>(), x.t.stride, gain.as<float>(),
+                     gain_offset, rstd.as<float>(), x.t.rows(), x.t.cols(), add, Out{dx}.as<float>(),
+                     dx.stride, dgain ? dgain->as<float>() : nullptr);
+  });
+}
+
+}  // namespace
+
+void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const Out* rstd) {
+  const int64_t N = x.t.rows(), C = x.t.cols();
+  RUNG_CHECK(SameShape(x.t, y.t), "rms_norm: y must be (N,C) like x");
+  RUNG_CHECK(gain.t.cols() == C, "rms_norm: gain must be (1,C)");
+  RUNG_CHECK(!rstd || rstd->t.cols() == N, "rms_norm: rstd must be (1,N)");
+  ex.Launch("rms_norm", {}, [&] {
+    float* r = rstd ? rstd->as<float>() : nullptr;
+    const float* g = gain.as<float>();
+    if (x.t.dtype == DType::kBf16) {
+      cpu::RmsNorm(ex.cpu(), x.as<Bf16>(), x.t.stride, g, gain_offset, eps, N, C, y.as<Bf16>(), y.t.stride,
+                   r);
+    } else if (y.t.dtype == DType::kBf16) {
+      cpu::RmsNorm(ex.cpu(), x.as<float>(), x.t.stride, g, gain_offset, eps, N, C, y.as<Bf16>(), y.t.stride,
+                   r);
+    } else {
+      cpu::RmsNorm(ex.cpu(), x.as<float>(), x.t.stride, g, gain_offset, eps, N, C, y.as<float>(), y.t.stride,
+                   r);
+    }
+  });
+}
+
+void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Acc dx, const Acc* dgain) {
+  RmsNormGradInto(ex, dy, x, gain, gain_offset, rstd, dx.t, true, dgain);
+}
+void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out dx, const Acc* dgain) {
+  RmsNormGradInto(ex, dy, x, gain, gain_offset, rstd, dx.t, false, dgain);
+}
+
+void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim, int direction) {
+  const int64_t N = x.t.rows(), heads = x.t.cols() / head_dim;
+  RUNG_CHECK(heads * head_dim == x.t.cols(), "rope: x must be (N, heads*D)");
+  RUNG_CHECK(position.t.cols() == N, "rope: position must be (1,N)");
+  ex.Launch("rope", {}, [&] {
+    const auto turn = [&](auto* data) {
+      cpu::Rope(ex.cpu(), data, x.t.stride, position.as<int32_t>(), In(table.cos).as<float>(),
+                In(table.sin).as<float>(), N, heads, head_dim, table.rotary, table.half, direction);
+    };
+    if (x.t.dtype == DType::kBf16) {
+      turn(x.as<Bf16>());
+    } else {
+      turn(x.as<float>());
+    }
+  });
+}
+
+void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y) {
+  const int64_t N = gate.t.rows(), F = gate.t.cols();
+  RUNG_CHECK(SameShape(gate.t, y.t) && (!up || SameShape(gate.t, up->t)), "activate: shapes must agree");
+  ex.Launch("activate", {}, [&] {
+    if (y.t.dtype == DType::kBf16) {
+      cpu::Activate(ex.cpu(), activation, gate.as<Bf16>(), gate.t.stride, up ? up->as<Bf16>() : nullptr,
+                    up ? up->t.stride : 0, N, F, y.as<Bf16>(), y.t.stride);
+    } else {
+      cpu::Activate(ex.cpu(), activation, gate.as<float>(), gate.t.stride, up ? up->as<float>() : nullptr,
+                    up ? up->t.stride : 0, N, F, y.as<float>(), y.t.stride);
+    }
+  });
+}
+
+void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In* up, Out dgate,
+                  const Out* dup) {
+  RUNG_CHECK(SameShape(dy.t, gate.t) && SameShape(dgate.t, gate.t), "activate_grad: shapes must agree");
+  RUNG_CHECK((up == nullptr) == (dup == nullptr), "activate_grad: up and dup go together");
+  ex.Launch("activate_grad", {}, [&] {
+    cpu::ActivateGrad(ex.cpu(), activation, dy.as<float>(), dy.t.stride, gate.as<float>(), gate.t.stride,
+                      up ? up->as<float>() : nullptr, up ? up->t.stride : 0, gate.t.rows(), gate.t.cols(),
+                      dgate.as<float>(), dgate.t.stride, dup ? dup->as<float>() : nullptr,
+                      dup ? dup->t.stride : 0);
+  });
+}
+
+void Convert(Exec& ex, In x, Out y) {
+  RUNG_CHECK(SameShape(x.t, y.t), "convert: shapes must agree");
+  ex.Launch("convert", {}, [&] {
+    const int64_t N = x.t.rows(), C = x.t.cols();
+    const bool from = x.t.dtype == DType::kBf16, to = y.t.dtype == DType::kBf16;
+    if (from && to) {
+      cpu::Convert(ex.cpu(), x.as<Bf16>(), x.t.stride, N, C, y.as<Bf16>(), y.t.stride);
+    } else if (from) {
+      cpu::Convert(ex.cpu(), x.as<Bf16>(), x.t.stride, N, C, y.as<float>(), y.t.stride);
+    } else if (to) {
+      cpu::Convert(ex.cpu(), x.as<float>(), x.t.stride, N, C, y.as<Bf16>(), y.t.stride);
+    } else {
+      cpu::Convert(ex.cpu(), x.as<float>(), x.t.stride, N, C, y.as<float>(), y.t.stride);
+    }
+  });
+}
+
+void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, const In* inv_deviation, Out y) {
+  RUNG_CHECK(SameShape(x.t, y.t), "standardize: y must be (N,C) like x");
+  RUNG_CHECK((mean == nullptr) == (inv_deviation == nullptr), "standardize: mean and deviation go together");
+  ex.Launch("standardize", {}, [&] {
+    const float* m = mean ? mean->as<float>() : nullptr;
+    const float* d = inv_deviation ? inv_deviation->as<float>() : nullptr;
+    const int64_t N = x.t.rows(), C = x.t.cols();
+    if (x.t.dtype == DType::kBf16) {
+      cpu::Standardize(ex.cpu(), x.as<Bf16>(), x.t.stride, normalize, eps, m, d, N, C, y.as<float>(),
+                       y.t.stride);
+    } else {
+      cpu::Standardize(ex.cpu(), x.as<float>(), x.t.stride, normalize, eps, m, d, N, C, y.as<float>(),
+                       y.t.stride);
+    }
+  });
+}
+
+void Gather(Exec& ex, In x, In index, Out y) {
+  RUNG_CHECK(y.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "gather: y must be (M,C)");
+  ex.Launch("gather", {}, [&] {
+    cpu::GatherRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), y.t.rows(), y.t.cols(),
+                    y.as<float>(), y.t.stride);
+  });
+}
+
+void Scatter(Exec& ex, In x, In index, Out y) {
+  RUNG_CHECK(x.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "scatter: x must be (M,C)");
+  RUNG_CHECK(y.t.contiguous(), "scatter: y is contiguous");
+  ex.Launch("scatter", {}, [&] {
+    std::memset(y.t.data, 0, static_cast<size_t>(y.t.size()) * sizeof(float));
+    cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(), false,
+                     y.as<float>(), y.t.stride);
+  });
+}
+
+void Axpby(Exec& ex, float a, In x, float b, Acc y) {
+  RUNG_CHECK(SameShape(x.t, y.t), "axpby: shapes must agree");
+  ex.Launch("axpby", {}, [&] {
+    cpu::Axpby(ex.cpu(), a, x.as<float>(), x.t.stride, b, y.as<float>(), y.t.stride, x.t.rows(), x.t.cols());
+  });
+}
+
+void Mix(Exec& ex, In mu, In a, In b, Out out) {
+  RUNG_CHECK(SameShape(a.t, b.t) && SameShape(a.t, out.t), "mix: shapes must agree");
+  RUNG_CHECK(a.t.contiguous() && b.t.contiguous() && out.t.contiguous(), "mix: tensors are contiguous");
+  ex.Launch("mix", {}, [&] {
+    cpu::Mix(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, a.as<float>(), b.as<float>(), a.t.rows(), a.t.cols(),
+             out.as<float>());
+  });
+}
+
+void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu) {
+  RUNG_CHECK(SameShape(a.t, b.t) && SameShape(a.t, dout.t), "mix_grad: shapes must agree");
+  ex.Launch("mix_grad", {}, [&] {
+    cpu::MixGrad(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, dout.as<float>(), a.as<float>(), b.as<float>(),
+                 a.t.rows(), a.t.cols(), da.as<float>(), db.as<float>(), dmu.as<float>());
+  });
+}
+
+void SigmoidGate(Exec& ex, In alpha, float temperature, Out mu) {
+  RUNG_CHECK(SameShape(alpha.t, mu.t) && mu.t.contiguous(), "sigmoid_gate: shapes must agree");
+  ex.Launch("sigmoid_gate", {}, [&] {
+    for (int64_t i = 0; i < mu.t.size(); ++i) {
+      mu.as<float>()[i] = 1.0f / (1.0f + std::exp(-alpha.as<float>()[i] / temperature));
+    }
+  });
+}
+
+void SigmoidGateGrad(Exec& ex, In dmu, In mu, float temperature, Acc dalpha) {
+  RUNG_CHECK(SameShape(dmu.t, mu.t) && SameShape(dmu.t, dalpha.t), "sigmoid_gate_grad: shapes must agree");
+  ex.Launch("sigmoid_gate_grad", {}, [&] {
+    for (int64_t i = 0; i < mu.t.size(); ++i) {
+      const float m = mu.as<float>()[i];
+      dalpha.as<float>()[i] += dmu.as<float>()[i] * m * (1.0f - m) / temperature;
+    }
+  });
+}
+
+void Zero(Exec& ex, Out x) {
+  RUNG_CHECK(x.t.contiguous(), "zero: x is contiguous");
+  ex.Launch("zero", {},
+            [&] { std::memset(x.t.data, 0, static_cast<size_t>(x.t.size()) * SizeOf(x.t.dtype)); });
+}
+
+}  // namespace rung::ops

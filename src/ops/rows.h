@@ -1,0 +1,60 @@
+// Ops that work row by row. Shapes as (rows, cols); f32 unless said; "T" is the compute type (f32 or bf16).
+#pragma once
+
+#include "exec/exec.h"
+#include "kernels/cpu/rows.h"
+
+namespace rung::ops {
+
+// y[n,:] = x[n,:] * rstd[n] * (gain + gain_offset), rstd[n] = 1 / sqrt(mean(x[n,:]^2) + eps)
+//
+//   x     (N,C)  f32 or T, may alias y
+//   gain  (1,C)
+//   y     (N,C)  f32 or T
+//   rstd  (1,N)  f32; nullptr when no backward will follow
+void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const Out* rstd);
+
+// dx += the gradient of RmsNorm towards x; dgain (1,C) += the one towards the gain (nullptr: frozen). All
+// f32.
+void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Acc dx, const Acc* dgain);
+void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out dx, const Acc* dgain);
+
+// Angles of rotary position embedding (arXiv 2104.09864): one row per position, one column per pair.
+struct RopeTable {
+  Tensor cos, sin;     // (positions, rotary/2)
+  int64_t rotary = 0;  // leading elements of a head that turn
+  bool half = true;    // pairs (i, i + rotary/2), Hugging Face's order; else (2i, 2i+1), GGUF's llama order
+};
+// Turns every head of x (N, heads*D) in place by its row's position (1,N); direction -1 turns back.
+void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim, int direction);
+
+// y = act(gate) * up; up may be nullptr for ungated MLPs. All (N,F), T, y may alias gate.
+void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y);
+// dgate and dup from dy, f32; both may alias their forward values.
+void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In* up, Out dgate,
+                  const Out* dup);
+
+void Convert(Exec& ex, In x, Out y);
+
+// y = x / rms(x) per row (when normalize), then (y - mean) * inv_deviation per channel (when given). x T, y
+// f32.
+void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, const In* inv_deviation, Out y);
+
+// y[m,:] = x[index[m],:]   index (1,M) i32
+void Gather(Exec& ex, In x, In index, Out y);
+// y[index[m],:] = x[m,:], every other row of y zero. Indices are distinct.
+void Scatter(Exec& ex, In x, In index, Out y);
+
+void Axpby(Exec& ex, float a, In x, float b, Acc y);  // y = a*x + b*y
+
+// out = mu*a + (1-mu)*b, mu (1,1) or (1,C).
+void Mix(Exec& ex, In mu, In a, In b, Out out);
+void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu);
+
+// mu = sigmoid(alpha / temperature), element by element, and dalpha += dmu mu (1 - mu) / temperature.
+void SigmoidGate(Exec& ex, In alpha, float temperature, Out mu);
+void SigmoidGateGrad(Exec& ex, In dmu, In mu, float temperature, Acc dalpha);
+
+void Zero(Exec& ex, Out x);
+
+}  // namespace rung::ops
