@@ -1,0 +1,87 @@
+#include "text/added_tokens.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+
+#include "text/utf8.h"
+
+namespace rung::text {
+namespace {
+
+size_t StartOfLastCharacter(std::string_view text) {
+  size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
+}
+
+bool IsWord(std::string_view character) {
+  const Utf8Step step = StepUtf8(character);
+  if (!step.valid) return false;
+  const auto c = utf8proc_category(static_cast<utf8proc_int32_t>(step.code_point));
+  return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NO) || c == UTF8PROC_CATEGORY_PC;
+}
+
+bool EndsInSpace(std::string_view text) {
+  const Utf8Step step = StepUtf8(text.substr(StartOfLastCharacter(text)));
+  return step.valid && IsSpace(step.code_point);
+}
+
+bool BeginsWithSpace(std::string_view text) {
+  const Utf8Step step = StepUtf8(text);
+  return step.valid && IsSpace(step.code_point);
+}
+
+}  // namespace
+
+void AddedTokens::Add(AddedToken token) {
+  if (token.text.empty() || !index_.emplace(token.text, tokens_.size()).second) return;
+  std::vector<size_t>& sizes = sizes_[static_cast<uint8_t>(token.text[0])];
+  const auto place = std::lower_bound(sizes.begin(), sizes.end(), token.text.size(), std::greater<>());
+  if (place == sizes.end() || *place != token.text.size()) sizes.insert(place, token.text.size());
+  has_plain_ |= !token.special;
+  tokens_.push_back(std::move(token));
+}
+
+const AddedToken* AddedTokens::Find(std::string_view text) const {
+  const auto found = index_.find(text);
+  return found == index_.end() ? nullptr : &tokens_[found->second];
+}
+
+const AddedToken* AddedTokens::Match(std::string_view text, size_t at, bool specials) const {
+  for (const size_t size : sizes_[static_cast<uint8_t>(text[at])]) {
+    if (size > text.size() - at) continue;
+    const AddedToken* token = Find(text.substr(at, size));
+    if (token != nullptr && (specials || !token->special)) return token;
+  }
+  return nullptr;
+}
+
+void AddedTokens::Split(std::string_view text, bool specials, std::vector<Segment>* segments) const {
+  size_t done = 0;
+  if (specials ? !tokens_.empty() : has_plain_) {
+    for (size_t at = 0; at < text.size();) {
+      const AddedToken* token = Match(text, at, specials);
+      if (token == nullptr) {
+        ++at;
+        continue;
+      }
+      size_t begin = at, end = at + token->text.size();
+      at = end;
+      const bool inside = (begin > 0 && IsWord(text.substr(StartOfLastCharacter(text.substr(0, begin))))) ||
+                          (end < text.size() && IsWord(text.substr(end)));
+      if (token->single_word && inside) continue;
+      while (token->lstrip && begin > done && EndsInSpace(text.substr(0, begin)))
+        begin = StartOfLastCharacter(text.substr(0, begin));
+      while (token->rstrip && end < text.size() && BeginsWithSpace(text.substr(end)))
+        end += StepUtf8(text.substr(end)).size;
+      begin = std::max(begin, done);
+      if (begin > done) segments->push_back({text.substr(done, begin - done), -1});
+      segments->push_back({text.substr(begin, end - begin), token->id});
+      at = done = end;
+    }
+  }
+  if (done < text.size()) segments->push_back({text.substr(done), -1});
+}
+
+}  // namespace rung::text

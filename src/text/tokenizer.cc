@@ -1,0 +1,248 @@
+#include "text/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "text/tokenizer_impl.h"
+#include "text/utf8.h"
+
+namespace rung::text {
+
+struct TokenizerImpl::Scratch {
+  explicit Scratch(const TokenizerImpl& impl) : pieces(impl.pretokenizer) {}
+  PreTokenizer::Scratch pieces;
+  Bpe::Scratch bpe;
+  std::vector<AddedTokens::Segment> segments;
+  std::vector<int32_t> ids;
+};
+
+// `text` is valid UTF-8 without raw added tokens.
+void TokenizerImpl::EncodeNormal(std::string_view text, bool first, bool specials, Scratch* scratch) const {
+  std::string normal;
+  if (!normalizer.steps.empty()) {
+    normal = normalizer.Apply(text);
+    text = normal;
+  }
+  scratch->segments.clear();
+  normalized_added.Split(text, specials, &scratch->segments);
+  for (const AddedTokens::Segment& segment : scratch->segments) {
+    if (segment.id >= 0) {
+      scratch->ids.push_back(segment.id);
+    } else {
+      pretokenizer.Split(segment.text, first, &scratch->pieces);
+      for (const std::string_view piece : scratch->pieces.pieces)
+        bpe.Encode(vocabulary, piece, &scratch->bpe, &scratch->ids);
+    }
+    first = false;
+  }
+}
+
+std::vector<int32_t> TokenizerImpl::Encode(std::string_view text, bool specials) const {
+  Scratch scratch(*this);
+  std::vector<AddedTokens::Segment> segments;
+  raw_added.Split(text, specials, &segments);
+  for (const AddedTokens::Segment& segment : segments) {
+    if (segment.id >= 0) {
+      scratch.ids.push_back(segment.id);
+      continue;
+    }
+    bool first = segment.text.data() == text.data();
+    std::string_view rest = segment.text;
+    if (IsUtf8(rest)) {
+      EncodeNormal(rest, first, specials, &scratch);
+      continue;
+    }
+    // Broken bytes are pieces of their own, so that normal forms and patterns see valid text only.
+    while (!rest.empty()) {
+      size_t size = 0;
+      bool valid = true;
+      for (; size < rest.size();) {
+        const Utf8Step step = StepUtf8(rest.substr(size));
+        if (size == 0) valid = step.valid;
+        if (step.valid != valid) break;
+        size += step.size;
+      }
+      if (valid)
+        EncodeNormal(rest.substr(0, size), first, specials, &scratch);
+      else
+        bpe.Encode(vocabulary, rest.substr(0, size), &scratch.bpe, &scratch.ids);
+      first = false;
+      rest.remove_prefix(size);
+    }
+  }
+  return std::move(scratch.ids);
+}
+
+void TokenizerImpl::AppendPiece(int32_t id, std::string* bytes) const {
+  const std::string_view text = vocabulary.Text(id);
+  if (vocabulary.Kind(id) == TokenKind::kByte) {
+    const int byte = ByteOfToken(text);
+    if (byte >= 0) return bytes->push_back(static_cast<char>(byte));
+  }
+  if (piece_replacements.empty()) {
+    bytes->append(text);
+    return;
+  }
+  std::string piece(text);
+  for (const auto& [from, to] : piece_replacements)
+    for (size_t at = piece.find(from); at != std::string::npos; at = piece.find(from, at + to.size()))
+      piece.replace(at, from.size(), to);
+  bytes->append(piece);
+}
+
+int32_t TokenizerImpl::Find(std::string_view token) const {
+  if (const AddedToken* added = raw_added.Find(token)) return added->id;
+  if (const AddedToken* added = normalized_added.Find(token)) return added->id;
+  return vocabulary.Find(token);
+}
+
+bool TokenizerImpl::AddToken(const AddedToken& token) {
+  if (vocabulary.Has(token.id)) {
+    if (vocabulary.Text(token.id) != token.text) return false;
+    // A token of the model stays one, except that a special token must not come out of plain text.
+    if (token.special) vocabulary.SetKind(token.id, TokenKind::kControl);
+  } else if (!vocabulary.Add(token.id, token.text,
+                             token.special ? TokenKind::kControl : TokenKind::kUserDefined)) {
+    return false;
+  }
+  // A special token written out is recognised wherever it stands, also by tokenizers whose file would look
+  // for it in normalised text: there a space mark before each text would hide it.
+  if (!token.normalized || token.special || normalizer.steps.empty()) {
+    raw_added.Add(token);
+  } else {
+    AddedToken normal = token;
+    normal.text = normalizer.Apply(token.text);
+    normalized_added.Add(std::move(normal));
+  }
+  return true;
+}
+
+void TokenizerImpl::FindByteTokens() {
+  for (int byte = 0; byte < 256; ++byte)
+    bpe.byte_ids[static_cast<size_t>(byte)] = vocabulary.Find(fmt::format("<0x{:02X}>", byte));
+}
+
+bool TokenizerImpl::SetMerge(std::string_view left, std::string_view right, uint32_t rank) {
+  std::string joined;
+  if (!bpe.bytes || !AppendAlphabetBytes(left, &joined)) joined += left;
+  const size_t middle = joined.size();
+  if (!bpe.bytes || !AppendAlphabetBytes(right, &joined)) joined += right;
+  const std::string_view text = joined;
+  const int32_t a = vocabulary.Find(text.substr(0, middle)), b = vocabulary.Find(text.substr(middle));
+  const int32_t id = vocabulary.Find(text);
+  if (a < 0 || b < 0 || id < 0) return false;
+  bpe.merges.Set(a, b, {rank, id});
+  return true;
+}
+
+bool TokenizerImpl::SetMerge(std::string_view pair, uint32_t rank) {
+  // The bound keeps a merge of a million spaces from costing the square of that; published runs have 48 at
+  // most.
+  constexpr int kReadings = 64;
+  size_t space = pair.find(' ', 1);
+  for (int i = 0; i < kReadings && space < pair.size() - 1; ++i, space = pair.find(' ', space + 1))
+    if (SetMerge(pair.substr(0, space), pair.substr(space + 1), rank)) return true;
+  return false;
+}
+
+void TokenizerImpl::CollectEnds() {
+  static constexpr std::string_view kEnds[] = {"<|im_end|>",    "<|eot_id|>",    "<|eom_id|>",     "<|end|>",
+                                               "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
+  if (eos >= 0) end_ids.insert(end_ids.begin(), eos);
+  for (const std::string_view text : kEnds) {
+    const int32_t id = Find(text);
+    if (id >= 0 && vocabulary.Kind(id) == TokenKind::kControl) end_ids.push_back(id);
+  }
+  std::vector<int32_t> once;
+  for (const int32_t id : end_ids)
+    if (vocabulary.Has(id) && std::find(once.begin(), once.end(), id) == once.end()) once.push_back(id);
+  end_ids = std::move(once);
+}
+
+Result<Tokenizer> Tokenizer::FromFolder(const Path& folder) {
+  Result<std::shared_ptr<TokenizerImpl>> impl = ReadTokenizerFolder(folder);
+  if (!impl.ok()) return impl.failure();
+  impl.value()->CollectEnds();
+  return Tokenizer(std::move(impl).value());
+}
+
+Result<Tokenizer> Tokenizer::FromJson(std::string_view json, const std::string& name) {
+  Result<std::shared_ptr<TokenizerImpl>> impl = ReadTokenizerJson(json, name);
+  if (!impl.ok()) return impl.failure();
+  impl.value()->CollectEnds();
+  return Tokenizer(std::move(impl).value());
+}
+
+Result<Tokenizer> Tokenizer::FromGguf(const io::Gguf& gguf) {
+  Result<std::shared_ptr<TokenizerImpl>> impl = ReadTokenizerGguf(gguf);
+  if (!impl.ok()) return impl.failure();
+  impl.value()->CollectEnds();
+  return Tokenizer(std::move(impl).value());
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text) const { return impl_->Encode(text, false); }
+
+std::vector<int32_t> Tokenizer::EncodeWithSpecials(std::string_view text) const {
+  return impl_->Encode(text, true);
+}
+
+std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_specials) const {
+  std::string bytes;
+  for (const int32_t id : ids)
+    if (!skip_specials || !IsSpecial(id)) impl_->AppendPiece(id, &bytes);
+  std::string_view rest = bytes;
+  for (int i = 0; i < impl_->leading_spaces && rest.starts_with(' '); ++i) rest.remove_prefix(1);
+  std::string text;
+  text.reserve(rest.size());
+  AppendRepaired(rest, false, &text);
+  return text;
+}
+
+std::string Tokenizer::Piece(int32_t id) const {
+  std::string bytes;
+  impl_->AppendPiece(id, &bytes);
+  return bytes;
+}
+
+bool Tokenizer::IsSpecial(int32_t id) const {
+  const TokenKind kind = impl_->vocabulary.Kind(id);
+  return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
+}
+
+int64_t Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
+int32_t Tokenizer::bos() const { return impl_->bos; }
+int32_t Tokenizer::eos() const { return impl_->eos; }
+bool Tokenizer::adds_bos() const { return impl_->adds_bos && impl_->bos >= 0; }
+const std::vector<int32_t>& Tokenizer::end_ids() const { return impl_->end_ids; }
+int32_t Tokenizer::Find(std::string_view token) const { return impl_->Find(token); }
+const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
+const std::string& Tokenizer::kind() const { return impl_->kind; }
+int Tokenizer::leading_spaces() const { return impl_->leading_spaces; }
+
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool continues)
+    : tokenizer_(tokenizer), leading_spaces_(continues ? 0 : tokenizer.leading_spaces()) {}
+
+std::string StreamDecoder::Push(int32_t id) {
+  pending_ += tokenizer_.Piece(id);
+  while (leading_spaces_ > 0 && !pending_.empty()) {
+    leading_spaces_ = pending_[0] == ' ' ? leading_spaces_ - 1 : 0;
+    if (pending_[0] == ' ')
+      pending_.erase(0, 1);
+    else
+      break;
+  }
+  std::string text;
+  pending_.erase(0, AppendRepaired(pending_, true, &text));
+  return text;
+}
+
+std::string StreamDecoder::Finish() {
+  std::string text;
+  AppendRepaired(pending_, false, &text);
+  pending_.clear();
+  return text;
+}
+
+}  // namespace rung::text
