@@ -1,0 +1,104 @@
+// Records to token ids, with a mark on each id whether predicting it is learned.
+//
+//   completion, chat template   render [user: prompt, assistant: completion]; the assistant's part is learned
+//   completion, no template     [BOS] prompt | completion EOS; completion and EOS are learned
+//   messages                    rendered; every assistant part is learned
+//   text                        [BOS] text EOS; all but the first id are learned
+//
+// The text is encoded piece by piece between those borders, so that the ids before a learned part are exactly
+// the ids that generation starts from: Prompt(r).ids is a prefix of Encode(r).ids (unless that was
+// truncated).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "data/batch.h"
+#include "data/record.h"
+#include "text/chat_template.h"
+
+namespace rung::text {
+class Tokenizer;
+}
+
+namespace rung::data {
+
+// What encoding needs of a tokenizer and a chat template.
+struct Vocabulary {
+  std::function<std::vector<int32_t>(std::string_view)> encode;  // plain text
+  // A piece of rendered text; `first`: nothing comes before it. Tokenizers that put a space before a text
+  // must do so before the first piece only.
+  std::function<std::vector<int32_t>(std::string_view, bool first)> encode_rendered;
+  // Empty: no chat template.
+  std::function<Result<text::Rendered>(const std::vector<text::Message>&, bool add_generation_prompt)> render;
+  int32_t bos = -1, eos = -1;  // -1: none
+  bool adds_bos = false;
+  std::vector<int32_t> end_ids;  // ids that end a generation
+};
+
+// `chat` may be null: records are then encoded without a template. Both must outlive the vocabulary.
+Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat);
+
+struct EncodeOptions {
+  int64_t max_length = 2048;    // ids of one example, at least 2; longer ones are truncated
+  bool completion_only = true;  // false: learn the prompt as well
+};
+
+struct EncodeReport {
+  struct Dropped {
+    int64_t row = 0;
+    std::string reason;
+  };
+  std::vector<Dropped> dropped;  // records that gave no example
+  int64_t truncated = 0;         // examples cut to max_length
+  int64_t rows = 0;              // rows of all examples in batches: ids less one each
+  int64_t targets = 0;           // learned ids of all examples
+};
+
+struct PromptText {
+  std::vector<int32_t> ids;  // what generation starts from, never truncated
+  std::string completion;    // what the record expects next
+};
+
+class Encoder {
+ public:
+  Encoder(Vocabulary vocabulary, EncodeOptions options);
+
+  // Truncation cuts the prompt from the left (BOS stays) and keeps the completion; a completion that does not
+  // fit by itself loses its end. Ids after the last learned one are left out: they would cost rows and teach
+  // nothing. A failure is the reason why the record has no target id. `truncated`, if given, is set.
+  Result<Example> Encode(const Record& record, bool* truncated = nullptr) const;
+
+  // Fails for a record without a completion (text; messages that do not end with the assistant's).
+  Result<PromptText> Prompt(const Record& record) const;
+
+  // What generation starts from, for callers without a record. ChatPrompt needs a chat template.
+  Result<std::vector<int32_t>> ChatPrompt(std::span<const text::Message> messages) const;
+  std::vector<int32_t> PlainPrompt(std::string_view prompt) const;
+
+  // Example::record is the index in `records`. Records without a target are listed in the report; when none
+  // has one, that is a failure. `name`: of the data set, for messages.
+  Result<std::vector<Example>> EncodeAll(std::span<const Record> records, const std::string& name,
+                                         EncodeReport* report) const;
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  const EncodeOptions& options() const { return options_; }
+
+ private:
+  struct Ids;
+  Ids EncodeRendered(std::string_view text, std::span<const text::Rendered::Span> learned) const;
+  Result<Ids> ChatPromptIds(std::span<const text::Message> messages, std::string* text) const;
+  Result<Ids> EncodeChat(std::span<const text::Message> messages) const;
+  Result<Ids> EncodeUncut(const Record& record) const;
+  void Truncate(Ids& ids) const;
+
+  Vocabulary vocabulary_;
+  EncodeOptions options_;
+};
+
+}  // namespace rung::data

@@ -1,0 +1,46 @@
+#include <algorithm>
+
+#include "data/encode.h"
+#include "text/tokenizer.h"
+
+namespace rung::data {
+namespace {
+
+// A text that goes on from another: without the space that some tokenizers put before every text they are
+// given. Such a tokenizer is given a line end in front, whose ids are taken away again; a vocabulary that
+// merges the line end with what follows keeps the space, which is its own way of reading that text.
+std::vector<int32_t> EncodeGoingOn(const text::Tokenizer& tokenizer, std::string_view text) {
+  if (tokenizer.leading_spaces() == 0) return tokenizer.EncodeWithSpecials(text);
+  const std::vector<int32_t> before = tokenizer.EncodeWithSpecials("\n");
+  std::vector<int32_t> ids = tokenizer.EncodeWithSpecials("\n" + std::string(text));
+  if (ids.size() < before.size() || !std::equal(before.begin(), before.end(), ids.begin())) {
+    return tokenizer.EncodeWithSpecials(text);
+  }
+  ids.erase(ids.begin(), ids.begin() + static_cast<int64_t>(before.size()));
+  return ids;
+}
+
+}  // namespace
+
+Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat) {
+  Vocabulary vocabulary;
+  vocabulary.encode = [&tokenizer](std::string_view text) { return tokenizer.Encode(text); };
+  vocabulary.encode_rendered = [&tokenizer](std::string_view text, bool first) {
+    return first ? tokenizer.EncodeWithSpecials(text) : EncodeGoingOn(tokenizer, text);
+  };
+  vocabulary.bos = tokenizer.bos();
+  vocabulary.eos = tokenizer.eos();
+  vocabulary.adds_bos = tokenizer.adds_bos();
+  vocabulary.end_ids = tokenizer.end_ids();
+  if (chat) {
+    const std::string bos = tokenizer.bos() >= 0 ? tokenizer.Piece(tokenizer.bos()) : "";
+    const std::string eos = tokenizer.eos() >= 0 ? tokenizer.Piece(tokenizer.eos()) : "";
+    vocabulary.render = [chat, bos, eos](const std::vector<text::Message>& messages,
+                                         bool add_generation_prompt) {
+      return chat->Render(messages, add_generation_prompt, bos, eos);
+    };
+  }
+  return vocabulary;
+}
+
+}  // namespace rung::data
