@@ -1,0 +1,25 @@
+#include "model/model.h"
+
+#include <fmt/format.h>
+
+namespace rung::model {
+
+Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template) {
+  const auto tokenizer = [&]() -> Result<text::Tokenizer> {
+    if (path.extension() != ".gguf") return text::Tokenizer::FromFolder(path);
+    Result<io::Gguf> gguf = io::Gguf::Open(path);
+    if (!gguf.ok()) return gguf.failure();
+    return text::Tokenizer::FromGguf(gguf.value());
+  }();
+  if (!tokenizer.ok()) return tokenizer.failure();
+  ModelText loaded{tokenizer.value(), std::nullopt};
+  const std::string& source = chat_template.empty() ? loaded.tokenizer.chat_template() : chat_template;
+  if (raw || source.empty()) return loaded;
+  Result<text::ChatTemplate> chat = text::ChatTemplate::Parse(source, path.string());
+  if (!chat.ok())
+    return Failure{fmt::format("{} (--raw goes on without a chat template)", chat.failure().message)};
+  loaded.chat = std::move(chat).value();
+  return loaded;
+}
+
+}  // namespace rung::model
