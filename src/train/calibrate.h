@@ -1,0 +1,24 @@
+// Statistics of the frozen model over the first training tokens, from which the ladder's two scales follow.
+#pragma once
+
+#include <span>
+
+#include "data/packer.h"
+#include "model/forward.h"
+
+namespace rung::train {
+
+inline constexpr int64_t kCalibrationTokens = 4000;
+
+// Runs the backbone over batches of `plan` until kCalibrationTokens rows were seen, then sets
+//   mean, inv_deviation   per channel of each RMS-normalised tap (tap_norm standardize)
+//   spec().output_scale   the median over rows of the RMS of the last hidden state
+// Residual streams of real models grow to an RMS of 35 to 200: without these scales a ladder hardly learns.
+void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan& plan,
+               std::span<const data::Example> examples, model::Ladder* ladder);
+
+// The memory of one calibration batch, for the plan.
+void CalibrationPass(Exec& ex, const model::Backbone& backbone, const model::BatchInput& batch,
+                     const model::TapSink& sink);
+
+}  // namespace rung::train

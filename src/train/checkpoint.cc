@@ -1,0 +1,131 @@
+#include "train/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "io/json_file.h"
+#include "io/safetensors.h"
+#include "model/adapter.h"
+
+namespace rung::train {
+namespace {
+
+using nlohmann::json;
+constexpr std::string_view kPrefix = "checkpoint-";
+constexpr const char* kState = "trainer_state.json";
+constexpr const char* kMoments = "optimizer.safetensors";
+
+// Step numbers of the whole checkpoints under `out`, ascending.
+std::vector<int64_t> StepsUnder(const Path& out) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    int64_t step = 0;
+    const char* end = name.data() + name.size();
+    const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, step);
+    if (parsed.ec == std::errc() && parsed.ptr == end) steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+Path FolderOf(const Path& out, int64_t step) { return out / fmt::format("{}{}", kPrefix, step); }
+
+Failure CannotWrite(const Path& path, const std::error_code& error) {
+  return Failure{fmt::format("cannot write {}: {}", path.string(), error.message()), ExitCode::kFailed};
+}
+
+}  // namespace
+
+Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladder& ladder,
+                      const Optimizer& optimizer, const CheckpointContext& context) {
+  const Path folder = FolderOf(out, position.step);
+  Path temporary = folder;
+  temporary += ".tmp";
+  std::error_code error;
+  std::filesystem::remove_all(temporary, error);
+  Status saved =
+      model::SaveAdapter(temporary, ladder, *context.config, context.base_model, context.chat_template);
+  if (!saved.ok()) return saved;
+  const auto bytes = [](const Tensor& t) {
+    return std::span<const std::byte>(t.data, static_cast<size_t>(t.size()) * sizeof(float));
+  };
+  const int64_t n = ladder.parameter_count();
+  const io::TensorToWrite moments[] = {{"m", "F32", {n}, bytes(optimizer.m())},
+                                       {"v", "F32", {n}, bytes(optimizer.v())}};
+  if (Status written = io::WriteSafetensors(temporary / kMoments, moments, {}); !written.ok()) return written;
+  const json state = {{"global_step", position.step},
+                      {"epoch", position.epoch},
+                      {"batch", position.batch},
+                      {"optimizer_steps", optimizer.steps()},
+                      {"best_eval_loss", position.best_eval_loss},
+                      {"fingerprint", context.fingerprint}};
+  if (Status written = WriteTextFile(temporary / kState, state.dump(2) + "\n"); !written.ok()) return written;
+  // Saving the same step twice (a signal right after a save) replaces it.
+  std::filesystem::remove_all(folder, error);
+  std::filesystem::rename(temporary, folder, error);
+  if (error) return CannotWrite(folder, error);
+  return Ok{};
+}
+
+Result<Checkpoint> NewestCheckpoint(const Path& out) {
+  const std::vector<int64_t> steps = StepsUnder(out);
+  if (steps.empty()) return Checkpoint{};
+  Checkpoint checkpoint;
+  checkpoint.folder = FolderOf(out, steps.back());
+  const Path file = checkpoint.folder / kState;
+  Result<json> state = io::ReadJson(file);
+  if (!state.ok()) return state.failure();
+  try {
+    checkpoint.position = {state.value().at("global_step").get<int64_t>(),
+                           state.value().at("epoch").get<int64_t>(), state.value().at("batch").get<int64_t>(),
+                           state.value().at("best_eval_loss").get<double>()};
+    checkpoint.fingerprint = state.value().at("fingerprint").get<std::string>();
+  } catch (const json::exception& e) {
+    return Failure{fmt::format("{}: {}; delete the folder to go on from an earlier checkpoint", file.string(),
+                               e.what())};
+  }
+  if (checkpoint.position.step < 0 || checkpoint.position.epoch < 0 || checkpoint.position.batch < 0) {
+    return Failure{fmt::format("{}: negative position", file.string())};
+  }
+  return checkpoint;
+}
+
+Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optimizer* optimizer) {
+  Result<model::AdapterInfo> info = model::ReadAdapterInfo(checkpoint.folder);
+  if (!info.ok()) return info.failure();
+  ladder->spec().output_scale = info.value().spec.output_scale;
+  if (Status loaded = model::LoadAdapterValues(checkpoint.folder, ladder); !loaded.ok()) return loaded;
+  Result<io::Safetensors> opened = io::Safetensors::Open(checkpoint.folder / kMoments);
+  if (!opened.ok()) return opened.failure();
+  for (const auto& [name, tensor] : {std::pair{"m", optimizer->m()}, std::pair{"v", optimizer->v()}}) {
+    const io::TensorEntry* entry = opened.value().Find(name);
+    const auto size = static_cast<size_t>(tensor.size()) * sizeof(float);
+    if (!entry || entry->dtype != "F32" || entry->bytes != size) {
+      return Failure{fmt::format("{}: tensor {} must be {} F32 numbers",
+                                 (checkpoint.folder / kMoments).string(), name, tensor.size())};
+    }
+    if (Status read = opened.value().Read(*entry, 0, {tensor.data, size}); !read.ok()) return read;
+  }
+  // Skipped steps do not advance the optimizer, hence its own count.
+  Result<json> state = io::ReadJson(checkpoint.folder / kState);
+  if (!state.ok()) return state.failure();
+  optimizer->set_steps(state.value().value("optimizer_steps", checkpoint.position.step));
+  return Ok{};
+}
+
+void PruneCheckpoints(const Path& out, int64_t keep) {
+  const std::vector<int64_t> steps = StepsUnder(out);
+  std::error_code error;  // a checkpoint that cannot be removed is in nobody's way
+  for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
+    std::filesystem::remove_all(FolderOf(out, steps[i]), error);
+  }
+}
+
+}  // namespace rung::train

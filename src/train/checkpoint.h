@@ -1,0 +1,45 @@
+// Checkpoint folders of a run: out/checkpoint-<step>/ (docs/formats/checkpoint.md).
+//
+//   adapter_model.safetensors, adapter_config.json   the ladder, usable as an adapter by itself
+//   optimizer.safetensors                            m and v
+//   trainer_state.json                               position and what the run was made of
+//
+// Written into a temporary folder that is renamed when complete: a folder with that name is whole.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/files.h"
+#include "model/ladder.h"
+#include "train/optimizer.h"
+
+namespace rung::train {
+
+struct RunPosition {
+  int64_t step = 0;             // optimizer steps done
+  int64_t epoch = 0;            // of the next micro-batch
+  int64_t batch = 0;            // the next micro-batch in that epoch
+  double best_eval_loss = 0.0;  // 0: not evaluated yet
+};
+
+struct Checkpoint {
+  Path folder;
+  RunPosition position;
+  std::string fingerprint;  // of model, data and settings that change the result
+};
+
+struct CheckpointContext {
+  const model::Config* config = nullptr;
+  std::string base_model, chat_template, fingerprint;
+};
+
+Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladder& ladder,
+                      const Optimizer& optimizer, const CheckpointContext& context);
+// The newest whole checkpoint under `out`; one with step 0 and an empty folder when there is none.
+Result<Checkpoint> NewestCheckpoint(const Path& out);
+Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optimizer* optimizer);
+// Keeps the newest `keep`.
+void PruneCheckpoints(const Path& out, int64_t keep);
+
+}  // namespace rung::train

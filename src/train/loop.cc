@@ -1,0 +1,165 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/text.h"
+#include "model/adapter.h"
+#include "train/step.h"
+#include "train/trainer.h"
+
+namespace rung::train {
+
+using Clock = std::chrono::steady_clock;
+
+namespace {
+// After so many skipped steps in a row the weights will not recover by themselves.
+constexpr int64_t kMaxSkippedInRow = 10;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+}  // namespace
+
+void Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
+  const model::BatchInput input(batch);
+  const int64_t M = input.target_count();
+  std::vector<float> loss(static_cast<size_t>(M));
+  const StepPlan planned =
+      PlanStep(options_.compute.context, options_.compute.compute, *backbone_, &*ladder_, batch, true);
+  exec_->arena().ResetPeak();
+  exec_->ResetCounters();
+  Step(*exec_, *backbone_, &*ladder_, input, true, Out{View(loss.data(), 1, M)}, nullptr);
+  // The plan is the execution: any difference is a mistake of the program.
+  RUNG_CHECK(exec_->arena().peak().bytes == planned.peak.bytes, "the step used other memory than its plan");
+  RUNG_CHECK(exec_->fingerprint() == planned.fingerprint, "the step launched other work than its plan");
+  step_flops_ += planned.flops;
+  for (const float nats : loss) *loss_sum += static_cast<double>(nats);
+}
+
+double Trainer::Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows) {
+  double loss_sum = 0.0;
+  for (; position_.batch < end; ++position_.batch) {
+    const data::Batch batch = data::MakeBatch(plan, position_.batch, data_.examples);
+    RunMicroBatch(batch, &loss_sum);
+    *targets += batch.target_count();
+    *rows += batch.rows();
+  }
+  return loss_sum;
+}
+
+StepReport Trainer::Update(double loss_sum, int64_t targets) {
+  StepReport report;
+  report.learning_rate =
+      base_rate_ * ScheduleFactor(options_.schedule, position_.step, warmup_steps_, total_steps_);
+  report.loss = loss_sum / static_cast<double>(targets);
+  report.targets = targets;
+  report.grad_norm = optimizer_->Update(*exec_, *ladder_, report.learning_rate, targets);
+  report.skipped = !std::isfinite(report.grad_norm) || !std::isfinite(report.loss);
+  report.step = ++position_.step;
+  report.total_steps = total_steps_;
+  skipped_ += report.skipped;
+  skipped_in_row_ = report.skipped ? skipped_in_row_ + 1 : 0;
+  return report;
+}
+
+void Trainer::Evaluate() {
+  if (eval_data_.examples.empty()) return;
+  EvalReport report = EvaluateLoss(*exec_, *backbone_, &*ladder_, eval_data_, options_.tokens);
+  report.step = position_.step;
+  if (position_.best_eval_loss == 0.0 || report.loss < position_.best_eval_loss)
+    position_.best_eval_loss = report.loss;
+  log_->Write(report);
+  if (events_.on_eval) events_.on_eval(report);
+}
+
+void Trainer::Save() {
+  const CheckpointContext context{&config_, options_.model.string(), text_->chat ? text_->chat->source() : "",
+                                  Fingerprint()};
+  Status saved = SaveCheckpoint(options_.out, position_, *ladder_, *optimizer_, context);
+  if (!saved.ok()) {
+    // The run is worth more than one checkpoint: the next save tries again.
+    Note(fmt::format("checkpoint not saved: {}", saved.failure().message));
+    return;
+  }
+  PruneCheckpoints(options_.out, options_.save_limit);
+}
+
+void Trainer::AfterStep(const StepReport& report) {
+  log_->Write(report);
+  if (events_.on_step) events_.on_step(report);
+  if (skipped_in_row_ >= kMaxSkippedInRow) {
+    throw Error(ExitCode::kNonFinite,
+                fmt::format("{} steps in a row had a loss or gradient that is not finite (step {}): lower "
+                            "--learning-rate, or check the data; earlier checkpoints in {} are good",
+                            skipped_in_row_, position_.step, options_.out.string()));
+  }
+  if (options_.eval_steps > 0 && position_.step % options_.eval_steps == 0 && position_.step < total_steps_)
+    Evaluate();
+  if (options_.save_steps > 0 && position_.step % options_.save_steps == 0 && position_.step < total_steps_)
+    Save();
+}
+
+RunResult Trainer::Loop() {
+  started_ = Clock::now();
+  data::EpochPlan plan;
+  int64_t planned_epoch = -1;
+  bool interrupted = false;
+  while (position_.step < total_steps_ && !interrupted) {
+    const Clock::time_point begin = Clock::now();
+    if (planned_epoch != position_.epoch) {
+      plan =
+          data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(position_.epoch))
+              .OrThrow();
+      planned_epoch = position_.epoch;
+    }
+    const auto batches = static_cast<int64_t>(plan.batches.size());
+    const int64_t end = std::min(batches, position_.batch + options_.gradient_accumulation);
+    int64_t targets = 0, rows = 0;
+    step_flops_ = 0.0;
+    const double loss_sum = Accumulate(plan, end, &targets, &rows);
+    StepReport report = Update(loss_sum, targets);
+    report.epoch = static_cast<double>(position_.epoch) +
+                   static_cast<double>(position_.batch) / static_cast<double>(batches);
+    if (position_.batch == batches) {
+      ++position_.epoch;
+      position_.batch = 0;
+    }
+    const double seconds = SecondsSince(begin);
+    report.tokens_per_second = static_cast<double>(rows) / seconds;
+    report.peak_share = step_flops_ / seconds / peak_flops_;
+    report.seconds_left = SecondsSince(started_) / static_cast<double>(position_.step - first_step_) *
+                          static_cast<double>(total_steps_ - position_.step);
+    last_loss_ = report.loss;
+    AfterStep(report);
+    interrupted = interrupt_.load();
+  }
+
+  RunResult result;
+  if (interrupted && position_.step < total_steps_) {
+    Save();
+    result.interrupted = true;
+  } else {
+    Evaluate();
+    Status saved = model::SaveAdapter(options_.out, *ladder_, config_, options_.model.string(),
+                                      text_->chat ? text_->chat->source() : "");
+    if (!saved.ok()) throw Error(saved.failure().code, saved.failure().message);
+  }
+  result.steps = position_.step;
+  result.skipped_steps = skipped_;
+  result.train_loss = last_loss_;
+  result.seconds = SecondsSince(started_);
+  result.planned_bytes = plan_.total();
+  result.resident_peak = ResidentPeak();
+  return result;
+}
+
+RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
+                      const std::atomic<bool>& interrupt) {
+  Trainer trainer(options, events, interrupt);
+  trainer.Prepare();
+  trainer.Start();
+  return trainer.Loop();
+}
+
+}  // namespace rung::train

@@ -1,0 +1,138 @@
+#include "train/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+
+#include "base/text.h"
+#include "train/optimizer.h"
+#include "train/step.h"
+
+namespace rung::train {
+namespace {
+
+// The program itself: code, libraries, OpenMP's stacks, the C++ heap at rest. Measured by `rung version`
+// under the kernel's VmHWM, release build, glibc 2.36.
+constexpr uint64_t kProcessBytes = uint64_t{22} << 20;
+// oneDNN's generated code and packing buffers for f32 products, per thread.
+constexpr uint64_t kLibraryBytesPerThread = uint64_t{4} << 20;
+
+// "VmHWM:    123 kB" of a /proc file, in bytes; 0 when there is no such line.
+uint64_t ReadKilobytes(const char* file, std::string_view key) {
+  std::ifstream in(file);
+  std::string line;
+  while (std::getline(in, line)) {
+    if (!line.starts_with(key)) continue;
+    const size_t digit = line.find_first_of("0123456789");
+    uint64_t value = 0;
+    if (digit != std::string::npos) std::from_chars(line.data() + digit, line.data() + line.size(), value);
+    return value * 1024;
+  }
+  return 0;
+}
+
+data::Batch BatchOf(const std::vector<int64_t>& lengths, int64_t targets) {
+  data::Batch batch;
+  batch.starts.push_back(0);
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    for (int64_t i = 0; i < lengths[s]; ++i) {
+      batch.ids.push_back(0);
+      batch.position.push_back(static_cast<int32_t>(i));
+      batch.target.push_back(static_cast<int64_t>(batch.target.size()) < targets ? 0 : -1);
+    }
+    batch.starts.push_back(batch.rows());
+    batch.records.push_back(static_cast<int64_t>(s));
+  }
+  return batch;
+}
+
+}  // namespace
+
+data::Batch WorstBatch(const BatchShape& shape) {
+  std::vector<int64_t> lengths(static_cast<size_t>(shape.sequences), 1);
+  lengths.back() = shape.tokens - shape.sequences + 1;
+  return BatchOf(lengths, shape.targets);
+}
+
+data::Batch UniformBatch(int64_t tokens, int64_t sequence) {
+  std::vector<int64_t> lengths;
+  for (int64_t left = tokens; left > 0; left -= sequence) lengths.push_back(std::min(left, sequence));
+  return BatchOf(lengths, tokens);
+}
+
+StepPlan PlanStep(const cpu::Context& context, DType compute, const model::Backbone& backbone,
+                  const model::Ladder* ladder, const data::Batch& batch, bool learn) {
+  Exec ex = Exec::Planning(context, compute);
+  const model::BatchInput input(batch);
+  const Tensor loss = View(static_cast<float*>(nullptr), 1, input.target_count());
+  const Tensor best = View(static_cast<int32_t*>(nullptr), 1, input.target_count());
+  const Out best_out{best};
+  Step(ex, backbone, ladder, input, learn, Out{loss}, learn ? nullptr : &best_out);
+  return {ex.arena().peak(), ex.fingerprint(), ex.flops()};
+}
+
+uint64_t MemoryPlan::total() const {
+  uint64_t sum = 0;
+  for (const PlanItem& item : items) sum += item.bytes;
+  return sum;
+}
+
+std::string MemoryPlan::Refusal(uint64_t limit, const std::string& limit_name) const {
+  std::vector<const PlanItem*> largest;
+  for (const PlanItem& item : items) largest.push_back(&item);
+  std::stable_sort(largest.begin(), largest.end(),
+                   [](const PlanItem* a, const PlanItem* b) { return a->bytes > b->bytes; });
+  std::string text = fmt::format("plan: {} needed, {} is {}\n  largest:", FormatBytes(total()), limit_name,
+                                 FormatBytes(limit));
+  std::string hints;
+  for (size_t i = 0; i < std::min<size_t>(3, largest.size()); ++i) {
+    text += fmt::format("{} {} {}", i ? "," : "", largest[i]->name, FormatBytes(largest[i]->bytes));
+    if (!largest[i]->option.empty()) hints += fmt::format("\n  {}: {}", largest[i]->name, largest[i]->option);
+  }
+  return text + "\n  to shrink them:" + (hints.empty() ? " a smaller model" : hints);
+}
+
+MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Backbone& backbone,
+                    const model::Ladder& ladder, const data::Batch& batch, const PlanInputs& inputs) {
+  MemoryPlan plan;
+  plan.step = PlanStep(context, compute, backbone, &ladder, batch, inputs.training);
+  const auto n = static_cast<uint64_t>(ladder.parameter_count());
+  const auto add = [&](const char* name, uint64_t bytes, std::string note, const char* option) {
+    if (bytes > 0) plan.items.push_back({name, bytes, std::move(note), option});
+  };
+
+  std::string formats;
+  for (const auto& [format, bytes] : backbone.weight_totals().bytes) {
+    formats += fmt::format("{}{} {}", formats.empty() ? "" : ", ", format, FormatBytes(bytes));
+  }
+  add("weights", backbone.weight_totals().total, formats,
+      "a smaller model, or --quantize nf4 --quantize-embeddings");
+  add("parameters", n * 4, fmt::format("{} in f32", n), "--width, --rungs");
+  if (inputs.training) {
+    add("gradients", n * 4, "f32", "--width, --rungs");
+    add("optimizer", Optimizer::StateBytes(ladder.parameter_count()), "AdamW, two f32 moments",
+        "--width, --rungs");
+  }
+
+  const char* shrink[kUseCount] = {
+      "--tokens, --taps", "--tokens, --width, --recompute-rungs", "--tokens", "--tokens", "--max-length", ""};
+  for (int use = 0; use < kUseCount; ++use) {
+    add(NameOf(static_cast<Use>(use)), plan.step.peak.by_use[use], "of the step's arena, at its peak",
+        shrink[use]);
+  }
+  const auto C = static_cast<uint64_t>(backbone.config().C), D = static_cast<uint64_t>(backbone.config().D);
+  const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * (D + 32) * sizeof(float);
+  const uint64_t calibration = 2 * C * ladder.spec().taps.size() * sizeof(float);
+  add("tables", angles + calibration, "RoPE angles, tap statistics", "--max-length");
+  add("tokenizer and data", inputs.tokenizer_bytes + inputs.data_bytes, "vocabulary, encoded examples", "");
+  add("program", kProcessBytes + kLibraryBytesPerThread * static_cast<uint64_t>(context.threads),
+      "code, libraries, their buffers", "--threads");
+  return plan;
+}
+
+uint64_t AvailableMemory() { return ReadKilobytes("/proc/meminfo", "MemAvailable:"); }
+uint64_t ResidentPeak() { return ReadKilobytes("/proc/self/status", "VmHWM:"); }
+
+}  // namespace rung::train

@@ -1,0 +1,183 @@
+// Whole runs with the TinyStories model and the stories example: what a user would lose sleep over.
+#include "train/run.h"
+
+#include <gtest/gtest.h>
+
+#include "io/json_file.h"
+#include "model/adapter.h"
+#include "train/trainer.h"
+
+namespace rung::train {
+namespace {
+
+const Path kModel = "tests/data/models/tinystories-656k";
+const Path kData = "examples/stories";
+
+class RunTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = std::filesystem::temp_directory_path() / (std::string("rung_run_test_") + test->name());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  TrainOptions Options(const std::string& out) const {
+    TrainOptions options;
+    options.model = kModel;
+    options.data = kData / "train.jsonl";
+    options.out = folder_ / out;
+    options.compute.context = {cpu::BestIsa(), 2};
+    options.compute.compute = cpu::BestIsa() == cpu::Isa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
+    options.backbone.compute = options.compute.compute;
+    options.tokens = 128;
+    options.max_length = 96;
+    options.max_steps = 12;
+    return options;
+  }
+
+  std::string FileBytes(const Path& path) const { return ReadTextFile(path, 1 << 26).OrThrow(); }
+
+  // Runs; interrupts after `interrupt_at` steps when it is above 0.
+  RunResult Run(const TrainOptions& options, int64_t interrupt_at = 0) {
+    std::atomic<bool> interrupt{false};
+    RunEvents events;
+    events.on_step = [&](const StepReport& step) {
+      losses_.push_back(step.loss);
+      if (step.step == interrupt_at) interrupt = true;
+    };
+    events.on_eval = [&](const EvalReport& eval) { evals_.push_back(eval); };
+    return RunTraining(options, events, interrupt);
+  }
+
+  ExitCode CodeOf(const TrainOptions& options, std::string* message = nullptr) {
+    try {
+      Run(options);
+    } catch (const Error& error) {
+      if (message) *message = error.what();
+      return error.code();
+    }
+    return ExitCode::kDone;
+  }
+
+  Path folder_;
+  std::vector<double> losses_;
+  std::vector<EvalReport> evals_;
+};
+
+TEST_F(RunTest, LearnsAndWritesAnAdapter) {
+  TrainOptions options = Options("run");
+  options.eval_data = kData / "valid.jsonl";
+  options.max_steps = 60;
+  options.eval_steps = 30;
+  const RunResult result = Run(options);
+  EXPECT_EQ(result.steps, 60);
+  EXPECT_FALSE(result.interrupted);
+  ASSERT_EQ(evals_.size(), 2u);
+  EXPECT_LT(evals_[1].loss, 0.5 * losses_[0]);
+  const model::Config config = model::ReadConfig(kModel).OrThrow();
+  const model::Ladder ladder = model::LoadAdapter(options.out, config, false).OrThrow();
+  EXPECT_EQ(ladder.spec().S, 32);
+  EXPECT_GT(ladder.spec().output_scale, 0.0f);
+}
+
+TEST_F(RunTest, SameSeedSameBytesOtherSeedOtherBytes) {
+  TrainOptions options = Options("a");
+  Run(options);
+  options.out = folder_ / "b";
+  Run(options);
+  options.out = folder_ / "c";
+  options.seed = 7;
+  Run(options);
+  const std::string file = "adapter_model.safetensors";
+  EXPECT_EQ(FileBytes(folder_ / "a" / file), FileBytes(folder_ / "b" / file));
+  EXPECT_NE(FileBytes(folder_ / "a" / file), FileBytes(folder_ / "c" / file));
+}
+
+TEST_F(RunTest, ResumedRunEndsWithTheSameBytes) {
+  TrainOptions whole = Options("whole");
+  whole.gradient_accumulation = 2;
+  Run(whole);
+  TrainOptions broken = Options("broken");
+  broken.gradient_accumulation = 2;
+  EXPECT_TRUE(Run(broken, 5).interrupted);
+  EXPECT_FALSE(std::filesystem::exists(broken.out / "adapter_config.json"));
+  broken.resume = true;
+  EXPECT_EQ(Run(broken).steps, 12);
+  const std::string file = "adapter_model.safetensors";
+  EXPECT_EQ(FileBytes(whole.out / file), FileBytes(broken.out / file));
+}
+
+TEST_F(RunTest, ResumeRefusesOtherSettings) {
+  TrainOptions options = Options("run");
+  Run(options, 5);
+  options.resume = true;
+  options.learning_rate = 1e-4;
+  std::string message;
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("lr="), std::string::npos) << message;
+}
+
+TEST_F(RunTest, RefusesAFolderThatHoldsARun) {
+  const TrainOptions options = Options("run");
+  Run(options);
+  std::string message;
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("--resume"), std::string::npos) << message;
+}
+
+TEST_F(RunTest, KeepsTheNewestCheckpoints) {
+  TrainOptions options = Options("run");
+  options.save_steps = 2;
+  options.save_limit = 2;
+  Run(options);
+  EXPECT_FALSE(std::filesystem::exists(options.out / "checkpoint-6"));
+  EXPECT_TRUE(std::filesystem::exists(options.out / "checkpoint-8"));
+  EXPECT_TRUE(std::filesystem::exists(options.out / "checkpoint-10"));
+}
+
+TEST_F(RunTest, MemoryLimitIsRefusedBeforeAnythingIsWritten) {
+  TrainOptions options = Options("run");
+  options.memory_limit = 1 << 20;
+  std::string message;
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kNoMemory);
+  EXPECT_NE(message.find("largest:"), std::string::npos) << message;
+  EXPECT_NE(message.find("--"), std::string::npos) << message;
+  EXPECT_FALSE(std::filesystem::exists(options.out));
+}
+
+TEST_F(RunTest, DataWithoutAnyTargetIsRefused) {
+  TrainOptions options = Options("run");
+  options.data = folder_ / "empty.jsonl";
+  ASSERT_TRUE(WriteTextFile(options.data, "{\"prompt\": \"a\", \"completion\": \"\"}\n").ok());
+  options.raw = true;
+  const ExitCode code = CodeOf(options);
+  // An empty completion still teaches the end of the text, unless the model has no end token.
+  EXPECT_TRUE(code == ExitCode::kDone || code == ExitCode::kBadInput);
+  options.data = folder_ / "missing.jsonl";
+  options.out = folder_ / "run2";
+  EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
+}
+
+TEST_F(RunTest, AdapterOfAnotherModelIsRefused) {
+  const TrainOptions options = Options("run");
+  Run(options);
+  const model::Config other = model::ReadConfig("tests/data/families/llama3").OrThrow();
+  const Result<model::Ladder> loaded = model::LoadAdapter(options.out, other, false);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_NE(loaded.failure().message.find("was trained for"), std::string::npos) << loaded.failure().message;
+}
+
+TEST_F(RunTest, InterpolateAndFreeRungsAndAccumulationRun) {
+  TrainOptions options = Options("run");
+  options.gate = model::Gate::kInterpolate;
+  options.rungs = 4;
+  options.rung_memory = model::RungMemory::kRecompute;
+  const RunResult result = Run(options);
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_LT(losses_.back(), losses_.front());
+}
+
+}  // namespace
+}  // namespace rung::train

@@ -1,0 +1,19 @@
+// The learning rate of a step.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace rung::train {
+
+enum class Schedule : uint8_t { kConstant, kLinear, kCosine };
+Result<Schedule> ParseSchedule(const std::string& name);
+const char* NameOf(Schedule schedule);
+
+// Factor of the base rate for step t of [0, total): rises linearly over `warmup` steps (the first step is
+// 1/warmup, not 0), then stays, falls linearly or by half a cosine to 0 at `total`.
+double ScheduleFactor(Schedule schedule, int64_t step, int64_t warmup, int64_t total);
+
+}  // namespace rung::train

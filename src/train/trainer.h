@@ -1,0 +1,61 @@
+// The state of a run between its steps. Made by RunTraining; a header of its own only because the pieces are
+// tested.
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include "train/log.h"
+#include "train/run.h"
+
+namespace rung::train {
+
+class Trainer {
+ public:
+  Trainer(const TrainOptions& options, const RunEvents& events, const std::atomic<bool>& interrupt);
+
+  // Reads everything but the weights, prints the plan, refuses what does not fit.
+  void Prepare();
+  // Loads the weights, calibrates or resumes.
+  void Start();
+  RunResult Loop();
+
+ private:
+  void CountSteps();
+  void ResumeOrCalibrate();
+  // The micro-batches of one optimizer step, from the current position. Returns the sum of losses.
+  double Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
+  void RunMicroBatch(const data::Batch& batch, double* loss_sum);
+  StepReport Update(double loss_sum, int64_t targets);
+  void AfterStep(const StepReport& report);
+  void Evaluate();
+  void Save();
+  void Note(const std::string& line) const;
+  std::string Fingerprint() const;
+
+  const TrainOptions& options_;
+  const RunEvents& events_;
+  const std::atomic<bool>& interrupt_;
+
+  model::Config config_;
+  model::LadderSpec spec_;
+  std::unique_ptr<model::ModelText> text_;
+  EncodedData data_, eval_data_;
+  MemoryPlan plan_;
+  uint64_t slab_bytes_ = 0;
+
+  std::optional<model::Backbone> backbone_;
+  std::optional<model::Ladder> ladder_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<Slab> slab_;
+  std::optional<Exec> exec_;
+  std::optional<RunLog> log_;
+
+  RunPosition position_;
+  std::vector<int64_t> steps_before_epoch_;  // optimizer steps done when epoch e starts
+  int64_t total_steps_ = 0, warmup_steps_ = 0, skipped_ = 0, skipped_in_row_ = 0, first_step_ = 0;
+  double base_rate_ = 0.0, peak_flops_ = 0.0, last_loss_ = 0.0, step_flops_ = 0.0;
+  std::chrono::steady_clock::time_point started_;
+};
+
+}  // namespace rung::train
