@@ -1,0 +1,79 @@
+#include "infer/session.h"
+
+#include <algorithm>
+
+namespace rung::infer {
+
+Session::Session(const cpu::Context& context, DType compute, const model::Backbone& backbone,
+                 const model::Ladder* ladder, int64_t slots, int64_t capacity)
+    : context_(context),
+      compute_(compute),
+      backbone_(backbone),
+      ladder_(ladder),
+      capacity_(capacity),
+      lengths_(static_cast<size_t>(slots), 0),
+      backbone_cache_(backbone.config(), compute, slots * capacity) {
+  RUNG_CHECK(slots > 0 && capacity > 0, "session: no room");
+  RUNG_CHECK(capacity <= backbone.positions(), "session: capacity beyond the RoPE table");
+  if (ladder) ladder_cache_.emplace(ladder->spec(), slots * capacity);
+}
+
+uint64_t Session::CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder, int64_t rows) {
+  uint64_t bytes = model::BackboneCache::Bytes(config, compute, rows);
+  if (ladder) bytes += static_cast<uint64_t>(2 * ladder->spec().rungs * rows * ladder->spec().S) * sizeof(float);
+  return bytes;
+}
+
+void Session::Run(Exec& ex, const model::PassInput& input, const Tensor& logits) const {
+  Frame frame(ex.arena());
+  const Tensor z = ex.arena().Scratch(DType::kF32, input.picked.cols(), backbone_.config().C, Use::kHead, "head input");
+  model::PassCaches caches{backbone_cache_.layers(), {}};
+  if (ladder_) caches.ladder = ladder_cache_->rungs();
+  model::Pass pass(ex, backbone_, ladder_, input, false, caches);
+  pass.Forward(Out{z});
+  backbone_.Logits(ex, z, Out{logits});
+}
+
+void Session::Reserve(const model::PassInput& input) {
+  model::PassInput full = input;
+  for (cpu::AttentionSpan& span : full.rows.spans) span.kv_count = capacity_;
+  Exec planning = Exec::Planning(context_, compute_);
+  Run(planning, full, View(static_cast<float*>(nullptr), input.picked.cols(), backbone_.config().V));
+  const size_t bytes = planning.arena().peak().bytes;
+  if (slab_ && bytes <= slab_->bytes()) return;
+  slab_.reset();  // before its successor is made
+  slab_ = std::make_unique<Slab>(bytes);
+}
+
+Tensor Session::Step(std::span<const Advance> advances) {
+  ids_.clear();
+  positions_.clear();
+  picked_.clear();
+  model::PassInput input;
+  for (const Advance& advance : advances) {
+    const auto count = static_cast<int64_t>(advance.ids.size());
+    int64_t& length = lengths_[static_cast<size_t>(advance.slot)];
+    RUNG_CHECK(count > 0 && length + count <= capacity_, "session: a sequence outgrows its cache");
+    input.rows.spans.push_back(
+        {static_cast<int64_t>(ids_.size()), count, advance.slot * capacity_, length + count});
+    for (int64_t i = 0; i < count; ++i) positions_.push_back(static_cast<int32_t>(length + i));
+    ids_.insert(ids_.end(), advance.ids.begin(), advance.ids.end());
+    picked_.push_back(static_cast<int32_t>(ids_.size()) - 1);
+    length += count;
+  }
+  const auto N = static_cast<int64_t>(ids_.size()), M = static_cast<int64_t>(picked_.size());
+  input.ids = View(ids_.data(), 1, N);
+  input.rows.position = View(positions_.data(), 1, N);
+  input.picked = View(picked_.data(), 1, M);
+  Reserve(input);
+
+  const int64_t V = backbone_.config().V;
+  logits_.resize(static_cast<size_t>(M * V));
+  const Tensor logits = View(logits_.data(), M, V);
+  Exec ex(Arena(slab_->base(), slab_->bytes()), context_, compute_);
+  ex.set_trace(trace_);
+  Run(ex, input, logits);
+  return logits;
+}
+
+}  // namespace rung::infer

@@ -1,0 +1,44 @@
+// For tests of this room and those above: small models with a ladder that does something.
+#pragma once
+
+#include "base/rng.h"
+#include "infer/session.h"
+#include "kernels/cpu/isa.h"
+#include "model/backbone.h"
+#include "model/ladder.h"
+
+namespace rung::infer {
+
+inline model::Backbone LoadSmall(const std::string& path, DType compute, int64_t positions = 0) {
+  model::BackboneOptions options;
+  options.quantize = model::Quantize::kNone;
+  options.compute = compute;
+  options.positions = positions;
+  return model::Backbone::Load(path, options).OrThrow();
+}
+
+// Two taps, three rungs, every parameter random: unlike a fresh ladder it changes the model's output.
+inline model::Ladder RandomLadder(const model::Config& config, uint64_t seed = 7) {
+  model::LadderSpec spec;
+  spec.taps = {0, config.L - 1};
+  spec.rungs = 3;
+  spec.S = 32;
+  spec.F = 48;
+  spec.head_dim = 16;
+  spec.gate = model::Gate::kInterpolate;
+  spec.output_scale = 0.5f;
+  model::Ladder ladder = model::Ladder::Make(config, spec, seed, false);
+  uint32_t substream = 100;
+  ladder.ForEachParam([&](nn::Param& param) {
+    const Rng rng(seed, Stream::kInit, substream++);
+    if (param.name != "up.weight" && !param.name.ends_with(".alpha")) return;
+    float* value = Out{param.value}.as<float>();
+    for (int64_t i = 0; i < param.value.size(); ++i) value[i] = rng.Uniform(static_cast<uint64_t>(i)) - 0.5f;
+  });
+  return ladder;
+}
+
+// One thread: small products gain nothing from more, and on a busy machine threads wait for each other.
+inline cpu::Context TestContext() { return {cpu::BestIsa(), 1}; }
+
+}  // namespace rung::infer
