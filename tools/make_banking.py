@@ -12,7 +12,7 @@ import hashlib
 import json
 import pathlib
 
-INSTRUCTION = "What does this bank customer want? Answer with the intent."
+INSTRUCTION = "Name the intent:"
 TRAIN, VALID, TEST = 2000, 200, 500
 
 
@@ -47,7 +47,7 @@ def write(path, samples, seed):
     samples.sort(key=lambda sample: key(seed, f"{path.name}:{sample[1]}"))
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for category, text in samples:
-            record = {"prompt": f"{INSTRUCTION}\n\n{text}", "completion": completion(category)}
+            record = {"prompt": f"{INSTRUCTION} {text}", "completion": completion(category)}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

@@ -8,7 +8,8 @@ namespace rung::eval {
 Exec& BatchRunner::Reserve(const data::Batch& batch) {
   const train::ComputeOptions& compute = subject_.compute;
   const size_t bytes =
-      train::PlanStep(compute.context, compute.compute, subject_.backbone, subject_.ladder, batch, false).peak.bytes;
+      train::PlanStep(compute.context, compute.compute, subject_.backbone, subject_.ladder, batch, false)
+          .peak.bytes;
   if (slab_ && bytes <= slab_->bytes()) return *exec_;
   exec_.reset();
   slab_.reset();  // before its successor is made

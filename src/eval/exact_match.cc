@@ -27,7 +27,8 @@ Questions Ask(const Subject& subject, std::span<const data::Record> records, Acc
     accuracy->answers.push_back({static_cast<int64_t>(i), expected, "", false});
     const auto answer = static_cast<int64_t>(subject.text.tokenizer.Encode(prompt.value().completion).size());
     questions.longest_answer = std::max(questions.longest_answer, answer);
-    questions.longest_prompt = std::max(questions.longest_prompt, static_cast<int64_t>(prompt.value().ids.size()));
+    questions.longest_prompt =
+        std::max(questions.longest_prompt, static_cast<int64_t>(prompt.value().ids.size()));
     questions.prompts.push_back(std::move(prompt).value().ids);
   }
   return questions;
@@ -52,15 +53,15 @@ Accuracy ScoreExactMatch(const Subject& subject, std::span<const data::Record> r
 
   const int64_t positions = subject.backbone.positions();
   infer::GenerateOptions generate;
-  generate.max_tokens =
-      std::min({options.max_new_tokens, questions.longest_answer + kTokensBeyond, std::max<int64_t>(1, positions / 2)});
+  generate.max_tokens = std::min({options.max_new_tokens, questions.longest_answer + kTokensBeyond,
+                                  std::max<int64_t>(1, positions / 2)});
   const int64_t capacity = std::min(positions, questions.longest_prompt + generate.max_tokens);
   for (std::vector<int32_t>& prompt : questions.prompts) {
     CutLeft(&prompt, capacity - generate.max_tokens, subject.text.tokenizer.bos());
   }
   const auto slots = std::min<int64_t>(options.slots, static_cast<int64_t>(questions.prompts.size()));
-  infer::Session session(subject.compute.context, subject.compute.compute, subject.backbone, subject.ladder, slots,
-                         capacity);
+  infer::Session session(subject.compute.context, subject.compute.compute, subject.backbone, subject.ladder,
+                         slots, capacity);
   std::atomic<bool> stop{false};
   const auto report = [&](size_t done) {
     if (on_progress && !on_progress(done)) stop = true;

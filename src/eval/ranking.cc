@@ -50,8 +50,9 @@ Result<size_t> RightChoice(const data::Record& record, std::span<const std::stri
   const char* end = record.label.data() + record.label.size();
   const auto [stop, error] = std::from_chars(record.label.data(), end, index);
   if (error == std::errc() && stop == end && index < choices.size()) return index;
-  return Failure{fmt::format("row {}: neither the completion nor the label \"{:.60}\" is one of the {} choices",
-                             record.row, record.label, choices.size())};
+  return Failure{
+      fmt::format("row {}: neither the completion nor the label \"{:.60}\" is one of the {} choices",
+                  record.row, record.label, choices.size())};
 }
 
 // Candidates of many records, scored in batches.
@@ -67,8 +68,8 @@ class Ranker {
       const data::Record with = data::WithCompletion(record, choices[c]).OrThrow();
       Result<data::Example> encoded = encoder_.Encode(with);
       if (!encoded.ok()) {
-        throw Error(ExitCode::kBadInput,
-                    fmt::format("row {}, choice \"{:.60}\": {}", record.row, choices[c], encoded.failure().message));
+        throw Error(ExitCode::kBadInput, fmt::format("row {}, choice \"{:.60}\": {}", record.row, choices[c],
+                                                     encoded.failure().message));
       }
       data::Example example = std::move(encoded).value();
       example.record = static_cast<int64_t>(candidates_.size());
@@ -145,11 +146,12 @@ Accuracy ScoreRanking(const Subject& subject, std::span<const data::Record> reco
   std::vector<const Candidate*> best(records.size(), nullptr);
   for (const Candidate& candidate : ranker.candidates()) {
     const Candidate*& leader = best[candidate.record];
-    if (!leader || CostOf(candidate, options.per_token) < CostOf(*leader, options.per_token)) leader = &candidate;
+    if (!leader || CostOf(candidate, options.per_token) < CostOf(*leader, options.per_token))
+      leader = &candidate;
   }
   for (size_t i = 0; i < records.size(); ++i) {
-    accuracy.answers.push_back({static_cast<int64_t>(i), choices_of(i)[right[i]], choices_of(i)[best[i]->choice],
-                                best[i]->choice == right[i]});
+    accuracy.answers.push_back({static_cast<int64_t>(i), choices_of(i)[right[i]],
+                                choices_of(i)[best[i]->choice], best[i]->choice == right[i]});
   }
   accuracy.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return accuracy;

@@ -23,7 +23,8 @@ struct Subject {
   train::ComputeOptions compute;
 };
 
-// Called now and then with the number of records done. Returns false to stop: Error(kInterrupted) is then thrown.
+// Called now and then with the number of records done. Returns false to stop: Error(kInterrupted) is then
+// thrown.
 using OnProgress = std::function<bool(size_t done)>;
 
 struct LossScore {
@@ -55,19 +56,19 @@ struct ExactMatchOptions {
   int64_t slots = 16;            // generations at once
   int64_t max_new_tokens = 256;  // of one answer; less when every expected answer is shorter
 };
-// Greedy generations from each record's prompt, right when they equal the completion, whitespace at both ends aside.
-// Prompts are cut from the left where they and the answer would not fit the model's positions.
+// Greedy generations from each record's prompt, right when they equal the completion, whitespace at both ends
+// aside. Prompts are cut from the left where they and the answer would not fit the model's positions.
 Accuracy ScoreExactMatch(const Subject& subject, std::span<const data::Record> records,
                          const ExactMatchOptions& options, const OnProgress& on_progress);
 
 struct RankOptions {
-  int64_t tokens = 2048;         // rows of a batch
-  int64_t max_length = 2048;     // ids of one record with one choice
-  bool per_token = false;        // the mean instead of the sum: does not favour short choices
+  int64_t tokens = 2048;      // rows of a batch
+  int64_t max_length = 2048;  // ids of one record with one choice
+  bool per_token = false;     // the mean instead of the sum: does not favour short choices
 };
-// The choice with the largest log-probability given the prompt (its end token included) is the answer; right when it
-// is the record's completion or, where that is none of the choices, its label (the text or the index of a choice).
-// choices: for every record; empty: each record has its own.
+// The choice with the largest log-probability given the prompt (its end token included) is the answer; right
+// when it is the record's completion or, where that is none of the choices, its label (the text or the index
+// of a choice). choices: for every record; empty: each record has its own.
 Accuracy ScoreRanking(const Subject& subject, std::span<const data::Record> records,
                       std::span<const std::string> choices, const RankOptions& options,
                       const OnProgress& on_progress);

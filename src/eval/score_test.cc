@@ -51,7 +51,9 @@ class ScoreTest : public testing::Test {
     return nats;
   }
 
-  static std::vector<data::Record> Parse(const std::string& lines) { return data::ParseJsonl(lines, "test").OrThrow(); }
+  static std::vector<data::Record> Parse(const std::string& lines) {
+    return data::ParseJsonl(lines, "test").OrThrow();
+  }
 
   model::Backbone backbone_;
   model::Ladder ladder_;
@@ -59,7 +61,8 @@ class ScoreTest : public testing::Test {
 };
 
 TEST_F(ScoreTest, LossIsTheMeanOverTargets) {
-  const std::vector<data::Record> records = Parse(R"({"prompt": "Once upon a time", "completion": ", there was a girl."}
+  const std::vector<data::Record> records =
+      Parse(R"({"prompt": "Once upon a time", "completion": ", there was a girl."}
 {"prompt": "Lily and her mom", "completion": " went to the park. They played all day."}
 {"prompt": "The", "completion": " dog"})");
   const data::Encoder encoder(text_.vocabulary(), {64, true});
@@ -84,8 +87,10 @@ TEST_F(ScoreTest, LossIsTheMeanOverTargets) {
 }
 
 TEST_F(ScoreTest, ExactMatchComparesWholeAnswers) {
-  // What the model says after BOS and this prompt is known: tests/data/models/stories260k/expected_greedy_200.txt.
-  const std::vector<data::Record> records = Parse(R"({"prompt": "Once upon a time", "completion": ", there was a "}
+  // What the model says after BOS and this prompt is known:
+  // tests/data/models/stories260k/expected_greedy_200.txt.
+  const std::vector<data::Record> records =
+      Parse(R"({"prompt": "Once upon a time", "completion": ", there was a "}
 {"prompt": "Once upon a time", "completion": ", there was a dog"}
 {"prompt": "Once upon a time", "completion": ", there"})");
   ExactMatchOptions options;
@@ -112,7 +117,8 @@ TEST_F(ScoreTest, ExactMatchLeavesOutRecordsWithoutAnAnswer) {
 TEST_F(ScoreTest, PromptsBeyondThePositionsAreCut) {
   std::string prompt;
   for (int i = 0; i < 300; ++i) prompt += "the dog ran ";
-  const std::vector<data::Record> records = Parse("{\"prompt\": \"" + prompt + "\", \"completion\": \"away\"}");
+  const std::vector<data::Record> records =
+      Parse("{\"prompt\": \"" + prompt + "\", \"completion\": \"away\"}");
   EXPECT_EQ(ScoreExactMatch(Of(nullptr), records, {}, nullptr).answers.size(), 1u);
 }
 
@@ -121,7 +127,8 @@ TEST_F(ScoreTest, RankingPicksTheMostProbableChoice) {
 {"prompt": "Lily went to the", "completion": " park and played"}
 {"prompt": "They were very", "completion": " happy"}
 {"prompt": "The sky was", "completion": " purple elephants"})");
-  const std::vector<std::string> choices = {" time", " park and played", " happy", " purple elephants", " dog"};
+  const std::vector<std::string> choices = {" time", " park and played", " happy", " purple elephants",
+                                            " dog"};
   const data::Encoder encoder(text_.vocabulary(), {64, true});
   for (const model::Ladder* ladder : {static_cast<const model::Ladder*>(nullptr), &std::as_const(ladder_)}) {
     for (const bool per_token : {false, true}) {
@@ -164,7 +171,8 @@ TEST_F(ScoreTest, ARecordMayBringItsOwnChoices) {
   const Accuracy accuracy = ScoreRanking(Of(nullptr), own, {}, {}, nullptr);
   EXPECT_EQ(accuracy.answers[0].got, " time");
   EXPECT_TRUE(accuracy.answers[0].right);
-  EXPECT_THROW(ScoreRanking(Of(nullptr), Parse(R"({"prompt": "a", "completion": "b"})"), {}, {}, nullptr), Error);
+  EXPECT_THROW(ScoreRanking(Of(nullptr), Parse(R"({"prompt": "a", "completion": "b"})"), {}, {}, nullptr),
+               Error);
 }
 
 TEST(AnswerTextTest, Trims) {

@@ -24,7 +24,9 @@ std::string PushText(text::StreamDecoder& decoder, const text::Tokenizer& tokeni
 
 bool IsSet(const std::atomic<bool>* flag) { return flag && flag->load(); }
 
-double Rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
+double Rate(int64_t tokens, double seconds) {
+  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
 
 // One generation in progress.
 struct Active {
@@ -70,7 +72,8 @@ class Crowd {
       Active& a = *active_[i];
       if (Fed(a)) continue;
       const std::span<const int32_t> rest = std::span(prompts_[a.prompt]).subspan(a.fed);
-      const auto count = static_cast<int64_t>(std::min(rest.size(), static_cast<size_t>(kPrefillChunk - rows)));
+      const auto count =
+          static_cast<int64_t>(std::min(rest.size(), static_cast<size_t>(kPrefillChunk - rows)));
       advances.push_back({a.slot, rest.first(static_cast<size_t>(count))});
       whose.push_back(i);
       a.fed += static_cast<size_t>(count);
@@ -105,8 +108,9 @@ class Crowd {
       free_.pop_back();
       session_.Clear(slot);
       results_[waiting_].prompt_tokens = static_cast<int64_t>(prompts_[waiting_].size());
-      active_.push_back(std::make_unique<Active>(Active{
-          waiting_, slot, 0, 0, StopWatch(options_.stop), text::StreamDecoder(tokenizer_, options_.continues)}));
+      active_.push_back(
+          std::make_unique<Active>(Active{waiting_, slot, 0, 0, StopWatch(options_.stop),
+                                          text::StreamDecoder(tokenizer_, options_.continues)}));
     }
   }
 
@@ -149,7 +153,9 @@ class Crowd {
 
 }  // namespace
 
-double Generation::tokens_per_second() const { return Rate(static_cast<int64_t>(ids.size()), decode_seconds); }
+double Generation::tokens_per_second() const {
+  return Rate(static_cast<int64_t>(ids.size()), decode_seconds);
+}
 double Generation::prefill_tokens_per_second() const { return Rate(prompt_tokens, prefill_seconds); }
 
 Generation Generate(Session& session, const text::Tokenizer& tokenizer, std::span<const int32_t> prompt,

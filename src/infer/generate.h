@@ -32,15 +32,15 @@ struct Generation {
 // Rows of one prefill call: enough for full-speed products, little scratch.
 inline constexpr int64_t kPrefillChunk = 512;
 
-// Generates in slot 0 of the session. on_text gets text as soon as it is certain not to be part of a stop text;
-// what it got, joined, is the result's text. The prompt has at least one id and fits the session.
+// Generates in slot 0 of the session. on_text gets text as soon as it is certain not to be part of a stop
+// text; what it got, joined, is the result's text. The prompt has at least one id and fits the session.
 Generation Generate(Session& session, const text::Tokenizer& tokenizer, std::span<const int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(const std::string&)>& on_text,
                     const std::atomic<bool>* interrupt);
 
-// Generations of many prompts, as many together as the session has slots, in the prompts' order. A prompt starts
-// as soon as a slot is free: its rows share calls with the next tokens of the others. After an interrupt the
-// finish_reason of those that were not done is "interrupted".
+// Generations of many prompts, as many together as the session has slots, in the prompts' order. A prompt
+// starts as soon as a slot is free: its rows share calls with the next tokens of the others. After an
+// interrupt the finish_reason of those that were not done is "interrupted".
 std::vector<Generation> GenerateMany(Session& session, const text::Tokenizer& tokenizer,
                                      const std::vector<std::vector<int32_t>>& prompts,
                                      const GenerateOptions& options,

@@ -37,8 +37,9 @@ TEST(GenerateTest, StoriesAreTheKnownText) {
   Session session = small.Make(1, 512);
   const std::vector<int32_t> prompt = {small.text.tokenizer.bos()};
   std::string streamed;
-  const Generation g = Generate(session, small.text.tokenizer, prompt, Greedy(200),
-                                [&](const std::string& text) { streamed += text; }, nullptr);
+  const Generation g = Generate(
+      session, small.text.tokenizer, prompt, Greedy(200), [&](const std::string& text) { streamed += text; },
+      nullptr);
   std::string want = ReadTextFile("tests/data/models/stories260k/expected_greedy_200.txt", 1 << 20).OrThrow();
   while (want.ends_with("\n")) want.pop_back();
   EXPECT_EQ(g.text, want);
@@ -60,8 +61,8 @@ TEST(GenerateTest, TinyStoriesAreTheKnownIds) {
   const float* got = In(logits).as<float>();
   EXPECT_LE(model::RelativeError({got, got + first.size()}, first), 1e-4);
 
-  const Generation g = Generate(session, small.text.tokenizer, prompt, Greedy(static_cast<int64_t>(want.size())),
-                                nullptr, nullptr);
+  const Generation g = Generate(session, small.text.tokenizer, prompt,
+                                Greedy(static_cast<int64_t>(want.size())), nullptr, nullptr);
   EXPECT_EQ(g.ids, want);
 }
 
@@ -69,7 +70,8 @@ TEST(GenerateTest, ManyAreTheSameAsEachAlone) {
   const Small small(kStories);
   const model::Ladder ladder = RandomLadder(small.backbone.config());
   std::vector<std::vector<int32_t>> prompts;
-  for (const char* text : {"Once upon", "The dog ran to the park and", "Lily", "A", "Tom and his mom went", "One day"}) {
+  for (const char* text :
+       {"Once upon", "The dog ran to the park and", "Lily", "A", "Tom and his mom went", "One day"}) {
     std::vector<int32_t> ids = small.text.tokenizer.Encode(text);
     ids.insert(ids.begin(), small.text.tokenizer.bos());
     prompts.push_back(ids);
@@ -79,8 +81,8 @@ TEST(GenerateTest, ManyAreTheSameAsEachAlone) {
     options.stop = {"there", "."};
     Session alone = small.Make(1, 64, with), together = small.Make(3, 64, with);
     std::vector<size_t> progress;
-    const std::vector<Generation> many =
-        GenerateMany(together, small.text.tokenizer, prompts, options, [&](size_t n) { progress.push_back(n); }, nullptr);
+    const std::vector<Generation> many = GenerateMany(
+        together, small.text.tokenizer, prompts, options, [&](size_t n) { progress.push_back(n); }, nullptr);
     ASSERT_EQ(many.size(), prompts.size());
     for (size_t i = 0; i < prompts.size(); ++i) {
       const Generation one = Generate(alone, small.text.tokenizer, prompts[i], options, nullptr, nullptr);
@@ -99,11 +101,13 @@ TEST(GenerateTest, LongPromptsAreFedInChunks) {
   std::vector<std::vector<int32_t>> prompts;
   for (const int length : {600, 5, 530, 40}) {
     std::vector<int32_t> ids;
-    for (int i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>((i * 31 + length) % backbone.config().V));
+    for (int i = 0; i < length; ++i)
+      ids.push_back(static_cast<int32_t>((i * 31 + length) % backbone.config().V));
     prompts.push_back(ids);
   }
   Session together(TestContext(), DType::kF32, backbone, nullptr, 3, 620);
-  const std::vector<Generation> many = GenerateMany(together, tokens.text.tokenizer, prompts, Greedy(8), nullptr, nullptr);
+  const std::vector<Generation> many =
+      GenerateMany(together, tokens.text.tokenizer, prompts, Greedy(8), nullptr, nullptr);
   for (size_t i = 0; i < prompts.size(); ++i) {
     Session alone(TestContext(), DType::kF32, backbone, nullptr, 1, 620);
     const Advance whole{0, prompts[i]};
@@ -112,7 +116,9 @@ TEST(GenerateTest, LongPromptsAreFedInChunks) {
     const auto best = static_cast<int32_t>(std::max_element(row, row + logits.cols()) - row);
     ASSERT_FALSE(many[i].ids.empty());
     EXPECT_EQ(many[i].ids[0], best) << i;
-    EXPECT_EQ(Generate(alone, tokens.text.tokenizer, prompts[i], Greedy(8), nullptr, nullptr).ids, many[i].ids) << i;
+    EXPECT_EQ(Generate(alone, tokens.text.tokenizer, prompts[i], Greedy(8), nullptr, nullptr).ids,
+              many[i].ids)
+        << i;
   }
 }
 
@@ -129,18 +135,21 @@ TEST(GenerateTest, FinishReasons) {
   GenerateOptions options = Greedy(30);
   options.stop = {"was a little"};
   std::string streamed;
-  const Generation stopped = Generate(session, tokenizer, prompt, options,
-                                      [&](const std::string& text) { streamed += text; }, nullptr);
+  const Generation stopped = Generate(
+      session, tokenizer, prompt, options, [&](const std::string& text) { streamed += text; }, nullptr);
   EXPECT_EQ(stopped.finish_reason, "stop");
   EXPECT_EQ(stopped.text, "Once upon a time, there ");
   EXPECT_EQ(streamed, stopped.text);
 
   const std::atomic<bool> interrupt{true};
-  EXPECT_EQ(Generate(session, tokenizer, prompt, Greedy(5), nullptr, &interrupt).finish_reason, "interrupted");
-  const std::vector<Generation> many = GenerateMany(session, tokenizer, {prompt, prompt}, Greedy(5), nullptr, &interrupt);
+  EXPECT_EQ(Generate(session, tokenizer, prompt, Greedy(5), nullptr, &interrupt).finish_reason,
+            "interrupted");
+  const std::vector<Generation> many =
+      GenerateMany(session, tokenizer, {prompt, prompt}, Greedy(5), nullptr, &interrupt);
   EXPECT_EQ(many[1].finish_reason, "interrupted");
   EXPECT_EQ(Generate(session, tokenizer, prompt, Greedy(0), nullptr, nullptr).ids.size(), 0u);
-  EXPECT_EQ(GenerateMany(session, tokenizer, {prompt}, Greedy(0), nullptr, nullptr)[0].finish_reason, "length");
+  EXPECT_EQ(GenerateMany(session, tokenizer, {prompt}, Greedy(0), nullptr, nullptr)[0].finish_reason,
+            "length");
 }
 
 TEST(GenerateTest, SamplingIsRepeatable) {
@@ -149,7 +158,8 @@ TEST(GenerateTest, SamplingIsRepeatable) {
   const std::vector<int32_t> prompt = {small.text.tokenizer.bos()};
   GenerateOptions options = Greedy(30);
   options.sample = {1.0, 0.9, 0, 5};
-  const std::vector<int32_t> first = Generate(session, small.text.tokenizer, prompt, options, nullptr, nullptr).ids;
+  const std::vector<int32_t> first =
+      Generate(session, small.text.tokenizer, prompt, options, nullptr, nullptr).ids;
   EXPECT_EQ(Generate(session, small.text.tokenizer, prompt, options, nullptr, nullptr).ids, first);
   options.sample.seed = 6;
   EXPECT_NE(Generate(session, small.text.tokenizer, prompt, options, nullptr, nullptr).ids, first);

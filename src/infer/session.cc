@@ -18,15 +18,18 @@ Session::Session(const cpu::Context& context, DType compute, const model::Backbo
   if (ladder) ladder_cache_.emplace(ladder->spec(), slots * capacity);
 }
 
-uint64_t Session::CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder, int64_t rows) {
+uint64_t Session::CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder,
+                             int64_t rows) {
   uint64_t bytes = model::BackboneCache::Bytes(config, compute, rows);
-  if (ladder) bytes += static_cast<uint64_t>(2 * ladder->spec().rungs * rows * ladder->spec().S) * sizeof(float);
+  if (ladder)
+    bytes += static_cast<uint64_t>(2 * ladder->spec().rungs * rows * ladder->spec().S) * sizeof(float);
   return bytes;
 }
 
 void Session::Run(Exec& ex, const model::PassInput& input, const Tensor& logits) const {
   Frame frame(ex.arena());
-  const Tensor z = ex.arena().Scratch(DType::kF32, input.picked.cols(), backbone_.config().C, Use::kHead, "head input");
+  const Tensor z =
+      ex.arena().Scratch(DType::kF32, input.picked.cols(), backbone_.config().C, Use::kHead, "head input");
   model::PassCaches caches{backbone_cache_.layers(), {}};
   if (ladder_) caches.ladder = ladder_cache_->rungs();
   model::Pass pass(ex, backbone_, ladder_, input, false, caches);

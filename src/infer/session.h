@@ -19,12 +19,13 @@ struct Advance {
 
 class Session {
  public:
-  // Room for `slots` sequences of up to `capacity` tokens. ladder may be nullptr. Both models outlive the session.
-  Session(const cpu::Context& context, DType compute, const model::Backbone& backbone, const model::Ladder* ladder,
-          int64_t slots, int64_t capacity);
+  // Room for `slots` sequences of up to `capacity` tokens. ladder may be nullptr. Both models outlive the
+  // session.
+  Session(const cpu::Context& context, DType compute, const model::Backbone& backbone,
+          const model::Ladder* ladder, int64_t slots, int64_t capacity);
 
-  // Appends to each named sequence and returns the logits (M,V) f32 after its last id, in the given order; valid
-  // until the next call. Slots are distinct; no sequence may outgrow the capacity.
+  // Appends to each named sequence and returns the logits (M,V) f32 after its last id, in the given order;
+  // valid until the next call. Slots are distinct; no sequence may outgrow the capacity.
   Tensor Step(std::span<const Advance> advances);
 
   int64_t length(int64_t slot) const { return lengths_[static_cast<size_t>(slot)]; }
@@ -32,7 +33,8 @@ class Session {
   int64_t capacity() const { return capacity_; }
   int64_t slots() const { return static_cast<int64_t>(lengths_.size()); }
 
-  static uint64_t CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder, int64_t rows);
+  static uint64_t CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder,
+                             int64_t rows);
   void set_trace(Trace* trace) { trace_ = trace; }
 
  private:

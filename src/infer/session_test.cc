@@ -57,7 +57,9 @@ struct Case {
   DType compute;
   double tolerance;
 };
-void PrintTo(const Case& c, std::ostream* out) { *out << NameOf(c.compute) << (c.with_ladder ? " ladder" : ""); }
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << NameOf(c.compute) << (c.with_ladder ? " ladder" : "");
+}
 
 class SessionTest : public testing::TestWithParam<Case> {
  protected:
@@ -92,7 +94,8 @@ TEST_P(SessionTest, CachedEqualsRecomputation) {
   }
   for (; fed < ids.size(); ++fed) {
     const Advance one{0, std::span(ids).subspan(fed, 1)};
-    EXPECT_LE(RelativeError(RowOf(session.Step({&one, 1}), 0), RowOf(want, fed, V)), GetParam().tolerance) << fed;
+    EXPECT_LE(RelativeError(RowOf(session.Step({&one, 1}), 0), RowOf(want, fed, V)), GetParam().tolerance)
+        << fed;
   }
   EXPECT_EQ(session.length(0), 40);
 }
@@ -108,7 +111,8 @@ TEST_P(SessionTest, ManyTogetherEqualEachAlone) {
   session.Clear(2);
   const Advance starts[] = {{2, std::span(ids[0]).first(8)}, {0, std::span(ids[1]).first(16)}, {3, ids[2]}};
   const Tensor first = session.Step(starts);
-  EXPECT_LE(RelativeError(RowOf(first, 2), RowOf(Recompute(*backbone_, ladder_.get(), GetParam().compute, ids[2]), 2, V)),
+  EXPECT_LE(RelativeError(RowOf(first, 2),
+                          RowOf(Recompute(*backbone_, ladder_.get(), GetParam().compute, ids[2]), 2, V)),
             GetParam().tolerance);
   // Not all of them, in another order.
   const Advance next[] = {{0, std::span(ids[1]).last(1)}, {2, std::span(ids[0]).last(1)}};

@@ -7,23 +7,6 @@
 #include "train/step.h"
 
 namespace rung::train {
-namespace {
-
-void Grow(const EncodedData& data, const data::EpochPlan& plan, BatchShape* largest) {
-  for (const std::vector<int64_t>& batch : plan.batches) {
-    BatchShape shape{0, 0, static_cast<int64_t>(batch.size())};
-    for (const int64_t index : batch) {
-      shape.tokens += data.rows[static_cast<size_t>(index)];
-      shape.targets += data.examples[static_cast<size_t>(index)].target_count();
-    }
-    largest->tokens = std::max(largest->tokens, shape.tokens);
-    largest->targets = std::max(largest->targets, shape.targets);
-    largest->sequences = std::max(largest->sequences, shape.sequences);
-  }
-}
-
-}  // namespace
-
 EncodedData LoadData(const Path& path, const model::ModelText& text, const TrainOptions& options) {
   const std::vector<data::Record> records = data::ReadJsonl(path).OrThrow();
   const data::Encoder encoder(text.vocabulary(), {options.max_length, !options.train_on_prompt});
@@ -33,23 +16,16 @@ EncodedData LoadData(const Path& path, const model::ModelText& text, const Train
   return encoded;
 }
 
-BatchShape LargestTrainingBatch(const EncodedData& data, const TrainOptions& options, int64_t steps) {
-  BatchShape largest;
-  int64_t micro_batches = steps * options.gradient_accumulation;
-  for (uint32_t epoch = 0; micro_batches > 0; ++epoch) {
-    const data::EpochPlan plan = data::PlanEpoch(data.rows, options.tokens, options.seed, epoch).OrThrow();
-    Grow(data, plan, &largest);
-    // The last step of an epoch may be short of micro-batches.
-    const auto whole = static_cast<int64_t>(plan.batches.size()) + options.gradient_accumulation - 1;
-    micro_batches -= whole / options.gradient_accumulation * options.gradient_accumulation;
+void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
+                      const model::Ladder& ladder, const EncodedData& data, const data::EpochPlan& plan,
+                      bool learn, LargestBatch* largest) {
+  for (size_t b = 0; b < plan.batches.size() && largest->planned < kPlannedBatches; ++b, ++largest->planned) {
+    data::Batch batch = data::MakeBatch(plan, static_cast<int64_t>(b), data.examples);
+    const StepPlan step = PlanStep(compute.context, compute.compute, backbone, &ladder, batch, learn);
+    if (step.peak.bytes <= largest->bytes) continue;
+    largest->bytes = step.peak.bytes;
+    largest->batch = std::move(batch);
   }
-  return largest;
-}
-
-BatchShape LargestEvaluationBatch(const EncodedData& data, int64_t tokens) {
-  BatchShape largest;
-  Grow(data, data::PlanInOrder(data.rows, tokens).OrThrow(), &largest);
-  return largest;
 }
 
 EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,

@@ -27,6 +27,7 @@ void Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
   std::vector<float> loss(static_cast<size_t>(M));
   const StepPlan planned =
       PlanStep(options_.compute.context, options_.compute.compute, *backbone_, &*ladder_, batch, true);
+  Reserve(planned.peak.bytes);  // beyond the batches that were planned before the run
   exec_->arena().ResetPeak();
   exec_->ResetCounters();
   Step(*exec_, *backbone_, &*ladder_, input, true, Out{View(loss.data(), 1, M)}, nullptr);

@@ -50,12 +50,6 @@ data::Batch BatchOf(const std::vector<int64_t>& lengths, int64_t targets) {
 
 }  // namespace
 
-data::Batch WorstBatch(const BatchShape& shape) {
-  std::vector<int64_t> lengths(static_cast<size_t>(shape.sequences), 1);
-  lengths.back() = shape.tokens - shape.sequences + 1;
-  return BatchOf(lengths, shape.targets);
-}
-
 data::Batch UniformBatch(int64_t tokens, int64_t sequence) {
   std::vector<int64_t> lengths;
   for (int64_t left = tokens; left > 0; left -= sequence) lengths.push_back(std::min(left, sequence));

@@ -10,12 +10,6 @@
 
 namespace rung::train {
 
-// The largest micro-batch of a run.
-struct BatchShape {
-  int64_t tokens = 0, targets = 0, sequences = 1;
-};
-// A batch of that shape whose sequences need the most scratch: all but one are a single token.
-data::Batch WorstBatch(const BatchShape& shape);
 // `tokens` rows in sequences of `sequence`, every row a target.
 data::Batch UniformBatch(int64_t tokens, int64_t sequence);
 

@@ -62,10 +62,19 @@ EncodedData LoadData(const Path& path, const model::ModelText& text, const Train
 EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,
                         const EncodedData& data, int64_t tokens);
 
-// Element by element the largest batch over all epochs that `steps` optimizer steps reach; and of one
-// evaluation.
-BatchShape LargestTrainingBatch(const EncodedData& data, const TrainOptions& options, int64_t steps);
-BatchShape LargestEvaluationBatch(const EncodedData& data, int64_t tokens);
+// The batch that needs the largest arena of those looked at so far.
+struct LargestBatch {
+  data::Batch batch;
+  size_t bytes = 0;
+  int64_t planned = 0;  // batches looked at
+};
+// Plans the step of every batch of `plan`, up to kPlannedBatches in all. What a batch needs depends on how
+// its rows fall into sequences, in no simple way: planning it is the only exact answer, and takes a tenth of
+// a millisecond.
+void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
+                      const model::Ladder& ladder, const EncodedData& data, const data::EpochPlan& plan,
+                      bool learn, LargestBatch* largest);
+inline constexpr int64_t kPlannedBatches = 10000;
 
 // Throws Error. `interrupt`: when it becomes true the current micro-batch is finished, a checkpoint saved,
 // and the run returns with interrupted set.

@@ -66,7 +66,10 @@ void Trainer::Prepare() {
     Note(fmt::format("{}:{}: left out: {}", options_.data.string(), dropped.row, dropped.reason));
   }
   CountSteps();
+  Plan();
+}
 
+void Trainer::Plan() {
   model::BackboneOptions backbone = options_.backbone;
   backbone.positions = options_.max_length;
   // A GGUF file is only mapped: its real formats are free to know. A folder is planned by its shapes.
@@ -76,18 +79,22 @@ void Trainer::Prepare() {
   if (!mapped) planned = model::Backbone::Planned(config_, backbone).OrThrow();
   const model::Backbone& shape = mapped ? *backbone_ : *planned;
 
-  const data::Batch worst = WorstBatch(LargestTrainingBatch(data_, options_, total_steps_));
+  const model::Ladder planned_ladder = model::Ladder::Planned(config_, spec_);
+  LargestBatch largest, largest_eval;
+  for (uint32_t epoch = 0; epoch < epochs_; ++epoch) {
+    const data::EpochPlan order =
+        data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epoch).OrThrow();
+    FindLargestBatch(options_.compute, shape, planned_ladder, data_, order, true, &largest);
+  }
+  if (!eval_data_.rows.empty()) {
+    const data::EpochPlan order = data::PlanInOrder(eval_data_.rows, options_.tokens).OrThrow();
+    FindLargestBatch(options_.compute, shape, planned_ladder, eval_data_, order, false, &largest_eval);
+  }
   const PlanInputs inputs{static_cast<uint64_t>(config_.V) * kBytesPerToken,
                           DataBytes(data_) + DataBytes(eval_data_), true};
-  const model::Ladder planned_ladder = model::Ladder::Planned(config_, spec_);
-  plan_ = MakePlan(options_.compute.context, options_.compute.compute, shape, planned_ladder, worst, inputs);
-  slab_bytes_ = plan_.step.peak.bytes;
-  if (!eval_data_.rows.empty()) {
-    const data::Batch eval = WorstBatch(LargestEvaluationBatch(eval_data_, options_.tokens));
-    slab_bytes_ = std::max(slab_bytes_, PlanStep(options_.compute.context, options_.compute.compute, shape,
-                                                 &planned_ladder, eval, false)
-                                            .peak.bytes);
-  }
+  plan_ = MakePlan(options_.compute.context, options_.compute.compute, shape, planned_ladder, largest.batch,
+                   inputs);
+  slab_bytes_ = std::max(largest.bytes, largest_eval.bytes);
   if (events_.on_plan) events_.on_plan(plan_, options_, spec_);
   const uint64_t limit = options_.memory_limit > 0 ? options_.memory_limit : AvailableMemory();
   if (limit > 0 && plan_.total() > limit) {
@@ -98,10 +105,9 @@ void Trainer::Prepare() {
 
 void Trainer::CountSteps() {
   // Packing differs a little from epoch to epoch, hence so may the number of micro-batches.
-  const auto epochs = static_cast<uint32_t>(std::ceil(options_.epochs));
+  epochs_ = static_cast<uint32_t>(std::ceil(options_.epochs));
   int64_t steps = 0, last = 0;
-  for (uint32_t epoch = 0; epoch < epochs; ++epoch) {
-    steps_before_epoch_.push_back(steps);
+  for (uint32_t epoch = 0; epoch < epochs_; ++epoch) {
     const data::EpochPlan plan = data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epoch).OrThrow();
     const auto batches = static_cast<int64_t>(plan.batches.size());
     last = (batches + options_.gradient_accumulation - 1) / options_.gradient_accumulation;
@@ -126,8 +132,7 @@ void Trainer::Start() {
     throw Error(ExitCode::kFailed,
                 fmt::format("cannot create {}: {}", options_.out.string(), error.message()));
   }
-  slab_.emplace(slab_bytes_);
-  exec_.emplace(Arena(slab_->base(), slab_->bytes()), options_.compute.context, options_.compute.compute);
+  Reserve(slab_bytes_);
   ladder_ = model::Ladder::Make(config_, spec_, options_.seed, true);
   optimizer_.emplace(options_.optimizer, ladder_->parameter_count());
   log_.emplace(options_.out);
@@ -135,6 +140,14 @@ void Trainer::Start() {
   peak_flops_ = options_.compute.compute == DType::kBf16 ? cpu::MeasurePeakFlops<Bf16>(context)
                                                          : cpu::MeasurePeakFlops<float>(context);
   ResumeOrCalibrate();
+}
+
+void Trainer::Reserve(size_t bytes) {
+  if (slab_ && bytes <= slab_->bytes()) return;
+  exec_.reset();
+  slab_.reset();  // before its successor is made
+  slab_ = std::make_unique<Slab>(bytes);
+  exec_.emplace(Arena(slab_->base(), slab_->bytes()), options_.compute.context, options_.compute.compute);
 }
 
 void Trainer::ResumeOrCalibrate() {
@@ -176,7 +189,9 @@ std::string Trainer::Fingerprint() const {
       config_.L, config_.C, config_.V, HashOf(data_), options_.seed, options_.tokens, options_.max_length,
       options_.gradient_accumulation, total_steps_, warmup_steps_, NameOf(options_.schedule), base_rate_,
       options_.optimizer.weight_decay, options_.optimizer.max_grad_norm, taps, spec_.rungs, spec_.S,
-      static_cast<int>(spec_.gate), static_cast<int>(spec_.tap_norm), NameOf(options_.compute.compute),
+      static_cast<int>(spec_.gate), static_cast<int>(spec_.tap_norm), options_.output_scale,
+      static_cast<int>(options_.backbone.quantize),
+      options_.backbone.quantize_embeddings ? "+embeddings" : "", NameOf(options_.compute.compute),
       cpu::NameOf(options_.compute.context.isa), options_.compute.context.threads);
 }
 

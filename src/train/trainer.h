@@ -22,10 +22,13 @@ class Trainer {
 
  private:
   void CountSteps();
+  void Plan();
   void ResumeOrCalibrate();
   // The micro-batches of one optimizer step, from the current position. Returns the sum of losses.
   double Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
   void RunMicroBatch(const data::Batch& batch, double* loss_sum);
+  // Makes the arena at least this large. Between steps only.
+  void Reserve(size_t bytes);
   StepReport Update(double loss_sum, int64_t targets);
   void AfterStep(const StepReport& report);
   void Evaluate();
@@ -47,12 +50,12 @@ class Trainer {
   std::optional<model::Backbone> backbone_;
   std::optional<model::Ladder> ladder_;
   std::optional<Optimizer> optimizer_;
-  std::optional<Slab> slab_;
+  std::unique_ptr<Slab> slab_;
   std::optional<Exec> exec_;
   std::optional<RunLog> log_;
 
   RunPosition position_;
-  std::vector<int64_t> steps_before_epoch_;  // optimizer steps done when epoch e starts
+  uint32_t epochs_ = 1;  // the last one may be run in part
   int64_t total_steps_ = 0, warmup_steps_ = 0, skipped_ = 0, skipped_in_row_ = 0, first_step_ = 0;
   double base_rate_ = 0.0, peak_flops_ = 0.0, last_loss_ = 0.0, step_flops_ = 0.0;
   std::chrono::steady_clock::time_point started_;

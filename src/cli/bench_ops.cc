@@ -1,0 +1,248 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/rng.h"
+#include "cli/bench.h"
+#include "kernels/cpu/panel.h"
+#include "ops/attention.h"
+#include "ops/products.h"
+
+namespace rung::cli {
+namespace {
+
+struct OpsCommand {
+  ComputeFlags compute;
+  bool quick = false, json = false;
+};
+
+// Matrices (O,K) of a model of width 576 with an MLP of 1536, and one square matrix of a 7B model.
+struct MatrixShape {
+  int64_t O, K;
+};
+constexpr MatrixShape kShapes[] = {{576, 576}, {1536, 576}, {576, 1536}, {3584, 3584}};
+constexpr int64_t kRows[] = {1, 8, 32, 256, 2048};
+constexpr MatrixShape kQuickShapes[] = {{1536, 576}};
+constexpr int64_t kQuickRows[] = {1, 32, 512};
+
+constexpr double kBudget = 0.03;  // seconds of one row of the table
+
+// Numbers in [-1,1), in f32 or rounded to bf16.
+class RandomTensor {
+ public:
+  RandomTensor(DType dtype, int64_t rows, int64_t cols, uint32_t substream)
+      : memory_(static_cast<size_t>(rows * cols) * SizeOf(dtype)),
+        tensor_{memory_.base(), dtype, rows, cols, cols} {
+    const Rng rng(2, Stream::kInit, substream);
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const float value = 2.0f * rng.Uniform(static_cast<uint64_t>(i)) - 1.0f;
+      if (dtype == DType::kBf16) {
+        memory_.as<Bf16>()[i] = ToBf16(value);
+      } else {
+        memory_.as<float>()[i] = value;
+      }
+    }
+  }
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  Slab memory_;
+  Tensor tensor_;
+};
+
+struct OpRow {
+  std::string op, format, shape;
+  int64_t N = 0;
+  DType arithmetic = DType::kF32;
+  double seconds = 0.0, flops = 0.0, bytes = 0.0;
+};
+
+class OpBench {
+ public:
+  OpBench(const train::ComputeOptions& compute, bool quick, bool print)
+      : compute_(compute), quick_(quick), print_(print), peaks_(MeasurePeaks(compute.context)) {
+    if (print_) {
+      fmt::print("{}, {} threads, peak f32 {:.1f} GFLOP/s", cpu::NameOf(compute.context.isa),
+                 compute.context.threads, peaks_.f32 / 1e9);
+      if (peaks_.bf16 > 0) fmt::print(", bf16 {:.1f}", peaks_.bf16 / 1e9);
+      fmt::print("\n  {:<20}{:<7}{:<20}{:>6}{:>6}{:>12}{:>11}{:>9}{:>10}\n", "op", "format", "shape", "N",
+                 "type", "us", "GFLOP/s", "GB/s", "of peak");
+    }
+  }
+
+  void Frozen() {
+    const std::span<const MatrixShape> shapes = quick_ ? std::span<const MatrixShape>(kQuickShapes) : kShapes;
+    const std::span<const int64_t> rows = quick_ ? std::span<const int64_t>(kQuickRows) : kRows;
+    for (const MatrixShape& shape : shapes) {
+      for (int f = 0; f < format::kFormatCount; ++f) {
+        const auto format = static_cast<format::Format>(f);
+        const RandomMatrix weight(format, shape.O, shape.K);
+        for (const int64_t N : rows) FrozenProduct(weight.matrix(), N);
+      }
+    }
+  }
+
+  // The attention of the model of width 576: 9 query heads and 3 of keys, 64 wide.
+  void Attention() {
+    constexpr int64_t kHeads = 9, kKvHeads = 3, kWidth = 64;
+    const cpu::AttentionShape shape{kHeads, kKvHeads, kWidth, 1.0f / std::sqrt(static_cast<float>(kWidth))};
+    for (const int64_t T : {512, 2048}) {
+      if (quick_ && T > 512) continue;
+      for (const DType type : {DType::kF32, DType::kBf16}) {
+        if (peaks_.Of(type) == 0) continue;
+        const RandomTensor q(type, T, kHeads * kWidth, 0), k(type, T, kKvHeads * kWidth, 1),
+            v(type, T, kKvHeads * kWidth, 2), out(type, T, kHeads * kWidth, 3);
+        const cpu::AttentionSpan span{0, T, 0, T};
+        Measure({"attention", "", fmt::format("{}/{} heads of {}", kHeads, kKvHeads, kWidth), T, type},
+                [&](Exec& ex) {
+                  ops::Attention(ex, shape, {&span, 1}, q.tensor(), k.tensor(), v.tensor(), Out{out.tensor()},
+                                 nullptr, Use::kBackbone);
+                });
+      }
+    }
+  }
+
+  // A ladder of width 128 on four sequences.
+  void SideAttention() {
+    constexpr int64_t kHeads = 4, kWidth = 32, kSequences = 4;
+    const int64_t T = quick_ ? 128 : 512, N = T * kSequences, S = kHeads * kWidth;
+    const cpu::AttentionShape shape{kHeads, kHeads, kWidth, 1.0f / std::sqrt(static_cast<float>(kWidth))};
+    std::vector<cpu::AttentionSpan> spans;
+    for (int64_t s = 0; s < kSequences; ++s) spans.push_back({s * T, T, s * T, T});
+    std::vector<std::unique_ptr<RandomTensor>> t;
+    for (uint32_t i = 0; i < 8; ++i) t.push_back(std::make_unique<RandomTensor>(DType::kF32, N, S, i));
+    const Tensor &q = t[0]->tensor(), &k = t[1]->tensor(), &v = t[2]->tensor(), &out = t[3]->tensor();
+    const RandomTensor lse(DType::kF32, N, kHeads, 9);
+    const Out kept{lse.tensor()};
+    const std::string name = fmt::format("{} heads of {}, T {}", kHeads, kWidth, T);
+    Measure({"side attention", "", name, N},
+            [&](Exec& ex) { ops::Attention(ex, shape, spans, q, k, v, Out{out}, &kept, Use::kRungs); });
+    Measure({"side attention grad", "", name, N}, [&](Exec& ex) {
+      ops::AttentionGrad(ex, shape, spans, q, k, v, out, t[4]->tensor(), lse.tensor(), Out{t[5]->tensor()},
+                         Out{t[6]->tensor()}, Out{t[7]->tensor()}, Use::kRungs);
+    });
+  }
+
+  void Head() {
+    constexpr int64_t kVocabulary = 49152, kWidth = 576;
+    const int64_t M = quick_ ? 64 : 256;
+    const RandomTensor x(compute_.compute, M, kWidth, 0), dx(DType::kF32, M, kWidth, 1),
+        loss(DType::kF32, 1, M, 2);
+    std::vector<int32_t> target = RandomIds(M, kVocabulary, 3);
+    const Out gradient{dx.tensor()};
+    for (int f = 0; f < format::kFormatCount; ++f) {
+      const RandomMatrix head(static_cast<format::Format>(f), kVocabulary, kWidth);
+      for (const bool learn : {false, true}) {
+        if (quick_ && !learn) continue;
+        Measure({learn ? "head loss + grad" : "head loss", std::string(format::Of(head.matrix().format).name),
+                 fmt::format("{}x{}", kVocabulary, kWidth), M, compute_.compute},
+                [&](Exec& ex) {
+                  ops::HeadLoss(ex, x.tensor(), head.matrix(), View(target.data(), 1, M), Out{loss.tensor()},
+                                learn ? &gradient : nullptr, nullptr);
+                });
+      }
+    }
+  }
+
+  // Products of the trained side of a ladder of width 128: tap, attention, MLP, up.
+  void Dense() {
+    for (const MatrixShape& shape : {MatrixShape{128, 576}, {128, 128}, {336, 128}, {576, 128}}) {
+      const int64_t N = quick_ ? 512 : 2048;
+      const RandomTensor x(DType::kF32, N, shape.K, 0), w(DType::kF32, shape.O, shape.K, 1),
+          y(DType::kF32, N, shape.O, 2), dw(DType::kF32, shape.O, shape.K, 3);
+      const std::string name = fmt::format("{}x{}", shape.O, shape.K);
+      Measure({"dense", "", name, N},
+              [&](Exec& ex) { ops::Project(ex, x.tensor(), w.tensor(), Out{y.tensor()}); });
+      Measure({"dense grad input", "", name, N},
+              [&](Exec& ex) { ops::ProjectGradInput(ex, y.tensor(), w.tensor(), Out{x.tensor()}); });
+      Measure({"dense grad weight", "", name, N},
+              [&](Exec& ex) { ops::ProjectGradWeight(ex, y.tensor(), x.tensor(), Acc{dw.tensor()}); });
+    }
+  }
+
+  nlohmann::ordered_json Json() const {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const OpRow& row : rows_) {
+      rows.push_back({{"op", row.op},
+                      {"format", row.format},
+                      {"shape", row.shape},
+                      {"n", row.N},
+                      {"type", NameOf(row.arithmetic)},
+                      {"seconds", row.seconds},
+                      {"gflops", row.flops / row.seconds / 1e9},
+                      {"gb_per_second", row.bytes / row.seconds / 1e9},
+                      {"peak_share", Share(row)}});
+    }
+    return {{"isa", cpu::NameOf(compute_.context.isa)},
+            {"threads", compute_.context.threads},
+            {"peak_f32_gflops", peaks_.f32 / 1e9},
+            {"peak_bf16_gflops", peaks_.bf16 / 1e9},
+            {"rows", rows}};
+  }
+
+ private:
+  void FrozenProduct(const format::Matrix& weight, int64_t N) {
+    const RandomTensor x(compute_.compute, N, weight.cols, 0), y(compute_.compute, N, weight.rows, 1);
+    const ops::FrozenProduct product{&weight, nullptr, y.tensor(), false};
+    Measure({"frozen product", std::string(format::Of(weight.format).name),
+             fmt::format("{}x{}", weight.rows, weight.cols), N, compute_.compute},
+            [&](Exec& ex) {
+              ops::ProjectFrozen(ex, x.tensor(), {&product, 1});
+            });
+  }
+
+  void Measure(OpRow row, const std::function<void(Exec&)>& body) {
+    Exec planning = Exec::Planning(compute_.context, compute_.compute);
+    body(planning);
+    const Slab slab(std::max<size_t>(planning.arena().peak().bytes, Arena::kAlignment));
+    Exec ex(Arena(slab.base(), slab.bytes()), compute_.context, compute_.compute);
+    Trace trace;
+    ex.set_trace(&trace);
+    const std::vector<double> seconds = TimeCalls(kBudget, [&] { body(ex); });
+    row.seconds = Median(seconds);
+    row.flops = planning.flops();
+    row.bytes = trace.begin()->second.bytes / static_cast<double>(trace.begin()->second.calls);
+    if (print_) Print(row);
+    rows_.push_back(std::move(row));
+  }
+
+  double Share(const OpRow& row) const { return row.flops / row.seconds / peaks_.Of(row.arithmetic); }
+
+  void Print(const OpRow& row) const {
+    const std::string bandwidth = row.bytes > 0 ? fmt::format("{:.2f}", row.bytes / row.seconds / 1e9) : "";
+    fmt::print("  {:<20}{:<7}{:<20}{:>6}{:>6}{:>12.1f}{:>11.1f}{:>9}{:>9.1f}%\n", row.op, row.format,
+               row.shape, row.N, NameOf(row.arithmetic), row.seconds * 1e6, row.flops / row.seconds / 1e9,
+               bandwidth, 100 * Share(row));
+    std::fflush(stdout);
+  }
+
+  train::ComputeOptions compute_;
+  bool quick_, print_;
+  PeakRates peaks_;
+  std::vector<OpRow> rows_;
+};
+
+void RunOps(const OpsCommand& command) {
+  OpBench bench(Resolve(command.compute), command.quick, !command.json);
+  bench.Frozen();
+  bench.Attention();
+  bench.SideAttention();
+  bench.Head();
+  bench.Dense();
+  if (command.json) fmt::print("{}\n", bench.Json().dump(2));
+}
+
+}  // namespace
+
+Action AddBenchOps(CLI::App& app) {
+  auto command = std::make_shared<OpsCommand>();
+  app.add_flag("--quick", command->quick, "few shapes: about two seconds");
+  app.add_flag("--json", command->json, "print one JSON object");
+  AddComputeFlags(app, &command->compute);
+  return [command] { RunOps(*command); };
+}
+
+}  // namespace rung::cli

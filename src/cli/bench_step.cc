@@ -1,0 +1,203 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "cli/bench.h"
+#include "cli/train_flags.h"
+#include "train/calibrate.h"
+#include "train/step.h"
+
+namespace rung::cli {
+namespace {
+
+struct StepCommand {
+  TrainFlags flags;
+  int64_t sequence = 512, iterations = 5;
+  bool trace = false, json = false;
+};
+
+double SecondsOf(const std::function<void()>& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+struct StepTimes {
+  double first = 0.0;  // from the start of the process to the end of the first step
+  std::vector<double> seconds;
+  Trace trace;
+  double loss = 0.0;  // nats per target of the last step
+};
+
+// Optimizer steps on one batch, in a slab that is gone when this returns.
+StepTimes RunSteps(const train::TrainOptions& options, const model::Backbone& backbone, model::Ladder& ladder,
+                   const data::Batch& batch, const train::StepPlan& plan, int64_t iterations) {
+  StepTimes times;
+  train::Optimizer optimizer(options.optimizer, ladder.parameter_count());
+  const Slab slab(plan.peak.bytes);
+  Exec ex(Arena(slab.base(), slab.bytes()), options.compute.context, options.compute.compute);
+  const double rate = train::ResolveLearningRate(options, ladder.spec());
+  const model::BatchInput input(batch);
+  const int64_t M = input.target_count();
+  std::vector<float> loss(static_cast<size_t>(M));
+  const auto step = [&] {
+    train::Step(ex, backbone, &ladder, input, true, Out{View(loss.data(), 1, M)}, nullptr);
+    optimizer.Update(ex, ladder, rate, M);
+  };
+  step();  // the first one touches new memory and makes oneDNN's code
+  times.first = SecondsSinceProcessStart();
+  ex.set_trace(&times.trace);
+  for (int64_t i = 0; i < iterations; ++i) times.seconds.push_back(SecondsOf(step));
+  for (const float nats : loss) times.loss += static_cast<double>(nats) / static_cast<double>(M);
+  if (!std::isfinite(times.loss)) throw Error(ExitCode::kNonFinite, "bench step: the loss is not finite");
+  return times;
+}
+
+// The frozen blocks over the same rows, without the head.
+struct ForwardTimes {
+  double seconds = 0.0, flops = 0.0;
+};
+ForwardTimes RunForward(const train::ComputeOptions& compute, const model::Backbone& backbone,
+                        const data::Batch& batch, int64_t iterations) {
+  const model::BatchInput input(batch);
+  Exec planning = Exec::Planning(compute.context, compute.compute);
+  train::CalibrationPass(planning, backbone, input, {});
+  const Slab slab(planning.arena().peak().bytes);
+  Exec ex(Arena(slab.base(), slab.bytes()), compute.context, compute.compute);
+  const auto forward = [&] { train::CalibrationPass(ex, backbone, input, {}); };
+  forward();
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < iterations; ++i) seconds.push_back(SecondsOf(forward));
+  return {Median(seconds), planning.flops()};
+}
+
+struct StepFacts {
+  const train::TrainOptions& options;
+  const model::Config& config;
+  const model::Ladder& ladder;
+  const train::MemoryPlan& plan;
+  const StepTimes& times;
+  const ForwardTimes& forward;
+  const PeakRates& peaks;
+  uint64_t resident = 0;
+
+  double seconds() const { return Median(times.seconds); }
+  double total() const {
+    double sum = 0.0;
+    for (const double s : times.seconds) sum += s;
+    return sum;
+  }
+  double tokens_per_second() const { return static_cast<double>(options.tokens) / seconds(); }
+  double forward_tokens_per_second() const { return static_cast<double>(options.tokens) / forward.seconds; }
+  double peak() const { return peaks.Of(options.compute.compute); }
+  double peak_share() const { return plan.step.flops / seconds() / peak(); }
+  double forward_peak_share() const { return forward.flops / forward.seconds / peak(); }
+};
+
+nlohmann::ordered_json ToJson(const StepFacts& f, const StepCommand& command) {
+  const model::LadderSpec& spec = f.ladder.spec();
+  nlohmann::ordered_json json = {{"model", f.options.model.string()},
+                                 {"method", command.flags.method},
+                                 {"isa", cpu::NameOf(f.options.compute.context.isa)},
+                                 {"compute", NameOf(f.options.compute.compute)},
+                                 {"threads", f.options.compute.context.threads},
+                                 {"tokens", f.options.tokens},
+                                 {"sequence", command.sequence},
+                                 {"taps", spec.taps},
+                                 {"rungs", spec.rungs},
+                                 {"width", spec.S},
+                                 {"inner", spec.F},
+                                 {"head_dim", spec.head_dim},
+                                 {"parameters", f.ladder.parameter_count()},
+                                 {"iterations", f.times.seconds.size()},
+                                 {"step_seconds", f.times.seconds},
+                                 {"tokens_per_second", f.tokens_per_second()},
+                                 {"peak_share", f.peak_share()},
+                                 {"forward_tokens_per_second", f.forward_tokens_per_second()},
+                                 {"forward_peak_share", f.forward_peak_share()},
+                                 {"peak_gflops", f.peak() / 1e9},
+                                 {"step_flops", f.plan.step.flops},
+                                 {"vm_hwm_bytes", f.resident},
+                                 {"planned_bytes", f.plan.total()},
+                                 {"seconds_to_first_step", f.times.first},
+                                 {"loss", f.times.loss}};
+  if (command.trace) json["trace"] = TraceJson(f.times.trace, f.total(), f.peaks, f.options.compute.compute);
+  return json;
+}
+
+void Print(const StepFacts& f, const StepCommand& command) {
+  fmt::print("{}: {} tokens in sequences of {}, {} rungs of width {}, {} parameters\n", f.config.name,
+             f.options.tokens, command.sequence, f.ladder.spec().rungs, f.ladder.spec().S,
+             f.ladder.parameter_count());
+  fmt::print("{}, {}, {} threads, peak {:.1f} GFLOP/s\n", cpu::NameOf(f.options.compute.context.isa),
+             NameOf(f.options.compute.compute), f.options.compute.context.threads, f.peak() / 1e9);
+  fmt::print("  {:<24}{:>10.1f} tokens/s  {:>5.1f}% of peak\n", "training step", f.tokens_per_second(),
+             100 * f.peak_share());
+  fmt::print("  {:<24}{:>10.1f} tokens/s  {:>5.1f}% of peak\n", "frozen forward",
+             f.forward_tokens_per_second(), 100 * f.forward_peak_share());
+  fmt::print("  {:<24}{:>10}, planned {}\n", "memory (VmHWM)", FormatBytes(f.resident),
+             FormatBytes(f.plan.total()));
+  fmt::print("  {:<24}{:>10.2f} s after the start\n", "first step done", f.times.first);
+  if (command.trace) {
+    fmt::print("\n{} steps\n{}", f.times.seconds.size(),
+               TraceTable(f.times.trace, f.total(), f.peaks, f.options.compute.compute));
+  }
+}
+
+void RunStep(const StepCommand& command) {
+  TrainFlags flags = command.flags;
+  flags.options.max_length = std::min(command.sequence, flags.options.tokens);
+  const train::TrainOptions options = Resolve(flags);
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  const model::LadderSpec spec = train::ResolveLadder(options, config).OrThrow();
+  model::BackboneOptions backbone_options = options.backbone;
+  backbone_options.positions = options.max_length;
+  const model::Backbone backbone = model::Backbone::Load(options.model, backbone_options).OrThrow();
+
+  data::Batch batch = train::UniformBatch(options.tokens, options.max_length);
+  batch.ids = RandomIds(options.tokens, config.V, options.seed);
+  batch.target = RandomIds(options.tokens, config.V, options.seed + 1);
+  const train::MemoryPlan plan = train::MakePlan(options.compute.context, options.compute.compute, backbone,
+                                                 model::Ladder::Planned(config, spec), batch, {0, 0, true});
+  model::Ladder ladder = model::Ladder::Make(config, spec, options.seed, true);
+  const StepTimes times = RunSteps(options, backbone, ladder, batch, plan.step, command.iterations);
+  // Before anything that is not the step takes memory.
+  const uint64_t resident = train::ResidentPeak();
+  const ForwardTimes forward = RunForward(options.compute, backbone, batch, command.iterations);
+  const PeakRates peaks = MeasurePeaks(options.compute.context);
+  const StepFacts facts{options, config, ladder, plan, times, forward, peaks, resident};
+  if (command.json) {
+    fmt::print("{}\n", ToJson(facts, command).dump(2));
+  } else {
+    Print(facts, command);
+  }
+}
+
+}  // namespace
+
+Action AddBenchStep(CLI::App& app) {
+  auto command = std::make_shared<StepCommand>();
+  train::TrainOptions& o = command->flags.options;
+  o.tokens = 2048;
+  AddModelFlags(app, &command->flags.model);
+  AddLadderFlags(app, &command->flags);
+  app.add_option("--tokens", o.tokens, "tokens of a step, each with a loss")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 22));
+  app.add_option("--sequence", command->sequence, "tokens of one sequence")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 22));
+  app.add_option("--iterations", command->iterations, "timed steps, after one that is not")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_flag("--trace", command->trace, "time, rate and share of peak of every op");
+  app.add_flag("--json", command->json, "print one JSON object");
+  AddComputeFlags(app, &command->flags.compute);
+  return [command] { RunStep(*command); };
+}
+
+}  // namespace rung::cli

@@ -1,0 +1,139 @@
+#include "cli/cli.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <vector>
+
+#include "base/text.h"
+#include "cli/config_file.h"
+#include "cli/verb.h"
+
+namespace rung::cli {
+namespace {
+
+struct Verb {
+  const char* name;
+  const char* what;
+  const char* example;
+  Action (*add)(CLI::App&);
+};
+
+constexpr Verb kVerbs[] = {
+    {"train", "fine-tune a ladder beside a frozen model",
+     "rung train --model smollm2.gguf --data examples/banking/train.jsonl --out runs/banking", AddTrain},
+    {"eval", "loss, perplexity and accuracy on held-out records",
+     "rung eval --model smollm2.gguf --adapter runs/banking --data examples/banking/test.jsonl", AddEval},
+    {"generate", "text from a prompt",
+     "rung generate --model smollm2.gguf --adapter runs/banking --prompt \"Where is my card?\"", AddGenerate},
+    {"plan", "the memory of a run, before it starts",
+     "rung plan --model config.json --tokens 2048 --max-length 2048", AddPlan},
+    {"inspect", "what a model file or an adapter holds", "rung inspect smollm2.gguf --tensors", AddInspect},
+    {"quantize", "a 16-bit folder to NF4", "rung quantize --model SmolLM2-135M-Instruct --out smollm2-nf4",
+     AddQuantize},
+    {"bench", "speed of this machine and of a model on it",
+     "rung bench step --model smollm2.gguf --tokens 2048", AddBench},
+    {"version", "build, instruction sets, libraries", "rung version", AddVersion},
+};
+
+// "--lerning-rate is not known here; did you mean --learning-rate?"
+std::string DescribeUnknown(const CLI::App& app, const std::string& argument) {
+  const std::string word = argument.substr(0, argument.find('='));
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  const std::string_view nearest = Nearest(word, views);
+  const std::string hint = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+  return fmt::format("rung {}: {} is not known here{} (rung {} --help lists the options)", app.get_name(),
+                     word, hint, app.get_name());
+}
+
+// The first long option that the verb does not have; empty when all are known. Looked at before parsing: a
+// typing mistake explains a missing required option better than the other way round.
+std::string FirstUnknown(const CLI::App& verb, const std::vector<std::string>& arguments) {
+  if (!verb.get_subcommands(nullptr).empty()) return "";
+  for (const std::string& argument : arguments) {
+    if (argument == "--") break;
+    if (argument.starts_with("--") && !verb.get_option_no_throw(argument.substr(0, argument.find('='))))
+      return argument;
+  }
+  return "";
+}
+
+std::string DescribeVerb(const std::string& word) {
+  std::vector<std::string_view> names;
+  for (const Verb& verb : kVerbs) names.push_back(verb.name);
+  const std::string_view nearest = Nearest(word, names);
+  const std::string hint = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+  return fmt::format("rung: {} is not a verb{} (rung --help lists them)", word, hint);
+}
+
+int Usage(const std::string& message) {
+  fmt::print(stderr, "{}\n", message);
+  return static_cast<int>(ExitCode::kUsage);
+}
+
+int Run(const Action& action) {
+  try {
+    action();
+    return static_cast<int>(ExitCode::kDone);
+  } catch (const Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return error.code() == ExitCode::kInterrupted ? InterruptExitCode() : static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "out of memory\n");
+    return static_cast<int>(ExitCode::kNoMemory);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return static_cast<int>(ExitCode::kFailed);
+  }
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) {
+  CLI::App app(
+      "rung fine-tunes large language models with a ladder: a small trained network beside a frozen model.");
+  app.require_subcommand(1);
+  std::vector<Action> actions;
+  std::vector<CLI::App*> verbs;
+  for (const Verb& verb : kVerbs) {
+    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
+    sub->footer(fmt::format("Example:\n  {}", verb.example));
+    actions.push_back(verb.add(*sub));
+    verbs.push_back(sub);
+  }
+
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (!arguments.empty() && !arguments.front().starts_with("-")) {
+    const auto named = [&](const CLI::App* verb) { return verb->get_name() == arguments.front(); };
+    const auto verb = std::find_if(verbs.begin(), verbs.end(), named);
+    if (verb == verbs.end()) return Usage(DescribeVerb(arguments.front()));
+    Status merged = MergeConfigFile(**verb, &arguments);
+    if (!merged.ok()) return Usage(merged.failure().message);
+    if (const std::string unknown = FirstUnknown(**verb, arguments); !unknown.empty()) {
+      return Usage(DescribeUnknown(**verb, unknown));
+    }
+  }
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(),
+                                      arguments.rend());  // CLI11 takes them from the back
+    app.parse(reversed);
+  } catch (const CLI::ExtrasError&) {
+    const CLI::App* verb = &app;
+    while (!verb->get_subcommands().empty()) verb = verb->get_subcommands().front();
+    const std::vector<std::string> extras = app.remaining(true);
+    return Usage(DescribeUnknown(*verb, extras.empty() ? "" : extras.front()));
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    return Usage(fmt::format("rung: {}", error.what()));
+  }
+  for (size_t i = 0; i < verbs.size(); ++i) {
+    if (verbs[i]->parsed()) return Run(actions[i]);
+  }
+  return static_cast<int>(ExitCode::kUsage);
+}
+
+}  // namespace rung::cli

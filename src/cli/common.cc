@@ -1,0 +1,76 @@
+#include <fmt/format.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+
+#include "cli/verb.h"
+
+namespace rung::cli {
+namespace {
+
+std::atomic<bool> interrupted{false};
+std::atomic<int> caught_signal{SIGINT};
+
+void OnSignal(int signal) {
+  if (interrupted.exchange(true)) std::_Exit(128 + signal);
+  caught_signal = signal;
+}
+
+}  // namespace
+
+void AddComputeFlags(CLI::App& app, ComputeFlags* flags) {
+  app.add_option("--threads", flags->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
+  app.add_option("--compute", flags->compute, "arithmetic of the frozen model: auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}));
+  app.add_option("--isa", flags->isa, "instruction set: auto, baseline, avx2, avx512 or avx512_bf16")
+      ->check(CLI::IsMember({"auto", "baseline", "avx2", "avx512", "avx512_bf16"}));
+}
+
+train::ComputeOptions Resolve(const ComputeFlags& flags) {
+  train::ComputeOptions options;
+  const cpu::Isa best = cpu::BestIsa();
+  options.context.isa = flags.isa == "auto" ? best : *cpu::ParseIsa(flags.isa);
+  if (options.context.isa > best) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--isa {}: this machine has {} at most", flags.isa, cpu::NameOf(best)));
+  }
+  const bool has_bf16 = options.context.isa == cpu::Isa::kAvx512Bf16;
+  if (flags.compute == "bf16" && !has_bf16) {
+    throw Error(ExitCode::kUsage, fmt::format("--compute bf16: {} has no bf16 products; use --compute f32",
+                                              cpu::NameOf(options.context.isa)));
+  }
+  options.compute = has_bf16 && flags.compute != "f32" ? DType::kBf16 : DType::kF32;
+  options.context.threads = flags.threads > 0 ? flags.threads : omp_get_num_procs();
+  omp_set_num_threads(options.context.threads);
+  return options;
+}
+
+void AddModelFlags(CLI::App& app, ModelFlags* flags) {
+  app.add_option("--model", flags->model, "a .gguf file or a Hugging Face folder")->required();
+  app.add_option("--quantize", flags->quantize, "16-bit matrices of a folder become: nf4, nf4-single, none")
+      ->check(CLI::IsMember({"nf4", "nf4-single", "none"}));
+  app.add_flag("--quantize-embeddings", flags->quantize_embeddings, "the embedding and the head too");
+}
+
+model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute) {
+  model::BackboneOptions options;
+  options.quantize = model::ParseQuantize(flags.quantize).OrThrow();
+  options.quantize_embeddings = flags.quantize_embeddings;
+  options.compute = compute.compute;
+  return options;
+}
+
+const std::atomic<bool>& InterruptFlag() { return interrupted; }
+
+void CatchSignals() {
+  std::signal(SIGINT, OnSignal);
+  std::signal(SIGTERM, OnSignal);
+}
+
+int InterruptExitCode() { return 128 + caught_signal.load(); }
+
+bool ColorWanted() { return ::isatty(STDERR_FILENO) && !std::getenv("NO_COLOR"); }
+
+}  // namespace rung::cli

@@ -1,0 +1,238 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/load_model.h"
+#include "cli/progress.h"
+#include "data/jsonl.h"
+#include "eval/score.h"
+#include "io/json_file.h"
+
+namespace rung::cli {
+namespace {
+
+constexpr uint64_t kChoicesLimit = uint64_t{16} << 20;
+// Of a sample's prompt: enough to recognise it.
+constexpr size_t kPromptTail = 160;
+
+struct EvalCommand {
+  ComputeFlags compute;
+  ModelFlags model;
+  std::string adapter, data, choices, progress = "auto";
+  int64_t limit = 0, tokens = 2048, max_length = 2048, max_new_tokens = 256, slots = 16, samples = 0;
+  bool no_generate = false, json = false, raw = false, per_token = false;
+};
+
+struct EvalScores {
+  eval::LossScore loss;
+  std::optional<eval::Accuracy> accuracy;
+  const char* accuracy_kind = nullptr;  // "exact_match" or "ranking"
+};
+
+// One choice a line, or a JSON array of texts.
+std::vector<std::string> ReadChoices(const Path& path) {
+  std::vector<std::string> choices;
+  if (path.extension() == ".json") {
+    const nlohmann::json list = io::ReadJson(path, kChoicesLimit).OrThrow();
+    for (const nlohmann::json& item : list) {
+      if (!list.is_array() || !item.is_string()) {
+        throw Error(ExitCode::kBadInput, fmt::format("{}: must be an array of texts", path.string()));
+      }
+      choices.push_back(item.get<std::string>());
+    }
+  } else {
+    const std::string text = ReadTextFile(path, kChoicesLimit).OrThrow();
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = std::min(text.find('\n', begin), text.size());
+      std::string line = text.substr(begin, end - begin);
+      if (line.ends_with('\r')) line.pop_back();
+      if (!line.empty()) choices.push_back(line);
+      begin = end + 1;
+    }
+  }
+  if (choices.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no choices", path.string()));
+  return choices;
+}
+
+std::vector<std::string> ResolveChoices(const std::string& choices) {
+  if (choices.empty() || choices == "choices") return {};
+  std::error_code error;
+  if (std::filesystem::is_regular_file(choices, error)) return ReadChoices(choices);
+  throw Error(ExitCode::kUsage,
+              fmt::format("--choices {}: neither a file (one choice a line, or a .json array) nor the word "
+                          "\"choices\", for the field of that name in each record",
+                          choices));
+}
+
+std::vector<data::Record> ReadRecords(const EvalCommand& command) {
+  std::vector<data::Record> records = data::ReadJsonl(command.data).OrThrow();
+  if (command.limit > 0 && static_cast<int64_t>(records.size()) > command.limit) {
+    records.resize(static_cast<size_t>(command.limit));
+  }
+  return records;
+}
+
+bool HasAnswer(const data::Record& record) {
+  return record.shape == data::Shape::kCompletion ||
+         (record.shape == data::Shape::kMessages && record.messages.back().role == "assistant");
+}
+
+eval::OnProgress Reporter(Progress* progress, const char* what, size_t total) {
+  return [=](size_t done) {
+    progress->Count(what, done, total);
+    return !InterruptFlag().load();
+  };
+}
+
+EvalScores Score(const EvalCommand& command, const eval::Subject& subject,
+                 const std::vector<data::Record>& records, Progress* progress) {
+  EvalScores scores;
+  const int64_t max_length = std::min({command.max_length, command.tokens + 1, subject.backbone.positions()});
+  const data::Encoder encoder(subject.text.vocabulary(), {max_length, true});
+  data::EncodeReport report;
+  std::vector<data::Example> examples = encoder.EncodeAll(records, command.data, &report).OrThrow();
+  for (const data::EncodeReport::Dropped& dropped : report.dropped) {
+    progress->Note(fmt::format("{}:{}: left out of the loss: {}", command.data, dropped.row, dropped.reason));
+  }
+  if (report.truncated > 0) {
+    progress->Note(
+        fmt::format("{} of {} records were cut to {} tokens", report.truncated, records.size(), max_length));
+  }
+  scores.loss = eval::ScoreLoss(subject, std::move(examples), command.tokens,
+                                Reporter(progress, "loss", records.size()));
+  if (!HasAnswer(records.front())) return scores;
+  if (!command.choices.empty()) {
+    const std::vector<std::string> choices = ResolveChoices(command.choices);
+    scores.accuracy =
+        eval::ScoreRanking(subject, records, choices, {command.tokens, max_length, command.per_token},
+                           Reporter(progress, "ranking", records.size()));
+    scores.accuracy_kind = "ranking";
+  } else if (!command.no_generate) {
+    scores.accuracy = eval::ScoreExactMatch(subject, records, {command.slots, command.max_new_tokens},
+                                            Reporter(progress, "answering", records.size()));
+    scores.accuracy_kind = "exact_match";
+  }
+  if (scores.accuracy && scores.accuracy->answers.empty()) scores.accuracy.reset();
+  return scores;
+}
+
+nlohmann::ordered_json ToJson(const EvalScores& scores) {
+  nlohmann::ordered_json json = {{"loss", scores.loss.loss},
+                                 {"perplexity", std::exp(scores.loss.loss)},
+                                 {"token_accuracy", scores.loss.token_accuracy},
+                                 {"target_tokens", scores.loss.targets},
+                                 {"records", scores.loss.records},
+                                 {"accuracy", nullptr},
+                                 {"accuracy_kind", nullptr},
+                                 {"tokens_per_second", scores.loss.tokens_per_second()}};
+  if (scores.accuracy) {
+    json["accuracy"] = scores.accuracy->share();
+    json["accuracy_kind"] = scores.accuracy_kind;
+  }
+  return json;
+}
+
+void PrintScores(const EvalScores& scores) {
+  const eval::LossScore& loss = scores.loss;
+  fmt::print("loss            {:.4f} nats per target token\n", loss.loss);
+  fmt::print("perplexity      {:.4f}\n", std::exp(loss.loss));
+  fmt::print("token accuracy  {:.1f} %\n", 100.0 * loss.token_accuracy);
+  fmt::print("target tokens   {}\n", loss.targets);
+  fmt::print("records         {}\n", loss.records);
+  if (scores.accuracy) {
+    fmt::print("accuracy        {:.1f} % ({} of {}, {})\n", 100.0 * scores.accuracy->share(),
+               scores.accuracy->right(), scores.accuracy->answers.size(),
+               std::string_view(scores.accuracy_kind) == "ranking" ? "ranking" : "exact match");
+  }
+  fmt::print("speed           {:.0f} tokens/s\n", loss.tokens_per_second());
+}
+
+std::string PromptTail(const data::Record& record) {
+  std::string prompt = record.prompt;
+  if (record.shape == data::Shape::kMessages && record.messages.size() > 1) {
+    prompt = record.messages[record.messages.size() - 2].content;
+  }
+  if (prompt.size() <= kPromptTail) return prompt;
+  size_t begin = prompt.size() - kPromptTail;
+  while (begin < prompt.size() && (static_cast<unsigned char>(prompt[begin]) & 0xC0) == 0x80) ++begin;
+  return "..." + prompt.substr(begin);
+}
+
+// Samples are for people: beside a JSON object they go to standard error.
+void PrintSamples(const EvalCommand& command, const eval::Accuracy& accuracy,
+                  const std::vector<data::Record>& records) {
+  std::FILE* out = command.json ? stderr : stdout;
+  const auto count = std::min<size_t>(static_cast<size_t>(command.samples), accuracy.answers.size());
+  for (size_t i = 0; i < count; ++i) {
+    const eval::Answer& answer = accuracy.answers[i];
+    const data::Record& record = records[static_cast<size_t>(answer.record)];
+    fmt::print(out, "\nrow {} {}\n  prompt    {}\n  expected  {}\n  got       {}\n", record.row,
+               answer.right ? "right" : "wrong", PromptTail(record), answer.expected, answer.got);
+  }
+}
+
+void RunEval(const EvalCommand& command) {
+  const train::ComputeOptions compute = Resolve(command.compute);
+  ResolveChoices(command.choices);  // a mistake is told before minutes of work
+  const std::vector<data::Record> records = ReadRecords(command);
+  if (records.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no records", command.data));
+  LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.raw);
+  const int64_t positions = std::min(loaded.context(), command.max_length + command.max_new_tokens);
+  loaded.ReadWeights(Resolve(command.model, compute), positions);
+  const eval::Subject subject{loaded.backbone(), loaded.ladder(), loaded.text(), compute};
+
+  CatchSignals();
+  Progress progress(ParseProgress(command.progress));
+  const EvalScores scores = Score(command, subject, records, &progress);
+  progress.EndLine();
+  if (!std::isfinite(scores.loss.loss)) {
+    throw Error(ExitCode::kNonFinite, "the loss is not a finite number: the model or the adapter is damaged");
+  }
+  if (command.json) {
+    fmt::print("{}\n", ToJson(scores).dump(2));
+  } else {
+    PrintScores(scores);
+  }
+  if (scores.accuracy && command.samples > 0) PrintSamples(command, *scores.accuracy, records);
+}
+
+}  // namespace
+
+Action AddEval(CLI::App& app) {
+  auto command = std::make_shared<EvalCommand>();
+  AddModelFlags(app, &command->model);
+  app.add_option("--adapter", command->adapter, "folder of a trained ladder");
+  app.add_option("--data", command->data, "held-out records, .jsonl")->required();
+  app.add_option(
+      "--choices", command->choices,
+      "rank these instead of generating: a file with one a line or a .json array, or \"choices\" for the "
+      "field of each record");
+  app.add_flag("--per-token", command->per_token, "rank by the mean log-probability of a choice's tokens");
+  app.add_flag("--no-generate", command->no_generate, "loss and perplexity only");
+  app.add_option("--limit", command->limit, "first so many records; 0: all")->check(CLI::NonNegativeNumber);
+  app.add_option("--samples", command->samples, "print so many records with their answers")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--max-new-tokens", command->max_new_tokens, "of one answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--slots", command->slots, "answers generated at once")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--tokens", command->tokens, "tokens of a batch")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 22));
+  app.add_option("--max-length", command->max_length, "tokens of one record; longer ones are cut")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 1 << 22));
+  app.add_flag("--raw", command->raw, "no chat template");
+  app.add_flag("--json", command->json, "print one JSON object");
+  AddComputeFlags(app, &command->compute);
+  app.add_option("--progress", command->progress, "auto, none, plain, bar")
+      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  return [command] { RunEval(*command); };
+}
+
+}  // namespace rung::cli

@@ -1,0 +1,178 @@
+#include "cli/inspect.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+
+#include "base/text.h"
+#include "cli/verb.h"
+
+namespace rung::cli {
+namespace {
+
+struct InspectCommand {
+  std::string path;
+  bool tensors = false, json = false;
+};
+
+// "1.24 B", "134.5 M", "656 K".
+std::string Count(int64_t n) {
+  const auto x = static_cast<double>(n);
+  if (x >= 1e9) return fmt::format("{:.2f} B", x / 1e9);
+  if (x >= 1e6) return fmt::format("{:.1f} M", x / 1e6);
+  if (x >= 1e3) return fmt::format("{:.0f} K", x / 1e3);
+  return std::to_string(n);
+}
+
+std::string Line(std::string_view what, const std::string& value) {
+  return fmt::format("{:<16} {}\n", what, value);
+}
+
+std::string RopeText(const model::RopeConfig& rope) {
+  std::string text = fmt::format("theta {}", rope.theta);
+  if (rope.linear_factor != 1.0) text += fmt::format(", positions divided by {}", rope.linear_factor);
+  if (rope.factor != 1.0) {
+    text += fmt::format(", llama3 scaling by {} of {} positions", rope.factor, rope.original_context);
+  }
+  if (!rope.divisors.empty()) text += ", frequencies scaled by the file";
+  return text + (rope.half ? "" : ", pairs interleaved");
+}
+
+std::string ConfigText(const model::Config& c) {
+  std::string text = Line("layers", std::to_string(c.L));
+  text += Line("hidden size", std::to_string(c.C));
+  text += Line("heads", fmt::format("{}, {} for keys and values, {} wide", c.Hq, c.Hkv, c.D));
+  text += Line("MLP size", std::to_string(c.F));
+  text += Line("vocabulary", fmt::format("{}{}", c.V, c.tied_head ? ", head tied to the embedding" : ""));
+  text += Line("context",
+               c.window > 0 ? fmt::format("{}, window {}", c.context, c.window) : std::to_string(c.context));
+  text += Line("rope", RopeText(c.rope));
+  return text;
+}
+
+std::string AdapterText(const model::AdapterInfo& a) {
+  const model::LadderSpec& spec = a.spec;
+  std::string text = Line(
+      "made for", fmt::format("{} ({} layers, hidden size {}, vocabulary {})", a.base_model, a.L, a.C, a.V));
+  text += Line("rungs", fmt::format("{} of width {}, MLP {}, heads {} wide", spec.rungs, spec.S, spec.F,
+                                    spec.head_dim));
+  text += Line("taps", fmt::format("after layers {}", fmt::join(spec.taps, ", ")));
+  text += Line("gate", spec.gate == model::Gate::kSum ? "sum" : "interpolate");
+  text += Line("output scale", fmt::format("{}", spec.output_scale));
+  return text;
+}
+
+std::string TemplateText(const std::string& source) {
+  if (source.empty()) return Line("chat template", "none");
+  std::string first = source.substr(0, source.find('\n'));
+  constexpr size_t kShown = 60;
+  if (first.size() > kShown) first = first.substr(0, kShown) + "...";
+  return Line("chat template", fmt::format("{} bytes: {}", source.size(), first));
+}
+
+std::string TokenizerText(const text::Tokenizer& t) {
+  const auto special = [&](int32_t id) {
+    return id < 0 ? std::string("none") : fmt::format("{} {}", id, t.Piece(id));
+  };
+  std::string text = Line("tokenizer", fmt::format("{}, {} tokens", t.kind(), t.vocab_size()));
+  std::string ends;
+  for (const int32_t id : t.end_ids()) ends += fmt::format("{}{}", ends.empty() ? "" : ", ", special(id));
+  text += Line("special ids", fmt::format("begin {}{}, end {}", special(t.bos()),
+                                          t.adds_bos() ? " (added)" : "", ends.empty() ? "none" : ends));
+  return text;
+}
+
+void RunInspect(const InspectCommand& command) {
+  const Inspection found = Inspect(command.path);
+  if (command.json) {
+    // Names come from the file; broken UTF-8 in one must not lose the rest.
+    fmt::print("{}\n", InspectionJson(found, command.tensors)
+                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  } else {
+    fmt::print("{}", InspectionText(found, command.tensors));
+  }
+}
+
+}  // namespace
+
+std::string InspectionText(const Inspection& found, bool tensors) {
+  std::string text = Line("kind", found.kind);
+  text += Line("architecture", found.architecture.empty() ? "not named" : found.architecture);
+  if (!found.name.empty()) text += Line("name", found.name);
+  if (found.config) text += ConfigText(*found.config);
+  if (found.adapter) text += AdapterText(*found.adapter);
+  for (const auto& [key, value] : found.shapes) text += Line(key, value);
+  text += Line("parameters", fmt::format("{} ({})", Count(found.parameters), found.parameters));
+  for (const auto& [format, total] : found.formats) {
+    text += Line("tensors", fmt::format("{:<10} {:>4}  {:>10}{}", format, total.tensors,
+                                        FormatBytes(total.bytes), total.supported ? "" : "  not supported"));
+  }
+  if (found.tokenizer)
+    text += TokenizerText(*found.tokenizer) + TemplateText(found.tokenizer->chat_template());
+  if (found.adapter) text += TemplateText(found.adapter->chat_template);
+  for (const std::string& reason : found.not_supported) text += Line("not supported", reason);
+  if (!tensors) return text;
+  text += "\n";
+  for (const TensorRow& row : found.tensors) {
+    text += fmt::format("{:<48} {:<10} {:>16} {:>11}\n", row.name, row.format,
+                        fmt::format("{}", fmt::join(row.shape, "x")), FormatBytes(row.bytes));
+  }
+  return text;
+}
+
+nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
+  nlohmann::ordered_json json = {
+      {"kind", found.kind}, {"architecture", found.architecture}, {"name", found.name}};
+  if (found.config) {
+    const model::Config& c = *found.config;
+    json["shapes"] = {
+        {"layers", c.L},      {"hidden_size", c.C},       {"mlp_size", c.F},           {"heads", c.Hq},
+        {"kv_heads", c.Hkv},  {"head_size", c.D},         {"vocabulary", c.V},         {"context", c.context},
+        {"window", c.window}, {"tied_head", c.tied_head}, {"rope_theta", c.rope.theta}};
+  } else {
+    json["shapes"] = found.shapes;
+  }
+  if (found.adapter) {
+    const model::LadderSpec& spec = found.adapter->spec;
+    json["shapes"] = {{"taps", spec.taps},         {"rungs", spec.rungs},
+                      {"width", spec.S},           {"mlp_width", spec.F},
+                      {"head_dim", spec.head_dim}, {"output_scale", spec.output_scale}};
+    json["base_model"] = {{"name", found.adapter->base_model},
+                          {"layers", found.adapter->L},
+                          {"hidden_size", found.adapter->C},
+                          {"vocabulary", found.adapter->V}};
+    json["chat_template"] = found.adapter->chat_template;
+  }
+  json["parameters"] = found.parameters;
+  json["formats"] = nlohmann::ordered_json::object();
+  for (const auto& [format, total] : found.formats) {
+    json["formats"][format] = {
+        {"tensors", total.tensors}, {"bytes", total.bytes}, {"supported", total.supported}};
+  }
+  if (found.tokenizer) {
+    const text::Tokenizer& t = *found.tokenizer;
+    json["tokenizer"] = {{"kind", t.kind()}, {"vocabulary", t.vocab_size()}, {"bos", t.bos()},
+                         {"eos", t.eos()},   {"adds_bos", t.adds_bos()},     {"end_ids", t.end_ids()}};
+    json["chat_template"] = t.chat_template();
+  }
+  json["not_supported"] = found.not_supported;
+  if (!tensors) return json;
+  json["tensors"] = nlohmann::ordered_json::array();
+  for (const TensorRow& row : found.tensors) {
+    json["tensors"].push_back(
+        {{"name", row.name}, {"format", row.format}, {"shape", row.shape}, {"bytes", row.bytes}});
+  }
+  return json;
+}
+
+Action AddInspect(CLI::App& app) {
+  auto command = std::make_shared<InspectCommand>();
+  app.add_option("path", command->path, "a .gguf file, a model folder, a config.json or an adapter folder")
+      ->required();
+  app.add_flag("--tensors", command->tensors, "name, format, shape and bytes of every tensor");
+  app.add_flag("--json", command->json, "print one JSON object");
+  return [command] { RunInspect(*command); };
+}
+
+}  // namespace rung::cli

@@ -1,0 +1,48 @@
+// What `rung inspect` finds out about a file or folder, before it is printed as a table or as JSON.
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "text/tokenizer.h"
+
+namespace rung::cli {
+
+struct TensorRow {
+  std::string name, format;
+  std::vector<int64_t> shape;  // outermost first
+  uint64_t bytes = 0;
+};
+
+struct FormatTotal {
+  int64_t tensors = 0;
+  uint64_t bytes = 0;
+  bool supported = true;
+};
+
+struct Inspection {
+  std::string kind;  // "GGUF file", "Hugging Face folder", "config", "ladder adapter"
+  std::string architecture, name;
+  std::optional<model::Config> config;        // nullopt: not one that can be run
+  std::map<std::string, std::string> shapes;  // as the file says, when there is no config
+  std::optional<model::AdapterInfo> adapter;
+  int64_t parameters = 0;  // as counted from the tensors, or from the shapes where they are quantised apart
+  std::vector<TensorRow> tensors;
+  std::map<std::string, FormatTotal> formats;
+  std::optional<text::Tokenizer> tokenizer;
+  std::vector<std::string> not_supported;  // one reason each
+};
+
+// Throws Error for what is no model at all.
+Inspection Inspect(const Path& path);
+
+std::string InspectionText(const Inspection& found, bool tensors);
+nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors);
+
+}  // namespace rung::cli

@@ -1,0 +1,187 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/inspect.h"
+#include "io/gguf.h"
+#include "io/json_file.h"
+#include "io/safetensors.h"
+#include "model/folder_weights.h"
+
+namespace rung::cli {
+namespace {
+
+constexpr std::string_view kNf4State = ".quant_state.bitsandbytes__nf4";
+// The tensors beside an NF4 weight that belong to it.
+constexpr std::string_view kNf4Parts[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
+                                          kNf4State};
+
+int64_t Elements(const std::vector<int64_t>& shape) {
+  int64_t count = 1;
+  for (const int64_t dim : shape) count *= dim;
+  return count;
+}
+
+void AddTensor(Inspection* found, TensorRow row, bool supported) {
+  FormatTotal& total = found->formats[row.format];
+  ++total.tensors;
+  total.bytes += row.bytes;
+  total.supported = supported;
+  found->tensors.push_back(std::move(row));
+}
+
+void ReportFormats(Inspection* found) {
+  for (const auto& [format, total] : found->formats) {
+    if (!total.supported) {
+      found->not_supported.push_back(fmt::format("tensor format {} ({} tensors)", format, total.tensors));
+    }
+  }
+}
+
+// Scalars of a GGUF file under its architecture's name.
+std::map<std::string, std::string> GgufShapes(const io::Gguf& gguf, const std::string& architecture) {
+  std::map<std::string, std::string> shapes;
+  for (const auto& [key, value] : gguf.metadata()) {
+    if (!key.starts_with(architecture + ".")) continue;
+    const std::string name = key.substr(architecture.size() + 1);
+    if (const auto integer = gguf.GetInt(key)) {
+      shapes[name] = std::to_string(*integer);
+    } else if (const auto number = gguf.GetFloat(key)) {
+      shapes[name] = fmt::format("{}", *number);
+    } else if (const std::string* text = gguf.GetString(key)) {
+      shapes[name] = *text;
+    }
+  }
+  return shapes;
+}
+
+Inspection InspectGguf(const Path& path) {
+  const io::Gguf gguf = io::Gguf::Open(path).OrThrow();
+  Inspection found;
+  found.kind = "GGUF file";
+  if (const std::string* architecture = gguf.GetString("general.architecture"))
+    found.architecture = *architecture;
+  if (const std::string* name = gguf.GetString("general.name")) found.name = *name;
+  for (const io::GgufTensor& tensor : gguf.tensors()) {
+    const auto type = io::GgmlTypeOf(tensor.type);
+    format::Format format{};
+    TensorRow row{tensor.name,
+                  type ? std::string(type->name) : fmt::format("type {}", tensor.type),
+                  {tensor.dims.rbegin(), tensor.dims.rend()},
+                  tensor.data.size()};
+    found.parameters += Elements(row.shape);
+    AddTensor(&found, std::move(row), format::FromGguf(tensor.type, &format) != nullptr);
+  }
+  Result<model::Config> config = model::ReadConfig(path);
+  if (config.ok()) {
+    found.config = std::move(config).value();
+  } else {
+    found.not_supported.push_back(config.failure().message);
+    found.shapes = GgufShapes(gguf, found.architecture);
+  }
+  Result<text::Tokenizer> tokenizer = text::Tokenizer::FromGguf(gguf);
+  if (tokenizer.ok()) {
+    found.tokenizer = tokenizer.value();
+  } else {
+    found.not_supported.push_back(tokenizer.failure().message);
+  }
+  ReportFormats(&found);
+  return found;
+}
+
+void ReadFolderTensors(const Path& folder, Inspection* found) {
+  Result<io::Safetensors> opened = io::Safetensors::OpenFolder(folder);
+  if (!opened.ok()) {
+    found->not_supported.push_back(opened.failure().message);
+    return;
+  }
+  const io::Safetensors& file = opened.value();
+  bool packed = false;
+  for (const auto& [name, entry] : file.tensors()) {
+    // A weight and its scales are one tensor to a person.
+    const bool is_part =
+        std::any_of(std::begin(kNf4Parts), std::end(kNf4Parts), [&, &tensor = name](std::string_view part) {
+          return tensor.ends_with(part) &&
+                 file.Find(tensor.substr(0, tensor.size() - part.size()) + std::string(kNf4State)) != nullptr;
+        });
+    if (is_part) continue;
+    TensorRow row{name, entry.dtype, entry.shape, entry.bytes};
+    std::transform(row.format.begin(), row.format.end(), row.format.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const bool nf4 = file.Find(name + std::string(kNf4State)) != nullptr;
+    if (nf4) {
+      row.format = file.Find(name + ".nested_absmax") ? "nf4" : "nf4-single";
+      for (const std::string_view part : kNf4Parts) {
+        if (const io::TensorEntry* beside = file.Find(name + std::string(part))) row.bytes += beside->bytes;
+      }
+      row.shape = {2 * static_cast<int64_t>(entry.bytes)};  // codes: two to a byte
+    }
+    packed = packed || nf4;
+    found->parameters += Elements(row.shape);
+    AddTensor(found, std::move(row), nf4 || model::FloatFormat(entry.dtype).has_value());
+  }
+  if (packed && found->config) found->parameters = found->config->parameter_count();
+}
+
+Inspection InspectFolder(const Path& path, bool is_config) {
+  Inspection found;
+  found.kind = is_config ? "config" : "Hugging Face folder";
+  const Path file = is_config ? path : path / "config.json";
+  const nlohmann::json json = io::ReadJson(file).OrThrow();
+  if (!json.is_object())
+    throw Error(ExitCode::kBadInput, fmt::format("{}: not a JSON object", file.string()));
+  found.architecture = json.contains("model_type") && json["model_type"].is_string()
+                           ? json["model_type"].get<std::string>()
+                           : "";
+  Result<model::Config> config = model::ParseHfConfig(json, file.string());
+  if (config.ok()) {
+    found.config = std::move(config).value();
+    found.name = found.config->name;
+    found.parameters = is_config ? found.config->parameter_count() : 0;
+  } else {
+    found.not_supported.push_back(config.failure().message);
+    for (const auto& [key, value] : json.items()) {
+      if (value.is_number() || value.is_boolean()) found.shapes[key] = value.dump();
+    }
+  }
+  if (is_config) return found;
+  ReadFolderTensors(path, &found);
+  Result<text::Tokenizer> tokenizer = text::Tokenizer::FromFolder(path);
+  if (tokenizer.ok()) {
+    found.tokenizer = tokenizer.value();
+  } else {
+    found.not_supported.push_back(tokenizer.failure().message);
+  }
+  ReportFormats(&found);
+  return found;
+}
+
+Inspection InspectAdapter(const Path& path) {
+  Inspection found;
+  found.kind = "ladder adapter";
+  found.adapter = model::ReadAdapterInfo(path).OrThrow();
+  found.architecture = found.adapter->family;
+  found.name = found.adapter->base_model;
+  const io::Safetensors file = io::Safetensors::Open(path / "adapter_model.safetensors").OrThrow();
+  for (const auto& [name, entry] : file.tensors()) {
+    // Calibrated arrays are no parameters.
+    if (!name.ends_with(".mean") && !name.ends_with(".inv_deviation"))
+      found.parameters += Elements(entry.shape);
+    AddTensor(&found, {name, "f32", entry.shape, entry.bytes}, entry.dtype == "F32");
+  }
+  return found;
+}
+
+}  // namespace
+
+Inspection Inspect(const Path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    const bool adapter = std::filesystem::exists(path / "adapter_config.json", error);
+    return adapter ? InspectAdapter(path) : InspectFolder(path, false);
+  }
+  if (path.extension() == ".json") return InspectFolder(path, true);
+  return InspectGguf(path);
+}
+
+}  // namespace rung::cli

@@ -1,0 +1,85 @@
+#include "cli/inspect.h"
+
+#include "cli/quantize_folder.h"
+#include "cli/test_support.h"
+#include "infer/test_support.h"
+
+namespace rung::cli {
+namespace {
+
+using nlohmann::json;
+
+json InspectJson(const Path& path, bool tensors = true) {
+  std::vector<std::string> arguments = {path.string(), "--json"};
+  if (tensors) arguments.push_back("--tensors");
+  return json::parse(RunVerb(AddInspect, arguments));
+}
+
+class InspectTest : public FolderTest {};
+
+TEST_F(InspectTest, GgufFile) {
+  const json found = InspectJson("tests/data/models/stories260k/stories260K.gguf");
+  EXPECT_EQ(found["kind"], "GGUF file");
+  EXPECT_EQ(found["architecture"], "llama");
+  EXPECT_EQ(found["shapes"]["layers"], 5);
+  EXPECT_EQ(found["shapes"]["hidden_size"], 64);
+  EXPECT_EQ(found["shapes"]["heads"], 8);
+  EXPECT_EQ(found["shapes"]["kv_heads"], 4);
+  EXPECT_EQ(found["shapes"]["vocabulary"], 512);
+  EXPECT_EQ(found["tokenizer"]["vocabulary"], 512);
+  EXPECT_EQ(found["tokenizer"]["bos"], 1);
+  EXPECT_TRUE(found["not_supported"].empty());
+  uint64_t bytes = 0;
+  for (const json& tensor : found["tensors"]) bytes += tensor["bytes"].get<uint64_t>();
+  EXPECT_EQ(found["formats"]["f32"]["bytes"], bytes);
+  EXPECT_EQ(found["parameters"].get<uint64_t>() * 4, bytes);
+  EXPECT_FALSE(InspectJson("tests/data/models/stories260k/stories260K.gguf", false).contains("tensors"));
+}
+
+TEST_F(InspectTest, FolderPlainAndQuantised) {
+  const Path model = "tests/data/models/tinystories-656k";
+  const json plain = InspectJson(model);
+  EXPECT_EQ(plain["kind"], "Hugging Face folder");
+  EXPECT_EQ(plain["shapes"]["hidden_size"], 128);
+  EXPECT_TRUE(plain["formats"].contains("f32"));
+  QuantizeFolder({model, folder_ / "out", true, false}, nullptr);
+  const json packed = InspectJson(folder_ / "out");
+  EXPECT_EQ(packed["formats"]["nf4"]["tensors"], 2 * 7);
+  EXPECT_EQ(packed["parameters"], plain["parameters"]);
+  EXPECT_EQ(packed["tensors"].size(), plain["tensors"].size());
+}
+
+TEST_F(InspectTest, AdapterFolder) {
+  const model::Backbone backbone = infer::LoadSmall("tests/data/families/llama3", DType::kF32, 64);
+  model::Ladder ladder = infer::RandomLadder(backbone.config());
+  ASSERT_TRUE(model::SaveAdapter(folder_, ladder, backbone.config(), "base", "{{ messages }}").ok());
+  const json found = InspectJson(folder_);
+  EXPECT_EQ(found["kind"], "ladder adapter");
+  EXPECT_EQ(found["shapes"]["rungs"], 3);
+  EXPECT_EQ(found["shapes"]["taps"], json({0, 2}));
+  EXPECT_EQ(found["parameters"], ladder.parameter_count());
+  EXPECT_EQ(found["chat_template"], "{{ messages }}");
+  EXPECT_NE(RunVerb(AddInspect, {folder_.string()}).find("after layers 0, 2"), std::string::npos);
+}
+
+TEST_F(InspectTest, WhatIsNotSupportedIsShownAsFarAsItGoes) {
+  const Path config = Write("config.json", R"({"model_type": "mamba", "hidden_size": 77, "vocab_size": 5})");
+  const json found = InspectJson(config);
+  EXPECT_EQ(found["architecture"], "mamba");
+  EXPECT_EQ(found["shapes"]["hidden_size"], "77");
+  ASSERT_EQ(found["not_supported"].size(), 1u);
+  EXPECT_NE(RunVerb(AddInspect, {config.string()}).find("mamba"), std::string::npos);
+  // A GGUF file that holds every type of tensor and no model.
+  const json tiny = InspectJson("tests/data/io/tiny.gguf");
+  EXPECT_FALSE(tiny["not_supported"].empty());
+  EXPECT_FALSE(tiny["tensors"].empty());
+}
+
+TEST_F(InspectTest, RefusesWhatIsNoModel) {
+  EXPECT_EQ(Refusal(AddInspect, {"no/such.gguf"}).first, ExitCode::kBadInput);
+  EXPECT_EQ(Refusal(AddInspect, {folder_.string()}).first, ExitCode::kBadInput);
+  EXPECT_EQ(Refusal(AddInspect, {Write("x.gguf", "text").string()}).first, ExitCode::kBadInput);
+}
+
+}  // namespace
+}  // namespace rung::cli

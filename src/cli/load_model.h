@@ -1,0 +1,39 @@
+// A model with its tokenizer and, perhaps, an adapter: what `rung eval` and `rung generate` run.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "cli/verb.h"
+#include "model/adapter.h"
+#include "model/model.h"
+
+namespace rung::cli {
+
+class LoadedModel {
+ public:
+  // Headers, tokenizer and chat template; no weights yet. `adapter` may be empty. Throws Error.
+  //
+  // The chat template is the one that the adapter was trained with. An adapter trained without one runs
+  // without one; asking for --raw with an adapter that was trained with a template is refused.
+  static LoadedModel ReadText(const Path& model, const Path& adapter, bool raw);
+  // The weights, for sequences of up to `positions` tokens.
+  void ReadWeights(const model::BackboneOptions& options, int64_t positions);
+
+  const model::Config& config() const { return config_; }
+  // Longest sequence: the model's context, or less where it attends through a window.
+  int64_t context() const;
+  const model::ModelText& text() const { return *text_; }
+  bool uses_template() const { return text_->chat.has_value(); }
+  const model::Backbone& backbone() const { return *backbone_; }
+  const model::Ladder* ladder() const { return ladder_ ? &*ladder_ : nullptr; }
+
+ private:
+  Path model_, adapter_;
+  model::Config config_;
+  std::unique_ptr<model::ModelText> text_;  // does not move: vocabularies refer to it
+  std::optional<model::Backbone> backbone_;
+  std::optional<model::Ladder> ladder_;
+};
+
+}  // namespace rung::cli

@@ -1,0 +1,33 @@
+// A 16- or 32-bit Hugging Face folder to NF4 in bitsandbytes' layout (docs/formats/nf4.md).
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "base/files.h"
+
+namespace rung::cli {
+
+struct QuantizeOptions {
+  Path model, out;
+  bool nested = true;       // scales in 8 bits (double quantisation)
+  bool embeddings = false;  // the embedding and the head too: only this program reads such a folder
+};
+
+struct QuantizeResult {
+  int64_t linears = 0;  // matrices that became NF4
+  uint64_t bytes_before = 0, bytes_after = 0;
+};
+
+// on_progress: linears done, of how many; returns false to stop. Memory: one matrix at a time, half a byte a
+// weight. `out` is complete or not there: it is made as `<out>.tmp` and renamed. Throws Error.
+QuantizeResult QuantizeFolder(const QuantizeOptions& options,
+                              const std::function<bool(size_t done, size_t total)>& on_progress);
+
+// The JSON text that bitsandbytes keeps beside an NF4 weight, as Python's json.dumps writes it.
+// `nested_offset` is written as Python's repr of a double; ignored without nesting.
+std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols, bool nested,
+                           float nested_offset);
+
+}  // namespace rung::cli

@@ -1,0 +1,59 @@
+// For tests of verbs: a folder of one's own, and a verb run as from the command line.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "cli/verb.h"
+
+namespace rung::cli {
+
+class FolderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = std::filesystem::temp_directory_path() /
+              ("rung_" + std::string(info->name()) + "_" + std::to_string(::getpid()));
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  Path Write(const std::string& name, const std::string& text) const {
+    EXPECT_TRUE(WriteTextFile(folder_ / name, text).ok());
+    return folder_ / name;
+  }
+  Path folder_;
+};
+
+// What the verb writes to standard output. Throws what the verb throws.
+inline std::string RunVerb(Action (*add)(CLI::App&), std::vector<std::string> arguments) {
+  CLI::App app;
+  const Action action = add(app);
+  std::reverse(arguments.begin(), arguments.end());
+  app.parse(arguments);
+  testing::internal::CaptureStdout();
+  try {
+    action();
+  } catch (...) {
+    testing::internal::GetCapturedStdout();
+    throw;
+  }
+  return testing::internal::GetCapturedStdout();
+}
+
+// The exit code and message with which the verb ends.
+inline std::pair<ExitCode, std::string> Refusal(Action (*add)(CLI::App&),
+                                                const std::vector<std::string>& arguments) {
+  try {
+    RunVerb(add, arguments);
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  }
+  return {ExitCode::kDone, ""};
+}
+
+}  // namespace rung::cli

@@ -1,0 +1,50 @@
+// What every verb is made of. A verb adds its options to a CLI11 subcommand and returns what to do once they
+// are parsed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "train/options.h"
+
+namespace rung::cli {
+
+using Action = std::function<void()>;  // throws Error
+
+Action AddTrain(CLI::App& app);
+Action AddEval(CLI::App& app);
+Action AddGenerate(CLI::App& app);
+Action AddPlan(CLI::App& app);
+Action AddInspect(CLI::App& app);
+Action AddQuantize(CLI::App& app);
+Action AddBench(CLI::App& app);
+Action AddVersion(CLI::App& app);
+
+// --threads, --compute, --isa: shared by the verbs that compute. The strings live as long as the parse.
+struct ComputeFlags {
+  int threads = 0;  // 0: all that this process may run on
+  std::string compute = "auto", isa = "auto";
+};
+void AddComputeFlags(CLI::App& app, ComputeFlags* flags);
+train::ComputeOptions Resolve(const ComputeFlags& flags);
+
+// --model, --quantize, --quantize-embeddings.
+struct ModelFlags {
+  std::string model, quantize = "nf4";
+  bool quantize_embeddings = false;
+};
+void AddModelFlags(CLI::App& app, ModelFlags* flags);
+model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute);
+
+// Set by SIGINT and SIGTERM. The second signal ends the process at once.
+const std::atomic<bool>& InterruptFlag();
+void CatchSignals();
+// 128 + the signal that was caught.
+int InterruptExitCode();
+
+// Standard error is a terminal and NO_COLOR is not set.
+bool ColorWanted();
+
+}  // namespace rung::cli
