@@ -19,16 +19,24 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-STEP_PEERS = ["rung-gguf", "rung-nf4", "peft-qlora", "peft-lora-bf16", "torch-ladder"]
+STEP_PEERS = ["rung-gguf", "rung-nf4", "peft-qlora", "peft-lora-bf16", "torch-ladder", "torch-ladder-nf4"]
+ONE_THREAD = "rung-one-thread"
+FORWARD_PEERS = ["rung-gguf", "rung-nf4", ONE_THREAD]
 GENERATE_PEERS = ["rung-generate", "llama-cpp"]
+LONG_PEERS = ["rung-prefill-long", "llama-cpp-prefill-long"]
+ALL_PEERS = STEP_PEERS + [ONE_THREAD] + GENERATE_PEERS + LONG_PEERS
 WHAT = {
     "rung-gguf": "rung, ladder beside the GGUF file",
     "rung-nf4": "rung, ladder beside the NF4 folder",
     "peft-qlora": "peft QLoRA, bitsandbytes NF4, r = 64",
     "peft-lora-bf16": "peft LoRA, bf16 model, r = 64",
     "torch-ladder": "the same ladder in PyTorch, bf16 model",
+    "torch-ladder-nf4": "the same ladder in PyTorch, bitsandbytes NF4 model",
+    ONE_THREAD: "rung, GGUF file, one thread",
     "rung-generate": "rung generation",
     "llama-cpp": "llama-cpp-python generation",
+    "rung-prefill-long": "rung prefill",
+    "llama-cpp-prefill-long": "llama-cpp-python prefill",
 }
 
 
@@ -72,18 +80,25 @@ def time_steps(a, step, parameters, libraries):
             "vm_hwm_libraries_bytes": libraries}
 
 
+def backbone_options(torch, quantized):
+    """What from_pretrained takes: a bf16 model, or its linear layers as NF4 with double quantisation."""
+    options = {"dtype": torch.bfloat16, "device_map": "cpu", "attn_implementation": "sdpa"}
+    if quantized:
+        import transformers
+
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16)
+    return options
+
+
 def peft_lora(a, quantized):
     torch = start_torch(a)
     import peft
     import transformers
 
     libraries = resident_peak()
-    options = {"dtype": torch.bfloat16, "device_map": "cpu", "attn_implementation": "sdpa"}
-    if quantized:
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16)
-    model = transformers.AutoModelForCausalLM.from_pretrained(a.hf_folder, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(a.hf_folder, **backbone_options(torch, quantized))
     if quantized:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     model = peft.get_peft_model(model, peft.LoraConfig(r=64, lora_alpha=64, target_modules="all-linear",
@@ -149,7 +164,7 @@ def make_ladder(torch, spec, width_in):
             s = torch.zeros(last.shape[:2] + (S,))
             for j, block in enumerate(self.blocks):
                 if j < len(self.taps):
-                    x = functional.rms_norm(tapped[j].float(), (width_in,), eps=1e-6)
+                    x = functional.rms_norm(tapped[j].float(), (width_in,), eps=1e-5)
                     s = s + self.taps[j]((x - getattr(self, f"mean{j}")) * getattr(self, f"inv_deviation{j}"))
                 s = block(s, cos, sin)
             return last.float() + self.up(s)
@@ -157,15 +172,14 @@ def make_ladder(torch, spec, width_in):
     return Ladder()
 
 
-def torch_ladder(a):
+def torch_ladder(a, quantized):
     torch = start_torch(a)
     import transformers
 
     libraries = resident_peak()
     spec = json.loads(a.spec)
-    model = transformers.AutoModelForCausalLM.from_pretrained(a.hf_folder, dtype=torch.bfloat16,
-                                                              attn_implementation="sdpa").eval()
-    model.requires_grad_(False)
+    model = transformers.AutoModelForCausalLM.from_pretrained(a.hf_folder, **backbone_options(torch, quantized))
+    model.eval().requires_grad_(False)
     ladder = make_ladder(torch, spec, model.config.hidden_size)
     count = sum(p.numel() for p in ladder.parameters())
     if count != spec["parameters"]:
@@ -222,26 +236,29 @@ def llama_cpp_generate(a):
 
 
 PEERS = {"peft-qlora": lambda a: peft_lora(a, True), "peft-lora-bf16": lambda a: peft_lora(a, False),
-         "torch-ladder": torch_ladder, "llama-cpp": llama_cpp_generate}
+         "torch-ladder": lambda a: torch_ladder(a, False), "torch-ladder-nf4": lambda a: torch_ladder(a, True),
+         "llama-cpp": llama_cpp_generate, "llama-cpp-prefill-long": llama_cpp_generate}
 
 
 def command_of(peer, a, spec):
-    threads = ["--threads", str(a.threads)]
+    threads = ["--threads", "1" if peer == ONE_THREAD else str(a.threads)]
     step = ["--tokens", str(a.tokens), "--sequence", str(a.sequence), "--iterations", str(a.iterations), "--json"]
-    if peer == "rung-gguf":
+    if peer in ("rung-gguf", ONE_THREAD):
         return [a.rung, "bench", "step", "--model", a.model, *step, *threads]
     if peer == "rung-nf4":
         return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, *step, *threads]
-    lengths = ["--prompt-tokens", str(a.prompt_tokens), "--new-tokens", str(a.new_tokens)]
-    if peer == "rung-generate":
+    prompt, new = (a.long_prompt_tokens, 1) if peer in LONG_PEERS else (a.prompt_tokens, a.new_tokens)
+    lengths = ["--prompt-tokens", str(prompt), "--new-tokens", str(new)]
+    if peer in ("rung-generate", "rung-prefill-long"):
         return [a.rung, "bench", "generate", "--model", a.model, *lengths, "--json", *threads]
-    python = a.llama_python if peer == "llama-cpp" else a.python
+    python = a.llama_python if peer.startswith("llama-cpp") else a.python
     return [python, __file__, "--peer", peer, "--model", a.model, "--hf-folder", a.hf_folder, *lengths, *step[:-1],
             *threads, "--spec", json.dumps(spec)]
 
 
 def run_once(peer, a, spec):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(a.threads), "HF_HUB_OFFLINE": "1",
+    threads = 1 if peer == ONE_THREAD else a.threads
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1",
                    "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(command_of(peer, a, spec), capture_output=True, text=True, env=environment,
@@ -285,15 +302,17 @@ def summarise(results):
         summary[peer] = {"runs": len(good), **{key: value for key, value in row.items() if value is not None}}
         if len(good) < len(runs):
             summary[peer]["failed_runs"] = len(runs) - len(good)
-        for key in ("tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second"):
+        for key in ("tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second",
+                    "forward_tokens_per_second", "forward_peak_share", "seconds_to_first_step"):
             if key in summary[peer]:
                 summary[peer][key + "_range"] = [min(run[key] for run in good), max(run[key] for run in good)]
     return summary
 
 
 def table(summary, peers, rates):
-    """Markdown. Ratios are against the first peer: how often as fast it is, how many times the memory others take."""
-    first = summary.get(peers[0], {})
+    """Markdown. Ratios are against the first peer if it is rung: how often as fast it is, how many times the memory
+    others take."""
+    first = summary.get(peers[0], {}) if peers[0].startswith("rung") else {}
     head = ["", *(f"{name} tokens/s" for name, _ in rates), *(f"rung is × as fast ({name})" for name, _ in rates),
             "VmHWM MiB (after loading)", "× rung's memory"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
@@ -315,6 +334,32 @@ def table(summary, peers, rates):
         cells.append(f"{row['vm_hwm_bytes'] / first['vm_hwm_bytes']:.2f}" if "vm_hwm_bytes" in first else "")
         lines.append(f"| {WHAT[peer]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def forward_table(summary, peers):
+    """The frozen forward beside the peak that is measured in the same process, on the same threads."""
+    lines = ["| | frozen forward tokens/s | % of peak | command to end of first step, s |",
+             "| --- | ---: | ---: | ---: |"]
+
+    def cell(row, key, scale, digits):
+        low, high = row[key + "_range"]
+        return f"{row[key] * scale:.{digits}f} ({low * scale:.{digits}f} to {high * scale:.{digits}f})"
+
+    for peer in peers:
+        row = summary[peer]
+        if "error" in row:
+            lines.append(f"| {WHAT[peer]} | not run: {row['error']} | | |")
+            continue
+        lines.append(f"| {WHAT[peer]} | {cell(row, 'forward_tokens_per_second', 1, 1)} | "
+                     f"{cell(row, 'forward_peak_share', 100, 1)} | {cell(row, 'seconds_to_first_step', 1, 2)} |")
+    return "\n".join(lines)
+
+
+def speedup_of_threads(summary, threads):
+    rates = [summary.get(peer, {}).get("forward_tokens_per_second") for peer in ("rung-gguf", ONE_THREAD)]
+    if None in rates:
+        return ""
+    return f"{threads} threads run the frozen forward {rates[0] / rates[1]:.2f} times as fast as one."
 
 
 def about_machine(a):
@@ -346,11 +391,19 @@ def report(summary, about, a):
         if libraries:
             parts.append(f"Of the Python programs' memory up to {max(libraries) / 2**20:.0f} MiB are there once the "
                          "libraries are imported, before a model is loaded.")
+    forward = [peer for peer in a.peers if peer in FORWARD_PEERS]
+    if forward:
+        parts += ["The frozen blocks alone, without head and ladder:", forward_table(summary, forward)]
+        parts += [text for text in [speedup_of_threads(summary, a.threads)] if text]
     generation = [peer for peer in a.peers if peer in GENERATE_PEERS]
     if generation:
         parts.append(f"Generation: a prompt of {a.prompt_tokens} tokens, then {a.new_tokens}.")
         parts.append(table(summary, generation, [("prefill", "prefill_tokens_per_second"),
                                                  ("decode", "decode_tokens_per_second")]))
+    long = [peer for peer in a.peers if peer in LONG_PEERS]
+    if long:
+        parts.append(f"A prompt of {a.long_prompt_tokens} tokens:")
+        parts.append(table(summary, long, [("prefill", "prefill_tokens_per_second")]))
     return "\n\n".join(parts)
 
 
@@ -372,12 +425,13 @@ def parse():
                         help="the folder as NF4, by `rung quantize`; default: quantised while the folder is loaded")
     parser.add_argument("--python", default=sys.executable, help="with torch, transformers, peft, bitsandbytes")
     parser.add_argument("--llama-python", default=sys.executable, help="with llama-cpp-python")
-    parser.add_argument("--peers", nargs="+", default=STEP_PEERS + GENERATE_PEERS, choices=STEP_PEERS + GENERATE_PEERS)
+    parser.add_argument("--peers", nargs="+", default=ALL_PEERS, choices=ALL_PEERS)
     parser.add_argument("--runs", type=int, default=3, help="rounds, each of every peer once")
     parser.add_argument("--iterations", type=int, default=3, help="timed steps of a run, after one that is not")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--sequence", type=int, default=512)
     parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--long-prompt-tokens", type=int, default=2048, help="prompt of the peers named -long")
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--timeout", type=float, default=3600, help="seconds of one run")
@@ -395,7 +449,7 @@ def main():
         return
     if a.tokens % a.sequence != 0:
         raise SystemExit("--tokens must be a multiple of --sequence: peers that pad would do other work")
-    spec = ladder_spec(a) if "torch-ladder" in a.peers else None
+    spec = ladder_spec(a) if {"torch-ladder", "torch-ladder-nf4"} & set(a.peers) else None
     about = about_machine(a)
     results = {peer: [] for peer in a.peers}
     for round_number in range(a.runs):

@@ -160,6 +160,35 @@ class Refusals(EndToEnd):
         self.refused(BAD_INPUT, "generate", "--model", self.folder_with(tokenizer__json=b"{}"), "--prompt", "a",
                      says=("tokenizer.json",))
 
+    def test_tokenizer_of_another_model(self):
+        other = (ROOT / "tests/data/text/smollm2/tokenizer.json").read_bytes()
+        folder = self.folder_with(tokenizer__json=other, tokenizer_config__json=None, special_tokens_map__json=None,
+                                  generation_config__json=None)
+        vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+        for arguments in (("generate", "--prompt", "Once"),
+                          ("train", "--data", "examples/stories/train.jsonl", "--out", self.folder / "run")):
+            self.refused(BAD_INPUT, arguments[0], "--model", folder, *arguments[1:], says=("tokenizer", "49151", str(vocabulary)))
+
+    def test_length_beyond_the_context(self):
+        for verb in (("plan",), ("train", "--data", "examples/stories/train.jsonl", "--out", self.folder / "run")):
+            self.refused(USAGE, *verb, "--model", TINY, "--tokens", 2048, "--max-length", 1024, says=("--max-length 1024", "512"))
+
+    def test_lying_adapter(self):
+        self.train("run", steps=1)
+        file = self.folder / "run/adapter_config.json"
+        config = json.loads(file.read_text())
+        config.update(rungs=4096, width=65536, mlp_width=262144)
+        file.write_text(json.dumps(config))
+        self.refused(BAD_INPUT, "generate", "--model", TINY, "--adapter", self.folder / "run", "--prompt", "a",
+                     says=("adapter_model.safetensors",))
+
+    def test_lying_config(self):
+        config = json.loads((ROOT / TINY / "config.json").read_text())
+        config["num_hidden_layers"] = 1 << 20
+        folder = self.folder_with(config__json=json.dumps(config).encode())
+        for verb in (("plan",), ("generate", "--prompt", "a")):
+            self.refused(BAD_INPUT, verb[0], "--model", folder, *verb[1:], says=("config.json", "layers is 1048576"))
+
     def test_bad_data(self):
         data = self.folder / "train.jsonl"
         cases = {"": "train.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt": \n': ":2", '{"question": "a"}\n': "question"}
@@ -185,7 +214,25 @@ class Refusals(EndToEnd):
             self.skipTest("cannot mount a small file system here")
         try:
             self.refused(FAILED, "train", "--model", TINY, "--data", "examples/stories/train.jsonl", "--out", disk / "run",
-                         "--max-steps", 2, "--progress", "none", says=("cannot write",))
+                         "--max-steps", 2, "--progress", "none", says=("free on this disk", "--out"))
+            # Room at the start, none at the end.
+            disk_size = 4 << 20
+            subprocess.run(["mount", "-o", f"remount,size={disk_size}", str(disk)], check=True)
+            filler = disk / "filler"
+            run = subprocess.Popen([RUNG, "train", "--model", TINY, "--data", "examples/stories/train.jsonl", "--out",
+                                    str(disk / "run"), "--max-steps", "400", "--tokens", "128", "--max-length", "96",
+                                    "--save-limit", "1", "--progress", "none"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            while not (disk / "run/train_log.jsonl").exists():
+                time.sleep(0.01)
+            with open(filler, "wb", buffering=0) as file:
+                try:
+                    while file.write(bytes(4096)):
+                        pass
+                except OSError:
+                    pass
+            message = run.communicate(timeout=120)[1]
+            self.assertEqual(run.returncode, FAILED, message)
+            self.assertIn("not saved", message)
             self.assertFalse(list(disk.rglob("adapter_config.json")), "no half-written adapter")
         finally:
             subprocess.run(["umount", str(disk)], check=True)

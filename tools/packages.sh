@@ -3,7 +3,7 @@
 #
 #   packages_need build|check|all   installs what is missing, after saying what and why
 #
-# The names hold for Debian 12, Ubuntu 22.04 and Ubuntu 24.04.
+# Tested on Debian 12. The names are those of Ubuntu 22.04 and 24.04 too (not tested there).
 
 # package|reason
 PACKAGES_BUILD="
@@ -27,7 +27,6 @@ python3|tools/*.py and their tests
 git|the list of the sources
 "
 PACKAGES_ALL="
-libbenchmark-dev|benchmark programs
 clang-14|second compiler and fuzz targets
 libclang-rt-14-dev|libFuzzer and the sanitizers of clang
 libomp-14-dev|OpenMP of clang

@@ -173,7 +173,11 @@ Status AtomicFile::Commit() {
     ::unlink(temporary_.c_str());
     return failure;
   }
-  const Path folder = path_.has_parent_path() ? path_.parent_path() : Path(".");
+  return SyncFolder(path_.parent_path());
+}
+
+Status SyncFolder(const Path& given) {
+  const Path folder = given.empty() ? Path(".") : given;
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0 || ::fsync(descriptor) != 0) {
     Failure failure = SystemFailure("cannot sync folder", folder, ExitCode::kFailed);

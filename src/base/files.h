@@ -83,6 +83,9 @@ class AtomicFile {
   uint64_t end_ = 0;  // where Append writes
 };
 
+// Makes renames inside the folder durable.
+Status SyncFolder(const Path& folder);
+
 Status WriteTextFile(const Path& path, std::string_view text);  // atomically
 
 }  // namespace rung

@@ -1,4 +1,6 @@
-// Data parallelism by OpenMP: static shares only, so that the same thread count gives the same bits.
+// Data parallelism by OpenMP. Shares are static, or a kernel hands its tasks to whichever thread is free.
+// Either way an output, or a part of a sum, is computed by one share or task in a fixed order: who runs it
+// changes no bit.
 #pragma once
 
 #include <omp.h>

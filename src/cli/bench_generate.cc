@@ -137,7 +137,8 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
                             config.context));
   }
   std::optional<model::Ladder> ladder;
-  if (!command.adapter.empty()) ladder = model::LoadAdapter(command.adapter, config, false).OrThrow();
+  if (!command.adapter.empty())
+    ladder = model::LoadAdapter(command.adapter, config, false, positions).OrThrow();
   const model::Ladder* side = ladder ? &*ladder : nullptr;
   model::BackboneOptions options = Resolve(command.model, compute);
   options.positions = positions;

@@ -161,9 +161,10 @@ void RunStep(const StepCommand& command) {
   data::Batch batch = train::UniformBatch(options.tokens, options.max_length);
   batch.ids = RandomIds(options.tokens, config.V, options.seed);
   batch.target = RandomIds(options.tokens, config.V, options.seed + 1);
-  const train::MemoryPlan plan = train::MakePlan(options.compute.context, options.compute.compute, backbone,
-                                                 model::Ladder::Planned(config, spec), batch, {0, 0, true});
-  model::Ladder ladder = model::Ladder::Make(config, spec, options.seed, true);
+  const train::MemoryPlan plan =
+      train::MakePlan(options.compute.context, options.compute.compute, backbone,
+                      model::Ladder::Planned(config, spec, options.max_length), batch, {0, 0, true});
+  model::Ladder ladder = model::Ladder::Make(config, spec, options.seed, true, options.max_length);
   const StepTimes times = RunSteps(options, backbone, ladder, batch, plan.step, command.iterations);
   // Before anything that is not the step takes memory.
   const uint64_t resident = train::ResidentPeak();

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/text.h"
@@ -36,30 +39,49 @@ constexpr Verb kVerbs[] = {
     {"version", "build, instruction sets, libraries", "rung version", AddVersion},
 };
 
-// "--lerning-rate is not known here; did you mean --learning-rate?"
+// "rung bench step": the words that lead to a verb.
+std::string PathOf(const CLI::App& app) {
+  return app.get_parent() ? fmt::format("{} {}", PathOf(*app.get_parent()), app.get_name()) : "rung";
+}
+
+// "rung train: --lerning-rate is not known here; did you mean --learning-rate?"
 std::string DescribeUnknown(const CLI::App& app, const std::string& argument) {
   const std::string word = argument.substr(0, argument.find('='));
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
+  for (const CLI::App* below : app.get_subcommands(nullptr)) names.push_back(below->get_name());
   const std::vector<std::string_view> views(names.begin(), names.end());
   const std::string_view nearest = Nearest(word, views);
   const std::string hint = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
-  return fmt::format("rung {}: {} is not known here{} (rung {} --help lists the options)", app.get_name(),
-                     word, hint, app.get_name());
+  const std::string path = PathOf(app);
+  return fmt::format("{}: {} is not known here{} ({} --help lists what is)", path, word, hint, path);
 }
 
-// The first long option that the verb does not have; empty when all are known. Looked at before parsing: a
-// typing mistake explains a missing required option better than the other way round.
-std::string FirstUnknown(const CLI::App& verb, const std::vector<std::string>& arguments) {
-  if (!verb.get_subcommands(nullptr).empty()) return "";
+struct Unknown {
+  const CLI::App* verb;
+  std::string argument;
+};
+
+// The first long option that its verb does not have, or the first word that is none of a verb's verbs. Looked
+// at before parsing: a typing mistake explains a missing required option better than the other way round.
+std::optional<Unknown> FirstUnknown(const CLI::App& top, std::span<const std::string> arguments) {
+  const CLI::App* verb = &top;
   for (const std::string& argument : arguments) {
     if (argument == "--") break;
-    if (argument.starts_with("--") && !verb.get_option_no_throw(argument.substr(0, argument.find('='))))
-      return argument;
+    if (argument.starts_with("--")) {
+      if (!verb->get_option_no_throw(argument.substr(0, argument.find('=')))) return Unknown{verb, argument};
+      continue;
+    }
+    const std::vector<const CLI::App*> below = verb->get_subcommands(nullptr);
+    if (below.empty() || argument.starts_with("-")) continue;
+    const auto named = [&](const CLI::App* sub) { return sub->get_name() == argument; };
+    const auto next = std::find_if(below.begin(), below.end(), named);
+    if (next == below.end()) return Unknown{verb, argument};
+    verb = *next;
   }
-  return "";
+  return std::nullopt;
 }
 
 std::string DescribeVerb(const std::string& word) {
@@ -113,8 +135,8 @@ int Main(int argc, char** argv) {
     if (verb == verbs.end()) return Usage(DescribeVerb(arguments.front()));
     Status merged = MergeConfigFile(**verb, &arguments);
     if (!merged.ok()) return Usage(merged.failure().message);
-    if (const std::string unknown = FirstUnknown(**verb, arguments); !unknown.empty()) {
-      return Usage(DescribeUnknown(**verb, unknown));
+    if (const auto unknown = FirstUnknown(**verb, std::span(arguments).subspan(1))) {
+      return Usage(DescribeUnknown(*unknown->verb, unknown->argument));
     }
   }
   try {

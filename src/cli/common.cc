@@ -71,6 +71,4 @@ void CatchSignals() {
 
 int InterruptExitCode() { return 128 + caught_signal.load(); }
 
-bool ColorWanted() { return ::isatty(STDERR_FILENO) && !std::getenv("NO_COLOR"); }
-
 }  // namespace rung::cli

@@ -133,7 +133,7 @@ Inspection InspectFolder(const Path& path, bool is_config) {
   found.architecture = json.contains("model_type") && json["model_type"].is_string()
                            ? json["model_type"].get<std::string>()
                            : "";
-  Result<model::Config> config = model::ParseHfConfig(json, file.string());
+  Result<model::Config> config = model::ParseHfConfig(json.dump(), file.string());
   if (config.ok()) {
     found.config = std::move(config).value();
     found.name = found.config->name;
@@ -180,7 +180,7 @@ Inspection Inspect(const Path& path) {
     const bool adapter = std::filesystem::exists(path / "adapter_config.json", error);
     return adapter ? InspectAdapter(path) : InspectFolder(path, false);
   }
-  if (path.extension() == ".json") return InspectFolder(path, true);
+  if (!model::IsGgufFile(path) && path.extension() == ".json") return InspectFolder(path, true);
   return InspectGguf(path);
 }
 

@@ -20,7 +20,8 @@ LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, bool r
     }
     raw = chat_template.empty();
   }
-  loaded.text_ = std::make_unique<model::ModelText>(model::LoadText(model, raw, chat_template).OrThrow());
+  loaded.text_ = std::make_unique<model::ModelText>(
+      model::LoadText(model, raw, chat_template, loaded.config_.V).OrThrow());
   return loaded;
 }
 
@@ -32,7 +33,7 @@ void LoadedModel::ReadWeights(const model::BackboneOptions& options, int64_t pos
   model::BackboneOptions chosen = options;
   chosen.positions = positions;
   // The adapter is small: what is wrong with it is found before gigabytes are read.
-  if (!adapter_.empty()) ladder_ = model::LoadAdapter(adapter_, config_, false).OrThrow();
+  if (!adapter_.empty()) ladder_ = model::LoadAdapter(adapter_, config_, false, positions).OrThrow();
   backbone_ = model::Backbone::Load(model_, chosen).OrThrow();
 }
 

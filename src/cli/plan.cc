@@ -20,11 +20,8 @@ void RunPlan(const PlanCommand& command) {
   const model::LadderSpec spec = train::ResolveLadder(options, config).OrThrow();
   model::BackboneOptions backbone_options = options.backbone;
   backbone_options.positions = options.max_length;
-  // The header of a GGUF file has the real formats; a folder is planned from its config alone.
-  const bool mapped = options.model.extension() == ".gguf";
-  const model::Backbone backbone = mapped ? model::Backbone::Load(options.model, backbone_options).OrThrow()
-                                          : model::Backbone::Planned(config, backbone_options).OrThrow();
-  const model::Ladder ladder = model::Ladder::Planned(config, spec);
+  const model::Backbone backbone = model::Backbone::PlannedFrom(options.model, backbone_options).OrThrow();
+  const model::Ladder ladder = model::Ladder::Planned(config, spec, options.max_length);
   const int64_t sequence = command.sequence > 0 ? command.sequence : options.max_length;
   const data::Batch batch = train::UniformBatch(options.tokens, sequence);
   const train::PlanInputs inputs{static_cast<uint64_t>(config.V) * 320, 0, true};

@@ -86,6 +86,9 @@ TEST_F(QuantizeTest, TheModelSaysTheSame) {
     const std::vector<int32_t> ids = {1, 80, 147, 201, 282, 57};
     const model::Backbone stored = model::Backbone::Load(folder_ / "out", options).OrThrow();
     EXPECT_EQ(stored.head().format == format::Format::kNf4, embeddings);
+    const model::Backbone planned = model::Backbone::PlannedFrom(folder_ / "out", options).OrThrow();
+    EXPECT_TRUE(planned.planned());
+    EXPECT_EQ(planned.weight_totals().bytes, stored.weight_totals().bytes);
     options.quantize_embeddings = embeddings;
     const model::Backbone at_load = model::Backbone::Load(kTrained, options).OrThrow();
     EXPECT_EQ(LogitsOf(stored, ids), LogitsOf(at_load, ids));

@@ -36,7 +36,7 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--seed", o.seed, "of initialisation and data order")->capture_default_str();
   app.add_option("--eval-steps", o.eval_steps, "evaluate every so many steps; 0: at the end")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--save-steps", o.save_steps, "checkpoint every so many steps; 0: none but on Ctrl-C")
+  app.add_option("--save-steps", o.save_steps, "checkpoint every so many steps; 0: every ten minutes")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--save-limit", o.save_limit, "newest checkpoints kept")
       ->capture_default_str()

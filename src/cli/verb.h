@@ -44,7 +44,5 @@ void CatchSignals();
 // 128 + the signal that was caught.
 int InterruptExitCode();
 
-// Standard error is a terminal and NO_COLOR is not set.
-bool ColorWanted();
 
 }  // namespace rung::cli

@@ -117,7 +117,7 @@ TEST_F(VerbsTest, AdaptersSurviveTheRoundTrip) {
   const model::AdapterInfo info = model::ReadAdapterInfo(folder_ / "a").OrThrow();
   EXPECT_EQ(info.chat_template, kTemplate);
   EXPECT_EQ(info.base_model, "base");
-  model::Ladder loaded = model::LoadAdapter(folder_ / "a", config, false).OrThrow();
+  model::Ladder loaded = model::LoadAdapter(folder_ / "a", config, false, 16).OrThrow();
   EXPECT_EQ(loaded.spec().taps, saved.spec().taps);
   EXPECT_EQ(loaded.spec().gate, saved.spec().gate);
   EXPECT_EQ(loaded.spec().output_scale, saved.spec().output_scale);

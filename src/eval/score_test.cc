@@ -20,7 +20,7 @@ class ScoreTest : public testing::Test {
   ScoreTest()
       : backbone_(infer::LoadSmall(kModel, DType::kF32)),
         ladder_(infer::RandomLadder(backbone_.config())),
-        text_(model::LoadText(kModel, true, "").OrThrow()) {}
+        text_(model::LoadText(kModel, true, "", backbone_.config().V).OrThrow()) {}
 
   Subject Of(const model::Ladder* ladder) const {
     return {backbone_, ladder, text_, {infer::TestContext(), DType::kF32}};

@@ -9,9 +9,11 @@
 
 namespace rung {
 
-void Exec::Record(Cost cost) {
-  // FNV-1a over the cost: a skipped, added or resized launch changes it.
-  fingerprint_ = (fingerprint_ ^ std::bit_cast<uint64_t>(cost.flops + 1.0)) * 0x100000001b3ull;
+void Exec::Record(const char* name, Cost cost) {
+  // FNV-1a over name and cost: a skipped, added, moved or resized launch changes it.
+  constexpr uint64_t kPrime = 0x100000001b3ull;
+  for (; *name; ++name) fingerprint_ = (fingerprint_ ^ static_cast<unsigned char>(*name)) * kPrime;
+  fingerprint_ = (fingerprint_ ^ std::bit_cast<uint64_t>(cost.flops + 1.0)) * kPrime;
   flops_ += cost.flops;
 }
 

@@ -42,7 +42,7 @@ class Exec {
 
   template <class Kernel>
   void Launch(const char* name, Cost cost, const Kernel& kernel) {
-    Record(cost);
+    Record(name, cost);
     if (planning()) return;
     if (!trace_) {
       kernel();
@@ -66,7 +66,7 @@ class Exec {
   void ResetCounters();
 
  private:
-  void Record(Cost cost);
+  void Record(const char* name, Cost cost);
 
   Arena arena_;
   cpu::Context context_;

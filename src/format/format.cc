@@ -110,6 +110,16 @@ const Info* FromGguf(int gguf_type, Format* format) {
   return nullptr;
 }
 
+std::string GgufNames() {
+  std::string names;
+  for (const Info& info : kFormats) {
+    if (info.gguf_type < 0) continue;
+    if (!names.empty()) names += ", ";
+    names += info.name;
+  }
+  return names;
+}
+
 int64_t DataBytes(Format format, int64_t rows, int64_t cols) {
   const Info& info = Of(format);
   // NF4's last block may be cut short, at a whole byte.

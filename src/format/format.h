@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace rung::format {
@@ -56,6 +57,8 @@ const Info& Of(Format format);
 
 // The format of a ggml type number; nullptr when it is not one we read.
 const Info* FromGguf(int gguf_type, Format* format);
+// "f32, f16, ...": the formats that GGUF files may have, for messages.
+std::string GgufNames();
 
 // Bytes of Matrix::data for this shape (scales kept apart not counted).
 int64_t DataBytes(Format format, int64_t rows, int64_t cols);

@@ -167,5 +167,7 @@ TEST(Nf4, NestedScalesComeBackWithinTheMapsStep) {
   }
 }
 
+TEST(GgufNames, AreThoseOfTheTable) { EXPECT_EQ(GgufNames(), "f32, f16, bf16, q8_0, q4_0, q4_1"); }
+
 }  // namespace
 }  // namespace rung::format

@@ -27,7 +27,7 @@ inline model::Ladder RandomLadder(const model::Config& config, uint64_t seed = 7
   spec.head_dim = 16;
   spec.gate = model::Gate::kInterpolate;
   spec.output_scale = 0.5f;
-  model::Ladder ladder = model::Ladder::Make(config, spec, seed, false);
+  model::Ladder ladder = model::Ladder::Make(config, spec, seed, false, config.context);
   uint32_t substream = 100;
   ladder.ForEachParam([&](nn::Param& param) {
     const Rng rng(seed, Stream::kInit, substream++);

@@ -95,6 +95,36 @@ void ForEachTensor(Ladder& ladder, const std::function<void(const std::string&, 
   ladder.ForEachBuffer(visit);
 }
 
+// `file` has the tensors of `ladder` and no others. Needs no values.
+Status CheckTensors(const io::Safetensors& file, const Path& folder, Ladder& ladder) {
+  Status status = Ok{};
+  size_t expected = 0;
+  ForEachTensor(ladder, [&](const std::string& name, Tensor& tensor) {
+    ++expected;
+    if (!status.ok()) return;
+    const io::TensorEntry* entry = file.Find(name);
+    if (entry && entry->dtype == "F32" && entry->shape == ShapeOf(tensor)) return;
+    status = Failure{fmt::format("{}: tensor {} must be F32 {}x{}: the file does not belong to its {}",
+                                 (folder / kWeights).string(), name, tensor.rows(), tensor.cols(), kConfig)};
+  });
+  if (status.ok() && file.tensors().size() != expected) {
+    return Failure{fmt::format("{}: {} tensors, {} are expected", (folder / kWeights).string(),
+                               file.tensors().size(), expected)};
+  }
+  return status;
+}
+
+// After CheckTensors.
+Status ReadTensors(const io::Safetensors& file, Ladder& ladder) {
+  Status status = Ok{};
+  ForEachTensor(ladder, [&](const std::string& name, Tensor& tensor) {
+    if (!status.ok()) return;
+    status =
+        file.Read(*file.Find(name), 0, {tensor.data, static_cast<size_t>(tensor.size()) * sizeof(float)});
+  });
+  return status;
+}
+
 }  // namespace
 
 Status SaveAdapter(const Path& folder, Ladder& ladder, const Config& config, const std::string& base_model,
@@ -111,8 +141,9 @@ Status SaveAdapter(const Path& folder, Ladder& ladder, const Config& config, con
   });
   Status written = io::WriteSafetensors(folder / kWeights, tensors, {{"format", "pt"}});
   if (!written.ok()) return written;
-  return WriteTextFile(folder / kConfig,
-                       ToJson(ladder.spec(), config, base_model, chat_template).dump(2) + "\n");
+  return WriteTextFile(folder / kConfig, ToJson(ladder.spec(), config, base_model, chat_template)
+                                                 .dump(2, ' ', false, json::error_handler_t::replace) +
+                                             "\n");
 }
 
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder) {
@@ -162,7 +193,7 @@ Result<AdapterInfo> ReadAdapterInfo(const Path& folder) {
   return info;
 }
 
-Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients) {
+Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients, int64_t positions) {
   Result<AdapterInfo> read = ReadAdapterInfo(folder);
   if (!read.ok()) return read.failure();
   const AdapterInfo& info = read.value();
@@ -174,34 +205,20 @@ Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_g
                     folder.string(), info.base_model.empty() ? info.family : info.base_model, info.L, info.C,
                     info.V, config.L, config.C, config.V)};
   }
-  Ladder ladder = Ladder::Make(config, info.spec, 0, with_gradients);
-  if (Status loaded = LoadAdapterValues(folder, &ladder); !loaded.ok()) return loaded.failure();
+  Result<io::Safetensors> file = io::Safetensors::Open(folder / kWeights);
+  if (!file.ok()) return file.failure();
+  Ladder planned = Ladder::Planned(config, info.spec, positions);
+  if (Status fits = CheckTensors(file.value(), folder, planned); !fits.ok()) return fits.failure();
+  Ladder ladder = Ladder::Allocate(config, info.spec, with_gradients, positions);
+  if (Status loaded = ReadTensors(file.value(), ladder); !loaded.ok()) return loaded.failure();
   return ladder;
 }
 
 Status LoadAdapterValues(const Path& folder, Ladder* ladder) {
-  Result<io::Safetensors> opened = io::Safetensors::Open(folder / kWeights);
-  if (!opened.ok()) return opened.failure();
-  const io::Safetensors& file = opened.value();
-  Status status = Ok{};
-  size_t expected = 0;
-  ForEachTensor(*ladder, [&](const std::string& name, Tensor& tensor) {
-    ++expected;
-    if (!status.ok()) return;
-    const io::TensorEntry* entry = file.Find(name);
-    if (!entry || entry->dtype != "F32" || entry->shape != ShapeOf(tensor)) {
-      status =
-          Failure{fmt::format("{}: tensor {} must be F32 {}x{}: the file does not belong to its {}",
-                              (folder / kWeights).string(), name, tensor.rows(), tensor.cols(), kConfig)};
-      return;
-    }
-    status = file.Read(*entry, 0, {tensor.data, static_cast<size_t>(tensor.size()) * sizeof(float)});
-  });
-  if (status.ok() && file.tensors().size() != expected) {
-    return Failure{fmt::format("{}: {} tensors, {} are expected", (folder / kWeights).string(),
-                               file.tensors().size(), expected)};
-  }
-  return status;
+  Result<io::Safetensors> file = io::Safetensors::Open(folder / kWeights);
+  if (!file.ok()) return file.failure();
+  if (Status fits = CheckTensors(file.value(), folder, *ladder); !fits.ok()) return fits;
+  return ReadTensors(file.value(), *ladder);
 }
 
 }  // namespace rung::model

@@ -24,8 +24,9 @@ struct AdapterInfo {
 Status SaveAdapter(const Path& folder, Ladder& ladder, const Config& config, const std::string& base_model,
                    const std::string& chat_template);
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder);
-// Refuses, naming both, an adapter trained for a model of another shape.
-Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients);
+// Refuses, naming both, an adapter trained for a model of another shape, and tensors that do not fit the spec
+// before memory is taken for them. `positions`: the longest sequence that will be run.
+Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients, int64_t positions);
 // Parameters and calibrated arrays of `folder` into a ladder of the same spec (resuming a run).
 Status LoadAdapterValues(const Path& folder, Ladder* ladder);
 

@@ -3,14 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "io/json_file.h"
 
 namespace rung::model {
 namespace {
-
-bool IsGguf(const Path& path) { return path.extension() == ".gguf"; }
 
 Status ReadRopeDivisors(const io::Gguf& gguf, Config* config) {
   const io::GgufTensor* tensor = gguf.Find("rope_freqs.weight");
@@ -31,8 +31,17 @@ Status ReadRopeDivisors(const io::Gguf& gguf, Config* config) {
 
 }  // namespace
 
+bool IsGgufFile(const Path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  Result<RandomAccessFile> file = RandomAccessFile::Open(path);
+  std::array<std::byte, 4> magic{};
+  return file.ok() && file.value().Read(0, magic).ok() &&
+         std::memcmp(magic.data(), "GGUF", magic.size()) == 0;
+}
+
 Result<Config> ReadConfig(const Path& path) {
-  if (IsGguf(path)) {
+  if (IsGgufFile(path)) {
     Result<io::Gguf> gguf = io::Gguf::Open(path);
     if (!gguf.ok()) return gguf.failure();
     Result<Config> config = ConfigFromGguf(gguf.value());
@@ -41,14 +50,21 @@ Result<Config> ReadConfig(const Path& path) {
     if (Status read = ReadRopeDivisors(gguf.value(), &with_divisors); !read.ok()) return read.failure();
     return with_divisors;
   }
-  const Path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
-  Result<nlohmann::json> json = io::ReadJson(file);
-  if (!json.ok()) return json.failure();
-  return ParseHfConfig(json.value(), file.string());
+  const bool folder = std::filesystem::is_directory(path);
+  const Path file = folder ? path / "config.json" : path;
+  Result<std::string> text = ReadTextFile(file, io::kJsonFileLimit);
+  const bool is_object =
+      text.ok() &&
+      text.value().substr(0, text.value().find('{') + 1).find_first_not_of(" \t\r\n{") == std::string::npos;
+  if (!folder && std::filesystem::exists(path) && !is_object) {
+    return Failure{fmt::format("{}: neither a GGUF file nor a config.json", path.string())};
+  }
+  if (!text.ok()) return text.failure();
+  return ParseHfConfig(text.value(), file.string());
 }
 
 Result<Backbone> Backbone::Load(const Path& path, const BackboneOptions& options) {
-  if (IsGguf(path)) {
+  if (IsGgufFile(path)) {
     Result<io::Gguf> opened = io::Gguf::Open(path);
     if (!opened.ok()) return opened.failure();
     auto gguf = std::make_shared<const io::Gguf>(std::move(opened).value());
@@ -60,17 +76,31 @@ Result<Backbone> Backbone::Load(const Path& path, const BackboneOptions& options
   }
   if (!std::filesystem::is_directory(path)) {
     return Failure{
-        fmt::format("{}: a model is a .gguf file or a Hugging Face folder with config.json and safetensors",
+        fmt::format("{}: a model is a GGUF file or a Hugging Face folder with config.json and safetensors",
                     path.string())};
   }
   Result<Config> config = ReadConfig(path);
   if (!config.ok()) return config.failure();
   Result<io::Safetensors> tensors = io::Safetensors::OpenFolder(path);
   if (!tensors.ok()) return tensors.failure();
-  Result<Backbone> backbone =
-      Build(std::move(config).value(), FolderWeights(std::move(tensors).value()), HfNames(), options);
-  if (!backbone.ok()) return Failure{fmt::format("{}: {}", path.string(), backbone.failure().message)};
-  return backbone;
+  return BuildFolder(path, std::move(config).value(), FolderWeights(std::move(tensors).value()), options);
+}
+
+Result<Backbone> Backbone::PlannedFrom(const Path& path, const BackboneOptions& options) {
+  if (IsGgufFile(path)) return Load(path, options);
+  Result<Config> config = ReadConfig(path);
+  if (!config.ok()) return config.failure();
+  if (!std::filesystem::is_directory(path)) return Planned(config.value(), options);
+  Result<io::Safetensors> tensors = io::Safetensors::OpenFolder(path);
+  if (!tensors.ok()) return Planned(config.value(), options);
+  return BuildFolder(path, std::move(config).value(), HeaderOnly(std::move(tensors).value()), options);
+}
+
+Result<Backbone> Backbone::BuildFolder(const Path& path, Config config, std::shared_ptr<WeightSource> source,
+                                       const BackboneOptions& options) {
+  Result<Backbone> backbone = Build(std::move(config), std::move(source), HfNames(), options);
+  if (backbone.ok()) return backbone;
+  return Failure{fmt::format("{}: {}", path.string(), backbone.failure().message), backbone.failure().code};
 }
 
 Result<Backbone> Backbone::Planned(const Config& config, const BackboneOptions& options) {
@@ -79,22 +109,28 @@ Result<Backbone> Backbone::Planned(const Config& config, const BackboneOptions& 
 
 Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> source, const Names& names,
                                  const BackboneOptions& options) {
+  const int64_t positions = options.positions > 0 ? options.positions : config.context;
+  if (positions > config.context) {
+    return Failure{
+        fmt::format("--max-length {}: the model was made for context {} tokens", positions, config.context),
+        ExitCode::kUsage};
+  }
   Backbone b;
   b.config_ = std::move(config);
   b.source_ = std::move(source);
   const Quantize ends = options.quantize_embeddings ? options.quantize : Quantize::kNone;
   if (Status read = b.ReadEnds(names, ends); !read.ok()) return read.failure();
-  b.blocks_.resize(static_cast<size_t>(b.config_.L));
+  // One by one: a header may promise more layers than the file has.
   for (int64_t layer = 0; layer < b.config_.L; ++layer) {
-    b.blocks_[static_cast<size_t>(layer)].shape = b.config_.block();
-    b.blocks_[static_cast<size_t>(layer)].shape.act = options.compute;
+    b.blocks_.emplace_back();
+    b.blocks_.back().shape = b.config_.block();
+    b.blocks_.back().shape.act = options.compute;
     if (Status read = b.ReadBlock(names, layer, options.quantize); !read.ok()) return read.failure();
   }
 
-  const int64_t positions = options.positions > 0 ? options.positions : b.config_.context;
-  b.angles_ = MakeRopeAngles(b.config_, positions);
-  b.rope_.cos = View(b.angles_.cos.data(), positions, b.config_.D / 2);
-  b.rope_.sin = View(b.angles_.sin.data(), positions, b.config_.D / 2);
+  if (!b.planned()) b.angles_ = MakeRopeAngles(b.config_, positions);
+  b.rope_.cos = View(b.planned() ? nullptr : b.angles_.cos.data(), positions, b.config_.D / 2);
+  b.rope_.sin = View(b.planned() ? nullptr : b.angles_.sin.data(), positions, b.config_.D / 2);
   b.rope_.rotary = b.config_.D;
   b.rope_.half = b.config_.rope.half;
   return b;
@@ -122,7 +158,7 @@ Status Backbone::ReadNorm(const std::string& name, int64_t size, nn::Norm* norm)
   if (!values.ok()) return values.failure();
   vectors_.push_back(std::make_unique<std::vector<float>>(std::move(values).value()));
   norm->gain.name = name;
-  norm->gain.value = View(vectors_.back()->data(), 1, size);
+  norm->gain.value = View(planned() ? nullptr : vectors_.back()->data(), 1, size);
   norm->eps = config_.norm_eps;
   return Ok{};
 }

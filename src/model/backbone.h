@@ -16,7 +16,8 @@ struct BackboneOptions {
   Quantize quantize = Quantize::kNf4;  // of a folder's 16-bit matrices
   bool quantize_embeddings = false;    // the embedding and the head too
   DType compute = DType::kF32;
-  int64_t positions = 0;  // longest sequence that will be run; 0: the model's context
+  // Longest sequence that will be run; 0: the model's context. More than the context is refused (kUsage).
+  int64_t positions = 0;
 };
 
 // Sees the residual stream (N,C) f32 after block `layer`; must not write to it.
@@ -26,13 +27,17 @@ class Backbone {
  public:
   // A GGUF file or a Hugging Face folder.
   static Result<Backbone> Load(const Path& path, const BackboneOptions& options);
-  // Shapes without weights, for plans. `config` as ReadConfig gives it.
+  // For plans: shapes and formats of what Load would give, by the best that `path` has: a GGUF file (mapped),
+  // a folder's safetensors headers, or a config.json alone. See planned().
+  static Result<Backbone> PlannedFrom(const Path& path, const BackboneOptions& options);
+  // Shapes of a 16-bit folder of this config, as ReadConfig gives it.
   static Result<Backbone> Planned(const Config& config, const BackboneOptions& options);
 
   Backbone(Backbone&&) = default;
   Backbone& operator=(Backbone&&) = default;
 
   const Config& config() const { return config_; }
+  bool planned() const { return source_->shapes_only(); }  // no data: it runs under a planning Exec only
   const WeightTotals& weight_totals() const { return source_->totals(); }
   const ops::RopeTable& rope() const { return rope_; }
   const nn::Norm& final_norm() const { return final_norm_; }
@@ -51,6 +56,8 @@ class Backbone {
   Backbone() = default;
   static Result<Backbone> Build(Config config, std::shared_ptr<WeightSource> source, const Names& names,
                                 const BackboneOptions& options);
+  static Result<Backbone> BuildFolder(const Path& path, Config config, std::shared_ptr<WeightSource> source,
+                                      const BackboneOptions& options);
   Status ReadBlock(const Names& names, int64_t layer, Quantize quantize);
   Status ReadEnds(const Names& names, Quantize quantize);
   Status ReadNorm(const std::string& name, int64_t size, nn::Norm* norm);

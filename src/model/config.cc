@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "base/text.h"
+#include "io/json_file.h"
 
 namespace rung::model {
 namespace {
@@ -37,14 +38,21 @@ Result<FamilyRow> FindFamily(std::string_view name, const std::string& where) {
 }
 
 Result<Config> Validated(Config config, const std::string& where) {
-  const std::pair<const char*, int64_t> extents[] = {
-      {"layers", config.L},           {"hidden size", config.C},       {"MLP size", config.F},
-      {"attention heads", config.Hq}, {"key/value heads", config.Hkv}, {"head size", config.D},
-      {"vocabulary", config.V},       {"context", config.context}};
-  for (const auto& [what, value] : extents) {
-    // Far beyond any model, small enough that no product of two overflows.
-    if (value <= 0 || value > (int64_t{1} << 24)) {
-      return Failure{fmt::format("{}: {} is {}: missing or out of range", where, what, value)};
+  // Far beyond any model, small enough that the count of all parameters does not overflow.
+  constexpr int64_t kLayers = 1024, kHeads = int64_t{1} << 16, kHead = 4096, kWidth = int64_t{1} << 20,
+                    kRows = int64_t{1} << 24;
+  struct Extent {
+    const char* what;
+    int64_t value, most;
+  };
+  const Extent extents[] = {{"layers", config.L, kLayers},           {"hidden size", config.C, kWidth},
+                            {"MLP size", config.F, kWidth},          {"attention heads", config.Hq, kHeads},
+                            {"key/value heads", config.Hkv, kHeads}, {"head size", config.D, kHead},
+                            {"vocabulary", config.V, kRows},         {"context", config.context, kRows}};
+  for (const Extent& extent : extents) {
+    if (extent.value <= 0 || extent.value > extent.most) {
+      return Failure{fmt::format("{}: {} is {}: missing, or not within 1 and {}", where, extent.what,
+                                 extent.value, extent.most)};
     }
   }
   if (config.Hq % config.Hkv != 0) {
@@ -126,7 +134,10 @@ int64_t Config::parameter_count() const {
   return L * block + C + V * C * (tied_head ? 1 : 2);
 }
 
-Result<Config> ParseHfConfig(const json& object, const std::string& name) {
+Result<Config> ParseHfConfig(std::string_view text, const std::string& name) {
+  Result<json> parsed = io::ParseJson(text, name);
+  if (!parsed.ok()) return parsed.failure();
+  const json& object = parsed.value();
   if (!object.is_object()) return Failure{fmt::format("{}: not a JSON object", name)};
   const auto type = object.find("model_type");
   if (type == object.end() || !type->is_string()) {

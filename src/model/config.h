@@ -1,8 +1,8 @@
 // What a decoder-only model is, whatever file it came from: shapes and orthogonal switches.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/files.h"
@@ -39,9 +39,11 @@ struct Config {
 // "llama, mistral, ...": the families we read.
 std::string KnownFamilies();
 
-// config.json of a Hugging Face folder. `name` stands in messages.
-Result<Config> ParseHfConfig(const nlohmann::json& json, const std::string& name);
+// The text of a Hugging Face folder's config.json. `name` stands in messages.
+Result<Config> ParseHfConfig(std::string_view text, const std::string& name);
 Result<Config> ConfigFromGguf(const io::Gguf& gguf);
+// True for a file that begins as GGUF files do, whatever its name.
+bool IsGgufFile(const Path& path);
 // A config.json, a folder with one, or a GGUF file: the header alone, no weights.
 Result<Config> ReadConfig(const Path& path);
 

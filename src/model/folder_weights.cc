@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kChunk = int64_t{1} << 20;
 
 constexpr const char* kNf4State = ".quant_state.bitsandbytes__nf4";
+constexpr uint64_t kNf4StateLimit = uint64_t{1} << 20;  // bytes; written ones have some hundred
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   std::string text;
@@ -75,12 +76,20 @@ Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io
   return whole;
 }
 
+void AddNf4(WeightTotals* totals, int64_t weights, bool nested) {
+  const int64_t blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
+  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
+  const int64_t scales = nested ? blocks + outer * 4 : blocks * 4;
+  totals->Add(nested ? "nf4" : "nf4-single", static_cast<uint64_t>((weights + 1) / 2 + scales));
+}
+
 std::byte* FolderSource::Keep(size_t bytes) {
   buffers_.push_back(std::make_unique_for_overwrite<std::byte[]>(bytes));
   return buffers_.back().get();
 }
 
 Result<std::byte*> FolderSource::ReadKept(const io::TensorEntry& entry) {
+  if (shapes_only()) return static_cast<std::byte*>(nullptr);
   std::byte* buffer = Keep(entry.bytes);
   if (Status read = tensors_.Read(entry, 0, {buffer, entry.bytes}); !read.ok()) return read.failure();
   return buffer;
@@ -108,8 +117,7 @@ Result<format::Matrix> FolderSource::Adopt(format::Nf4Encoded encoded, int64_t r
     matrix.scales.map = format::Nf4NestedMap().data();
     matrix.scales.offset = kept.offset;
   }
-  totals_.Add(kept.nested_codes.empty() ? "nf4-single" : "nf4",
-              kept.codes.size() + kept.nested_codes.size() + kept.absmax.size() * sizeof(float));
+  AddNf4(&totals_, rows * cols, !kept.nested_codes.empty());
   return matrix;
 }
 
@@ -118,6 +126,10 @@ Result<format::Matrix> FolderSource::ReadMatrix(const std::string& name, int64_t
   if (Has(name + kNf4State)) return ReadNf4(name, rows, cols);
   Result<const io::TensorEntry*> entry = Find(name, {rows, cols});
   if (!entry.ok()) return entry.failure();
+  if (quantize != Quantize::kNone && shapes_only() && FloatFormat(entry.value()->dtype)) {
+    AddNf4(&totals_, rows * cols, quantize == Quantize::kNf4);
+    return format::Matrix{format::Format::kNf4, rows, cols, nullptr, {}};
+  }
   if (quantize != Quantize::kNone) {
     Result<format::Nf4Encoded> encoded = EncodeTensor(tensors_, *entry.value(), quantize == Quantize::kNf4);
     if (!encoded.ok()) return encoded.failure();
@@ -134,42 +146,63 @@ Result<format::Matrix> FolderSource::ReadMatrix(const std::string& name, int64_t
   return format::Matrix{*format, rows, cols, data.value(), {}};
 }
 
+Result<float> FolderSource::ReadNf4Offset(const std::string& name, int64_t rows, int64_t cols,
+                                          bool nested) const {
+  const io::TensorEntry& entry = *tensors_.Find(name + kNf4State);
+  const std::string where = fmt::format("{}: {}", tensors_.path(entry).string(), entry.name);
+  if (entry.dtype != "U8" || entry.bytes > kNf4StateLimit) {
+    return Failure{
+        fmt::format("{} is {} of {} bytes, a JSON text of U8 is expected", where, entry.dtype, entry.bytes)};
+  }
+  std::string text(entry.bytes, ' ');
+  if (Status read = tensors_.Read(entry, 0, std::as_writable_bytes(std::span(text))); !read.ok()) {
+    return read.failure();
+  }
+  Result<nlohmann::json> state = io::ParseJson(text, where);
+  if (!state.ok()) return state.failure();
+  const nlohmann::json& fields = state.value();
+  // A field of another type is a field of another value.
+  const auto is = [&fields](const char* key, const nlohmann::json& wanted) {
+    const auto field = fields.find(key);
+    return field != fields.end() && *field == wanted;
+  };
+  if (!fields.is_object() || !is("quant_type", "nf4") || !is("blocksize", format::kNf4Block) ||
+      !is("shape", nlohmann::json::array({rows, cols}))) {
+    return Failure{fmt::format("{} must describe nf4 in blocks of 64 of shape {}x{}, it says {}", where, rows,
+                               cols, fields.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))};
+  }
+  if (!nested) return 0.0f;
+  const auto offset = fields.find("nested_offset");
+  if (!is("nested_blocksize", format::kNf4NestedBlock) || offset == fields.end() || !offset->is_number()) {
+    return Failure{fmt::format("{} has no nested_blocksize 256 and nested_offset", where)};
+  }
+  return offset->get<float>();
+}
+
 Result<format::Matrix> FolderSource::ReadNf4(const std::string& name, int64_t rows, int64_t cols) {
   const auto part = [&](const std::string& suffix, const char* dtype, int64_t count) -> Result<std::byte*> {
     const io::TensorEntry* entry = tensors_.Find(name + suffix);
     if (!entry) return Failure{fmt::format("tensor {}{} is missing", name, suffix)};
-    if (entry->dtype != dtype || (count >= 0 && ElementCount(*entry) != count)) {
+    if (entry->dtype != dtype || ElementCount(*entry) != count) {
       return Failure{fmt::format("{}: tensor {}{} is {} of {} elements, {} of {} are expected",
                                  tensors_.path(*entry).string(), name, suffix, entry->dtype,
                                  ElementCount(*entry), dtype, count)};
     }
     return ReadKept(*entry);
   };
-  const io::TensorEntry& state_entry = *tensors_.Find(name + kNf4State);
-  Result<std::byte*> state_bytes = part(kNf4State, "U8", -1);
-  if (!state_bytes.ok()) return state_bytes.failure();
-  Result<nlohmann::json> state = io::ParseJson(
-      {reinterpret_cast<const char*>(state_bytes.value()), state_entry.bytes}, state_entry.name);
-  if (!state.ok()) return state.failure();
-  const nlohmann::json& fields = state.value();
-  if (!fields.is_object() || fields.value("quant_type", "") != "nf4" || fields.value("blocksize", 0) != 64 ||
-      fields.value("shape", nlohmann::json()) != nlohmann::json{rows, cols}) {
-    return Failure{fmt::format("{}: {} must describe nf4 in blocks of 64 of shape {}x{}, it says {}",
-                               tensors_.path(state_entry).string(), state_entry.name, rows, cols,
-                               fields.dump())};
-  }
-
+  const bool nested = Has(name + ".nested_absmax");
+  Result<float> offset = ReadNf4Offset(name, rows, cols, nested);
+  if (!offset.ok()) return offset.failure();
   const int64_t weights = rows * cols, blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
   const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
-  const bool nested = Has(name + ".nested_absmax");
   Result<std::byte*> codes = part("", "U8", (weights + 1) / 2);
   if (!codes.ok()) return codes.failure();
   Result<std::byte*> absmax = part(".absmax", nested ? "U8" : "F32", blocks);
   if (!absmax.ok()) return absmax.failure();
   format::Matrix matrix{format::Format::kNf4, rows, cols, codes.value(), {}};
+  AddNf4(&totals_, weights, nested);
   if (!nested) {
     matrix.scales.absmax = reinterpret_cast<const float*>(absmax.value());
-    totals_.Add("nf4-single", static_cast<uint64_t>((weights + 1) / 2 + blocks * 4));
     return matrix;
   }
   Result<std::byte*> second = part(".nested_absmax", "F32", outer);
@@ -177,15 +210,9 @@ Result<format::Matrix> FolderSource::ReadNf4(const std::string& name, int64_t ro
   // Always the file's own map: some writers changed its first entry.
   Result<std::byte*> map = part(".nested_quant_map", "F32", 256);
   if (!map.ok()) return map.failure();
-  if (fields.value("nested_blocksize", 0) != 256 || !fields.contains("nested_offset") ||
-      !fields["nested_offset"].is_number()) {
-    return Failure{fmt::format("{}: {} has no nested_blocksize 256 and nested_offset",
-                               tensors_.path(state_entry).string(), state_entry.name)};
-  }
   matrix.scales = {reinterpret_cast<const float*>(second.value()),
                    reinterpret_cast<const uint8_t*>(absmax.value()),
-                   reinterpret_cast<const float*>(map.value()), fields["nested_offset"].get<float>()};
-  totals_.Add("nf4", static_cast<uint64_t>((weights + 1) / 2 + blocks + outer * 4));
+                   reinterpret_cast<const float*>(map.value()), offset.value()};
   return matrix;
 }
 
@@ -195,12 +222,13 @@ Result<std::vector<float>> FolderSource::ReadVector(const std::string& name, int
   const std::optional<format::Format> format = FloatFormat(entry.value()->dtype);
   if (!format)
     return Failure{fmt::format("tensor {} has dtype {}, not a number", name, entry.value()->dtype)};
+  totals_.Add("f32", static_cast<uint64_t>(size) * sizeof(float));
+  if (shapes_only()) return std::vector<float>();
   std::vector<float> values(static_cast<size_t>(size));
   std::vector<std::byte> raw;
   if (Status read = ReadFloats(tensors_, *entry.value(), *format, 0, size, &raw, values.data()); !read.ok()) {
     return read.failure();
   }
-  totals_.Add("f32", values.size() * sizeof(float));
   return values;
 }
 

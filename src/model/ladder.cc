@@ -125,10 +125,11 @@ Result<std::vector<int64_t>> ParseTaps(const std::string& text, int64_t L) {
   return taps;
 }
 
-void Ladder::Shape(const Config& config, const LadderSpec& spec) {
+void Ladder::Shape(const Config& config, const LadderSpec& spec, int64_t positions) {
   RUNG_CHECK(!spec.taps.empty() && spec.rungs >= static_cast<int64_t>(spec.taps.size()),
              "ladder: rungs >= taps >= 1");
   RUNG_CHECK(spec.S > 0 && spec.S % spec.head_dim == 0, "ladder: the width is a multiple of the head width");
+  RUNG_CHECK(positions > 0, "ladder: positions of the RoPE table");
   spec_ = spec;
   for (int64_t j = 0; j < spec.rungs; ++j) {
     Rung rung;
@@ -149,7 +150,7 @@ void Ladder::Shape(const Config& config, const LadderSpec& spec) {
   parameter_count_ = 0;
   ForEachParam([&](nn::Param& param) { parameter_count_ += param.value.size(); });
   rope_.rotary = spec.head_dim;
-  rope_.cos = rope_.sin = View(static_cast<float*>(nullptr), config.context, spec.head_dim / 2);
+  rope_.cos = rope_.sin = View(static_cast<float*>(nullptr), positions, spec.head_dim / 2);
 }
 
 void Ladder::ForEachParam(const std::function<void(nn::Param&)>& visit) {
@@ -182,34 +183,23 @@ void Ladder::Place(float* values, float* gradients) {
   });
 }
 
-Ladder Ladder::Planned(const Config& config, const LadderSpec& spec) {
+Ladder Ladder::Planned(const Config& config, const LadderSpec& spec, int64_t positions) {
   Ladder ladder;
-  ladder.Shape(config, spec);
+  ladder.Shape(config, spec, positions);
   // Trainable in shape: the backward pass is planned too.
   ladder.ForEachParam([](nn::Param& param) { param.grad = param.value; });
   ladder.gradients_ = ladder.values_ = View(static_cast<float*>(nullptr), 1, ladder.parameter_count_);
   return ladder;
 }
 
-Ladder Ladder::Make(const Config& config, const LadderSpec& spec, uint64_t seed, bool with_gradients) {
+Ladder Ladder::Allocate(const Config& config, const LadderSpec& spec, bool with_gradients,
+                        int64_t positions) {
   Ladder ladder;
-  ladder.Shape(config, spec);
+  ladder.Shape(config, spec, positions);
   const auto bytes = static_cast<size_t>(ladder.parameter_count_) * sizeof(float);
   ladder.memory_ = std::make_unique<Slab>(bytes);
   if (with_gradients) ladder.gradient_memory_ = std::make_unique<Slab>(bytes);
   ladder.Place(ladder.memory_->as<float>(), with_gradients ? ladder.gradient_memory_->as<float>() : nullptr);
-
-  const float residual = 1.0f / std::sqrt(2.0f * static_cast<float>(spec.rungs));
-  uint32_t substream = 0;
-  ladder.ForEachParam([&](nn::Param& param) {
-    float* value = Out{param.value}.as<float>();
-    if (param.name.ends_with("_norm.weight")) {
-      std::fill_n(value, param.value.size(), 1.0f);
-    } else if (param.name != "up.weight" && !param.name.ends_with(".alpha")) {
-      Xavier(param, WritesResidual(param.name) ? residual : 1.0f, seed, substream);
-    }
-    ++substream;  // zero stays for the up-projection and the gates: mapped pages are zero
-  });
 
   ladder.buffer_memory_ =
       std::make_unique<Slab>(spec.taps.size() * 2 * static_cast<size_t>(config.C) * sizeof(float));
@@ -225,9 +215,26 @@ Ladder Ladder::Make(const Config& config, const LadderSpec& spec, uint64_t seed,
   angles.D = spec.head_dim;
   angles.rope = RopeConfig{};
   angles.rope.theta = config.rope.theta;
-  ladder.angles_ = MakeRopeAngles(angles, config.context);
-  ladder.rope_.cos = View(ladder.angles_.cos.data(), config.context, spec.head_dim / 2);
-  ladder.rope_.sin = View(ladder.angles_.sin.data(), config.context, spec.head_dim / 2);
+  ladder.angles_ = MakeRopeAngles(angles, positions);
+  ladder.rope_.cos = View(ladder.angles_.cos.data(), positions, spec.head_dim / 2);
+  ladder.rope_.sin = View(ladder.angles_.sin.data(), positions, spec.head_dim / 2);
+  return ladder;
+}
+
+Ladder Ladder::Make(const Config& config, const LadderSpec& spec, uint64_t seed, bool with_gradients,
+                    int64_t positions) {
+  Ladder ladder = Allocate(config, spec, with_gradients, positions);
+  const float residual = 1.0f / std::sqrt(2.0f * static_cast<float>(spec.rungs));
+  uint32_t substream = 0;
+  ladder.ForEachParam([&](nn::Param& param) {
+    float* value = Out{param.value}.as<float>();
+    if (param.name.ends_with("_norm.weight")) {
+      std::fill_n(value, param.value.size(), 1.0f);
+    } else if (param.name != "up.weight" && !param.name.ends_with(".alpha")) {
+      Xavier(param, WritesResidual(param.name) ? residual : 1.0f, seed, substream);
+    }
+    ++substream;  // zero stays for the up-projection and the gates: mapped pages are zero
+  });
   return ladder;
 }
 

@@ -47,10 +47,13 @@ struct Rung {
 // Owns parameters and gradients as flat arrays, in the order of ForEachParam.
 class Ladder {
  public:
+  // `positions`: the longest sequence that will be run.
+  //
   // Shapes alone: parameters have null data. For plans.
-  static Ladder Planned(const Config& config, const LadderSpec& spec);
+  static Ladder Planned(const Config& config, const LadderSpec& spec, int64_t positions);
   // Xavier-uniform weights, residual-writing matrices scaled by 1/sqrt(2 rungs), up-projection zero.
-  static Ladder Make(const Config& config, const LadderSpec& spec, uint64_t seed, bool with_gradients);
+  static Ladder Make(const Config& config, const LadderSpec& spec, uint64_t seed, bool with_gradients,
+                     int64_t positions);
 
   Ladder(Ladder&&) = default;
   Ladder& operator=(Ladder&&) = default;
@@ -72,8 +75,13 @@ class Ladder {
   int64_t depth(const Config& config) const;
 
  private:
+  friend Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients,
+                                    int64_t positions);
   Ladder() = default;
-  void Shape(const Config& config, const LadderSpec& spec);
+  // Memory and tables; parameters are zero.
+  static Ladder Allocate(const Config& config, const LadderSpec& spec, bool with_gradients,
+                         int64_t positions);
+  void Shape(const Config& config, const LadderSpec& spec, int64_t positions);
   void Place(float* values, float* gradients);
 
   LadderSpec spec_;

@@ -4,14 +4,20 @@
 
 namespace rung::model {
 
-Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template) {
+Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template, int64_t vocabulary) {
   const auto tokenizer = [&]() -> Result<text::Tokenizer> {
-    if (path.extension() != ".gguf") return text::Tokenizer::FromFolder(path);
+    if (!IsGgufFile(path)) return text::Tokenizer::FromFolder(path);
     Result<io::Gguf> gguf = io::Gguf::Open(path);
     if (!gguf.ok()) return gguf.failure();
     return text::Tokenizer::FromGguf(gguf.value());
   }();
   if (!tokenizer.ok()) return tokenizer.failure();
+  if (const int64_t ids = tokenizer.value().vocab_size(); ids > vocabulary) {
+    return Failure{
+        fmt::format("{}: the tokenizer has ids up to {}, the model's vocabulary is {}: give the "
+                    "tokenizer that belongs to the model",
+                    path.string(), ids - 1, vocabulary)};
+  }
   ModelText loaded{tokenizer.value(), std::nullopt};
   const std::string& source = chat_template.empty() ? loaded.tokenizer.chat_template() : chat_template;
   if (raw || source.empty()) return loaded;

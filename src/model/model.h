@@ -19,7 +19,8 @@ struct ModelText {
 };
 
 // The tokenizer of a GGUF file or folder, and its chat template unless `raw`. `chat_template`, when not
-// empty, is used instead of the model's own (an adapter brings the one it was trained with).
-Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template);
+// empty, is used instead of the model's own (an adapter brings the one it was trained with). A tokenizer with
+// ids beyond `vocabulary`, the model's V, is refused: it belongs to another model.
+Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template, int64_t vocabulary);
 
 }  // namespace rung::model

@@ -10,6 +10,11 @@
 namespace rung::model {
 namespace {
 
+std::string GgmlName(int type) {
+  const std::optional<io::GgmlType> known = io::GgmlTypeOf(type);
+  return known ? std::string(known->name) : fmt::format("{}", type);
+}
+
 class GgufSource final : public WeightSource {
  public:
   explicit GgufSource(std::shared_ptr<const io::Gguf> gguf) : gguf_(std::move(gguf)) {}
@@ -22,10 +27,8 @@ class GgufSource final : public WeightSource {
     format::Matrix matrix;
     const format::Info* info = format::FromGguf(tensor.value()->type, &matrix.format);
     if (!info) {
-      return Failure{
-          fmt::format("{}: tensor {} has ggml type {}, which is not supported yet; f32, f16, bf16, q8_0, "
-                      "q4_0 and q4_1 are",
-                      gguf_->name(), name, tensor.value()->type)};
+      return Failure{fmt::format("{}: tensor {} has ggml type {}, which is not supported; supported are: {}",
+                                 gguf_->name(), name, GgmlName(tensor.value()->type), format::GgufNames())};
     }
     matrix.rows = rows;
     matrix.cols = cols;
@@ -39,7 +42,10 @@ class GgufSource final : public WeightSource {
     if (!tensor.ok()) return tensor.failure();
     format::Matrix row;
     const format::Info* info = format::FromGguf(tensor.value()->type, &row.format);
-    if (!info) return Failure{fmt::format("{}: tensor {} has an unsupported type", gguf_->name(), name)};
+    if (!info) {
+      return Failure{fmt::format("{}: tensor {} has ggml type {}, which is not supported; supported are: {}",
+                                 gguf_->name(), name, GgmlName(tensor.value()->type), format::GgufNames())};
+    }
     row.rows = 1;
     row.cols = size;
     row.data = tensor.value()->data.data();
@@ -75,22 +81,20 @@ class EmptySource final : public WeightSource {
     matrix.rows = rows;
     matrix.cols = cols;
     matrix.format = quantize == Quantize::kNone ? format::Format::kBf16 : format::Format::kNf4;
-    const uint64_t weights = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols);
-    const uint64_t blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
     if (quantize == Quantize::kNone) {
-      totals_.Add("bf16", weights * 2);
-    } else if (quantize == Quantize::kNf4Single) {
-      totals_.Add("nf4-single", weights / 2 + blocks * 4);
+      totals_.Add("bf16", static_cast<uint64_t>(format::DataBytes(matrix.format, rows, cols)));
     } else {
-      totals_.Add("nf4", weights / 2 + blocks + (blocks + 255) / 256 * 4);
+      AddNf4(&totals_, rows * cols, quantize == Quantize::kNf4);
     }
     return matrix;
   }
 
   Result<std::vector<float>> ReadVector(const std::string&, int64_t size) override {
     totals_.Add("f32", static_cast<uint64_t>(size) * sizeof(float));
-    return std::vector<float>(static_cast<size_t>(size), 1.0f);
+    return std::vector<float>();
   }
+
+  bool shapes_only() const override { return true; }
 };
 
 }  // namespace
@@ -107,7 +111,11 @@ std::unique_ptr<WeightSource> GgufWeights(std::shared_ptr<const io::Gguf> gguf) 
 }
 
 std::unique_ptr<WeightSource> FolderWeights(io::Safetensors tensors) {
-  return std::make_unique<FolderSource>(std::move(tensors));
+  return std::make_unique<FolderSource>(std::move(tensors), FolderRead::kAll);
+}
+
+std::unique_ptr<WeightSource> HeaderOnly(io::Safetensors tensors) {
+  return std::make_unique<FolderSource>(std::move(tensors), FolderRead::kHeaders);
 }
 
 std::unique_ptr<WeightSource> NoWeights() { return std::make_unique<EmptySource>(); }

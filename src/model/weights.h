@@ -1,5 +1,5 @@
 // Where a backbone's weights come from: a GGUF file used in place, a Hugging Face folder quantised while it
-// is read, or nowhere (a plan needs shapes and bytes only).
+// is read, or headers alone (a plan needs shapes and bytes only).
 #pragma once
 
 #include <memory>
@@ -35,7 +35,10 @@ class WeightSource {
   // A (rows, cols) matrix; its memory lives as long as the source.
   virtual Result<format::Matrix> ReadMatrix(const std::string& name, int64_t rows, int64_t cols,
                                             Quantize quantize) = 0;
+  // `size` numbers; none from a source of shapes.
   virtual Result<std::vector<float>> ReadVector(const std::string& name, int64_t size) = 0;
+  // Matrices have null data and vectors are empty: for plans.
+  virtual bool shapes_only() const { return false; }
 
   const WeightTotals& totals() const { return totals_; }
 
@@ -45,7 +48,9 @@ class WeightSource {
 
 std::unique_ptr<WeightSource> GgufWeights(std::shared_ptr<const io::Gguf> gguf);
 std::unique_ptr<WeightSource> FolderWeights(io::Safetensors tensors);
-// Shapes alone, as a 16-bit folder would be read. Every matrix has null data.
+// Shapes, formats and totals that FolderWeights would give, from the headers.
+std::unique_ptr<WeightSource> HeaderOnly(io::Safetensors tensors);
+// Shapes alone, as a 16-bit folder would be read.
 std::unique_ptr<WeightSource> NoWeights();
 
 // Names of a checkpoint's tensors. `{}` stands for the layer's index.

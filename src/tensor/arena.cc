@@ -8,8 +8,7 @@
 namespace rung {
 
 const char* NameOf(Use use) {
-  constexpr const char* kNames[kUseCount] = {"taps", "rung activations", "backbone scratch",
-                                             "head", "key/value cache",  "batch"};
+  constexpr const char* kNames[kUseCount] = {"taps", "rung activations", "backbone scratch", "head"};
   return kNames[static_cast<int>(use)];
 }
 

@@ -3,7 +3,7 @@
 //   base                                                        base+capacity
 //   | kept across layers  ->              <-  scratch of one scope |
 //
-// Keep: what a later layer or the backward pass will read. Freed by KeepMark, in reverse order.
+// Keep: what a later layer or the backward pass will read. Freed by KeepFrame, in reverse order.
 // Scratch: what one function needs while it runs. Freed when its Frame ends.
 // Both are stacks, hence no fragmentation: the peak is the largest sum of the two.
 //
@@ -21,8 +21,8 @@
 namespace rung {
 
 // What memory is for. The rows of the plan's table.
-enum class Use : uint8_t { kTaps, kRungs, kBackbone, kHead, kCache, kBatch };
-inline constexpr int kUseCount = 6;
+enum class Use : uint8_t { kTaps, kRungs, kBackbone, kHead };
+inline constexpr int kUseCount = 4;
 const char* NameOf(Use use);
 
 struct ArenaPeak {

@@ -38,7 +38,7 @@ class Tokenizer {
   std::string Piece(int32_t id) const;
   bool IsSpecial(int32_t id) const;
 
-  int64_t vocab_size() const;
+  int64_t vocab_size() const;                   // the largest id + 1: no id it gives is beyond
   int32_t bos() const;                          // -1: the model has none
   int32_t eos() const;                          // -1: the model has none
   bool adds_bos() const;                        // the model's own tokenizer puts BOS before a text

@@ -41,7 +41,34 @@ Failure CannotWrite(const Path& path, const std::error_code& error) {
   return Failure{fmt::format("cannot write {}: {}", path.string(), error.message()), ExitCode::kFailed};
 }
 
+// Puts `whole` in the place of `folder`, which may exist (a signal right after a save saves the same step
+// again): at any moment one of the two is complete under a name that is found or that can be renamed by hand.
+Status Replace(const Path& whole, const Path& folder) {
+  std::error_code error;
+  Path aside = folder;
+  aside += ".old";
+  std::filesystem::remove_all(aside, error);
+  if (std::filesystem::exists(folder, error)) std::filesystem::rename(folder, aside, error);
+  if (error) return CannotWrite(folder, error);
+  std::filesystem::rename(whole, folder, error);
+  if (error) return CannotWrite(folder, error);
+  if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
+  std::filesystem::remove_all(aside, error);
+  return Ok{};
+}
+
 }  // namespace
+
+void RemoveUnfinishedCheckpoints(const Path& out) {
+  std::error_code error;
+  std::vector<Path> unfinished;
+  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && (name.ends_with(".tmp") || name.ends_with(".old")))
+      unfinished.push_back(entry.path());
+  }
+  for (const Path& path : unfinished) std::filesystem::remove_all(path, error);
+}
 
 Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladder& ladder,
                       const Optimizer& optimizer, const CheckpointContext& context) {
@@ -64,14 +91,12 @@ Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladde
                       {"epoch", position.epoch},
                       {"batch", position.batch},
                       {"optimizer_steps", optimizer.steps()},
-                      {"best_eval_loss", position.best_eval_loss},
                       {"fingerprint", context.fingerprint}};
-  if (Status written = WriteTextFile(temporary / kState, state.dump(2) + "\n"); !written.ok()) return written;
-  // Saving the same step twice (a signal right after a save) replaces it.
-  std::filesystem::remove_all(folder, error);
-  std::filesystem::rename(temporary, folder, error);
-  if (error) return CannotWrite(folder, error);
-  return Ok{};
+  if (Status written =
+          WriteTextFile(temporary / kState, state.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+      !written.ok())
+    return written;
+  return Replace(temporary, folder);
 }
 
 Result<Checkpoint> NewestCheckpoint(const Path& out) {
@@ -84,14 +109,16 @@ Result<Checkpoint> NewestCheckpoint(const Path& out) {
   if (!state.ok()) return state.failure();
   try {
     checkpoint.position = {state.value().at("global_step").get<int64_t>(),
-                           state.value().at("epoch").get<int64_t>(), state.value().at("batch").get<int64_t>(),
-                           state.value().at("best_eval_loss").get<double>()};
+                           state.value().at("epoch").get<int64_t>(),
+                           state.value().at("batch").get<int64_t>()};
     checkpoint.fingerprint = state.value().at("fingerprint").get<std::string>();
+    checkpoint.optimizer_steps = state.value().at("optimizer_steps").get<int64_t>();
   } catch (const json::exception& e) {
     return Failure{fmt::format("{}: {}; delete the folder to go on from an earlier checkpoint", file.string(),
                                e.what())};
   }
-  if (checkpoint.position.step < 0 || checkpoint.position.epoch < 0 || checkpoint.position.batch < 0) {
+  if (checkpoint.position.step < 0 || checkpoint.position.epoch < 0 || checkpoint.position.batch < 0 ||
+      checkpoint.optimizer_steps < 0) {
     return Failure{fmt::format("{}: negative position", file.string())};
   }
   return checkpoint;
@@ -114,9 +141,7 @@ Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optim
     if (Status read = opened.value().Read(*entry, 0, {tensor.data, size}); !read.ok()) return read;
   }
   // Skipped steps do not advance the optimizer, hence its own count.
-  Result<json> state = io::ReadJson(checkpoint.folder / kState);
-  if (!state.ok()) return state.failure();
-  optimizer->set_steps(state.value().value("optimizer_steps", checkpoint.position.step));
+  optimizer->set_steps(checkpoint.optimizer_steps);
   return Ok{};
 }
 

@@ -17,16 +17,16 @@
 namespace rung::train {
 
 struct RunPosition {
-  int64_t step = 0;             // optimizer steps done
-  int64_t epoch = 0;            // of the next micro-batch
-  int64_t batch = 0;            // the next micro-batch in that epoch
-  double best_eval_loss = 0.0;  // 0: not evaluated yet
+  int64_t step = 0;   // optimizer steps done
+  int64_t epoch = 0;  // of the next micro-batch
+  int64_t batch = 0;  // the next micro-batch in that epoch
 };
 
 struct Checkpoint {
   Path folder;
   RunPosition position;
-  std::string fingerprint;  // of model, data and settings that change the result
+  int64_t optimizer_steps = 0;  // skipped steps not counted
+  std::string fingerprint;      // of model, data and settings that change the result
 };
 
 struct CheckpointContext {
@@ -39,6 +39,8 @@ Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladde
 // The newest whole checkpoint under `out`; one with step 0 and an empty folder when there is none.
 Result<Checkpoint> NewestCheckpoint(const Path& out);
 Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optimizer* optimizer);
+// What a run that died while saving left behind.
+void RemoveUnfinishedCheckpoints(const Path& out);
 // Keeps the newest `keep`.
 void PruneCheckpoints(const Path& out, int64_t keep);
 

@@ -15,6 +15,8 @@ using Clock = std::chrono::steady_clock;
 namespace {
 // After so many skipped steps in a row the weights will not recover by themselves.
 constexpr int64_t kMaxSkippedInRow = 10;
+// What a crash may cost when --save-steps does not say otherwise.
+constexpr double kSaveSeconds = 600.0;
 
 double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -55,8 +57,9 @@ StepReport Trainer::Update(double loss_sum, int64_t targets) {
       base_rate_ * ScheduleFactor(options_.schedule, position_.step, warmup_steps_, total_steps_);
   report.loss = loss_sum / static_cast<double>(targets);
   report.targets = targets;
-  report.grad_norm = optimizer_->Update(*exec_, *ladder_, report.learning_rate, targets);
-  report.skipped = !std::isfinite(report.grad_norm) || !std::isfinite(report.loss);
+  const Optimizer::Outcome outcome = optimizer_->Update(*exec_, *ladder_, report.learning_rate, targets);
+  report.grad_norm = outcome.norm;
+  report.skipped = outcome.skipped;
   report.step = ++position_.step;
   report.total_steps = total_steps_;
   skipped_ += report.skipped;
@@ -68,22 +71,22 @@ void Trainer::Evaluate() {
   if (eval_data_.examples.empty()) return;
   EvalReport report = EvaluateLoss(*exec_, *backbone_, &*ladder_, eval_data_, options_.tokens);
   report.step = position_.step;
-  if (position_.best_eval_loss == 0.0 || report.loss < position_.best_eval_loss)
-    position_.best_eval_loss = report.loss;
   log_->Write(report);
   if (events_.on_eval) events_.on_eval(report);
 }
 
-void Trainer::Save() {
+Status Trainer::Save() {
   const CheckpointContext context{&config_, options_.model.string(), text_->chat ? text_->chat->source() : "",
                                   Fingerprint()};
+  saved_ = Clock::now();
   Status saved = SaveCheckpoint(options_.out, position_, *ladder_, *optimizer_, context);
-  if (!saved.ok()) {
-    // The run is worth more than one checkpoint: the next save tries again.
+  if (saved.ok()) PruneCheckpoints(options_.out, options_.save_limit);
+  return saved;
+}
+
+void Trainer::SaveAndNote() {
+  if (Status saved = Save(); !saved.ok())
     Note(fmt::format("checkpoint not saved: {}", saved.failure().message));
-    return;
-  }
-  PruneCheckpoints(options_.out, options_.save_limit);
 }
 
 void Trainer::AfterStep(const StepReport& report) {
@@ -97,12 +100,13 @@ void Trainer::AfterStep(const StepReport& report) {
   }
   if (options_.eval_steps > 0 && position_.step % options_.eval_steps == 0 && position_.step < total_steps_)
     Evaluate();
-  if (options_.save_steps > 0 && position_.step % options_.save_steps == 0 && position_.step < total_steps_)
-    Save();
+  const bool due = options_.save_steps > 0 ? position_.step % options_.save_steps == 0
+                                           : SecondsSince(saved_) >= kSaveSeconds;
+  if (due && position_.step < total_steps_) SaveAndNote();
 }
 
 RunResult Trainer::Loop() {
-  started_ = Clock::now();
+  started_ = saved_ = Clock::now();
   data::EpochPlan plan;
   int64_t planned_epoch = -1;
   bool interrupted = false;
@@ -136,15 +140,19 @@ RunResult Trainer::Loop() {
     interrupted = interrupt_.load();
   }
 
+  return Finish(interrupted && position_.step < total_steps_);
+}
+
+RunResult Trainer::Finish(bool interrupted) {
   RunResult result;
-  if (interrupted && position_.step < total_steps_) {
-    Save();
-    result.interrupted = true;
-  } else {
-    Evaluate();
-    Status saved = model::SaveAdapter(options_.out, *ladder_, config_, options_.model.string(),
-                                      text_->chat ? text_->chat->source() : "");
-    if (!saved.ok()) throw Error(saved.failure().code, saved.failure().message);
+  result.interrupted = interrupted;
+  if (!interrupted) Evaluate();
+  Status saved = interrupted ? Save()
+                             : model::SaveAdapter(options_.out, *ladder_, config_, options_.model.string(),
+                                                  text_->chat ? text_->chat->source() : "");
+  if (!saved.ok()) {
+    throw Error(saved.failure().code,
+                fmt::format("step {} is not saved: {}", position_.step, saved.failure().message));
   }
   result.steps = position_.step;
   result.skipped_steps = skipped_;

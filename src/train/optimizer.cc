@@ -12,11 +12,12 @@ Optimizer::Optimizer(const OptimizerOptions& options, int64_t parameter_count)
   v_ = View(memory_.as<float>() + parameter_count, 1, parameter_count);
 }
 
-double Optimizer::Update(Exec& ex, model::Ladder& ladder, double learning_rate, int64_t targets) {
+Optimizer::Outcome Optimizer::Update(Exec& ex, model::Ladder& ladder, double learning_rate, int64_t targets) {
   const Tensor gradient = ladder.gradients();
   const double mean = 1.0 / static_cast<double>(targets);
   const double norm = ops::Norm(ex, gradient) * mean;
-  if (std::isfinite(norm)) {
+  const bool finite = std::isfinite(norm);
+  if (finite) {
     ++steps_;
     const double clip =
         options_.max_grad_norm > 0 && norm > options_.max_grad_norm ? options_.max_grad_norm / norm : 1.0;
@@ -33,7 +34,7 @@ double Optimizer::Update(Exec& ex, model::Ladder& ladder, double learning_rate, 
     ops::AdamW(ex, step, gradient, Acc{ladder.values()}, Acc{m_}, Acc{v_});
   }
   ops::Zero(ex, Out{gradient});
-  return norm;
+  return {norm, !finite};
 }
 
 }  // namespace rung::train

@@ -21,10 +21,13 @@ class Optimizer {
     return static_cast<size_t>(parameter_count) * 2 * sizeof(float);
   }
 
+  struct Outcome {
+    double norm = 0.0;     // of the mean gradient, before clipping
+    bool skipped = false;  // the norm is not finite: nothing was changed
+  };
   // One step with the gradient of the sum of losses over `targets` targets; the gradient is set to zero
-  // after. Returns the norm of the mean gradient before clipping. When that is not finite nothing is changed
-  // but the gradient, which is zeroed.
-  double Update(Exec& ex, model::Ladder& ladder, double learning_rate, int64_t targets);
+  // after.
+  Outcome Update(Exec& ex, model::Ladder& ladder, double learning_rate, int64_t targets);
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }

@@ -110,11 +110,12 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
         "--width, --rungs");
   }
 
-  const char* shrink[kUseCount] = {
-      "--tokens, --taps", "--tokens, --width, --recompute-rungs", "--tokens", "--tokens", "--max-length", ""};
+  const char* shrink[kUseCount] = {"--tokens, --taps", "--tokens, --width, --recompute-rungs", "--tokens",
+                                   "--tokens"};
   for (int use = 0; use < kUseCount; ++use) {
-    add(NameOf(static_cast<Use>(use)), plan.step.peak.by_use[use], "of the step's arena, at its peak",
-        shrink[use]);
+    // Zero is worth a row too: it says that this use is not live at the peak.
+    plan.items.push_back({NameOf(static_cast<Use>(use)), plan.step.peak.by_use[use],
+                          "of the step's arena, at its peak", shrink[use]});
   }
   const auto C = static_cast<uint64_t>(backbone.config().C), D = static_cast<uint64_t>(backbone.config().D);
   const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * (D + 32) * sizeof(float);
@@ -126,7 +127,16 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
   return plan;
 }
 
-uint64_t AvailableMemory() { return ReadKilobytes("/proc/meminfo", "MemAvailable:"); }
+uint64_t AvailableMemory() {
+  uint64_t available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
+  // A container's own limit (control groups, version 2).
+  std::ifstream limit_file("/sys/fs/cgroup/memory.max"), used_file("/sys/fs/cgroup/memory.current");
+  uint64_t limit = 0, used = 0;
+  if (limit_file >> limit && used_file >> used)
+    available = std::min(available, limit > used ? limit - used : 0);
+  return available;
+}
+
 uint64_t ResidentPeak() { return ReadKilobytes("/proc/self/status", "VmHWM:"); }
 
 }  // namespace rung::train

@@ -44,6 +44,9 @@ struct PlanInputs {
   bool training = true;          // gradients and optimizer state
 };
 
+// Of a vocabulary of V tokens in memory: texts, hash slots, merges.
+constexpr uint64_t TokenizerBytes(int64_t V) { return static_cast<uint64_t>(V) * 320; }
+
 MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Backbone& backbone,
                     const model::Ladder& ladder, const data::Batch& batch, const PlanInputs& inputs);
 

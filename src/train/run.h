@@ -76,7 +76,7 @@ void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& back
                       bool learn, LargestBatch* largest);
 inline constexpr int64_t kPlannedBatches = 10000;
 
-// Throws Error. `interrupt`: when it becomes true the current micro-batch is finished, a checkpoint saved,
+// Throws Error. `interrupt`: when it becomes true the current step is finished, a checkpoint saved,
 // and the run returns with interrupted set.
 RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
                       const std::atomic<bool>& interrupt);

@@ -77,7 +77,7 @@ TEST_F(RunTest, LearnsAndWritesAnAdapter) {
   ASSERT_EQ(evals_.size(), 2u);
   EXPECT_LT(evals_[1].loss, 0.5 * losses_[0]);
   const model::Config config = model::ReadConfig(kModel).OrThrow();
-  const model::Ladder ladder = model::LoadAdapter(options.out, config, false).OrThrow();
+  const model::Ladder ladder = model::LoadAdapter(options.out, config, false, 96).OrThrow();
   EXPECT_EQ(ladder.spec().S, 32);
   EXPECT_GT(ladder.spec().output_scale, 0.0f);
 }
@@ -109,22 +109,74 @@ TEST_F(RunTest, ResumedRunEndsWithTheSameBytes) {
   EXPECT_EQ(FileBytes(whole.out / file), FileBytes(broken.out / file));
 }
 
-TEST_F(RunTest, ResumeRefusesOtherSettings) {
-  TrainOptions options = Options("run");
+TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
+  const TrainOptions options = Options("run");
   Run(options, 5);
+  const std::map<std::string, std::function<void(TrainOptions&)>> changes = {
+      {"lr=", [](TrainOptions& o) { o.learning_rate = 1e-4; }},
+      {"seed=", [](TrainOptions& o) { o.seed = 1; }},
+      {"threads=", [](TrainOptions& o) { o.compute.context.threads = 1; }},
+      {"isa=baseline",
+       [](TrainOptions& o) {
+         o.compute.context.isa = cpu::Isa::kBaseline;
+         o.compute.compute = o.backbone.compute = DType::kF32;
+       }},
+      {"scale=2", [](TrainOptions& o) { o.output_scale = 2.0; }},
+      {"quantize=", [](TrainOptions& o) { o.backbone.quantize = model::Quantize::kNone; }},
+      {"data=", [](TrainOptions& o) { o.data = kData / "valid.jsonl"; }},
+      {"decay=0.1", [](TrainOptions& o) { o.optimizer.weight_decay = 0.1; }}};
+  for (const auto& [key, change] : changes) {
+    TrainOptions changed = options;
+    changed.resume = true;
+    change(changed);
+    std::string message;
+    EXPECT_EQ(CodeOf(changed, &message), ExitCode::kUsage) << key;
+    EXPECT_NE(message.find(key), std::string::npos) << key << " in " << message;
+  }
+}
+
+TEST_F(RunTest, ResumeOfAFinishedRunSaysSo) {
+  TrainOptions options = Options("run");
+  Run(options);
   options.resume = true;
-  options.learning_rate = 1e-4;
   std::string message;
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("lr="), std::string::npos) << message;
+  EXPECT_NE(message.find("finished"), std::string::npos) << message;
+}
+
+TEST_F(RunTest, InterruptThatCannotSaveIsAFailure) {
+  TrainOptions options = Options("run");
+  std::filesystem::create_directories(options.out);
+  // A file where the checkpoint's temporary folder should be, that cannot be replaced by a folder.
+  std::atomic<bool> interrupt{false};
+  RunEvents events;
+  events.on_step = [&](const StepReport& step) {
+    interrupt = step.step == 3;
+    if (interrupt) std::filesystem::rename(options.out, folder_ / "moved");
+    if (interrupt) WriteTextFile(options.out, "in the way").OrThrow();
+  };
+  EXPECT_THROW(RunTraining(options, events, interrupt), Error);
+}
+
+TEST_F(RunTest, MaxLengthBeyondTheContextIsRefused) {
+  TrainOptions options = Options("run");
+  options.max_length = options.tokens = 1 << 20;
+  std::string message;
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("--max-length"), std::string::npos) << message;
 }
 
 TEST_F(RunTest, RefusesAFolderThatHoldsARun) {
   const TrainOptions options = Options("run");
-  Run(options);
   std::string message;
+  Run(options, 5);
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("--resume"), std::string::npos) << message;
+  EXPECT_NE(message.find("go on with --resume"), std::string::npos) << message;
+  TrainOptions resumed = options;
+  resumed.resume = true;
+  Run(resumed);
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("another --out"), std::string::npos) << message;
 }
 
 TEST_F(RunTest, KeepsTheNewestCheckpoints) {
@@ -152,9 +204,7 @@ TEST_F(RunTest, DataWithoutAnyTargetIsRefused) {
   options.data = folder_ / "empty.jsonl";
   ASSERT_TRUE(WriteTextFile(options.data, "{\"prompt\": \"a\", \"completion\": \"\"}\n").ok());
   options.raw = true;
-  const ExitCode code = CodeOf(options);
-  // An empty completion still teaches the end of the text, unless the model has no end token.
-  EXPECT_TRUE(code == ExitCode::kDone || code == ExitCode::kBadInput);
+  EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
   options.data = folder_ / "missing.jsonl";
   options.out = folder_ / "run2";
   EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
@@ -164,7 +214,7 @@ TEST_F(RunTest, AdapterOfAnotherModelIsRefused) {
   const TrainOptions options = Options("run");
   Run(options);
   const model::Config other = model::ReadConfig("tests/data/families/llama3").OrThrow();
-  const Result<model::Ladder> loaded = model::LoadAdapter(options.out, other, false);
+  const Result<model::Ladder> loaded = model::LoadAdapter(options.out, other, false, 96);
   ASSERT_FALSE(loaded.ok());
   EXPECT_NE(loaded.failure().message.find("was trained for"), std::string::npos) << loaded.failure().message;
 }

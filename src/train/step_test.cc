@@ -43,7 +43,7 @@ model::Ladder LadderOf(const Golden& golden, const model::Config& config, model:
   spec.head_dim = std::stoll(golden.file().metadata().at("head_dim"));
   spec.gate = golden.file().metadata().at("gate") == "sum" ? model::Gate::kSum : model::Gate::kInterpolate;
   spec.memory = memory;
-  model::Ladder ladder = model::Ladder::Make(config, spec, 1, true);
+  model::Ladder ladder = model::Ladder::Make(config, spec, 1, true, 128);
   const auto fill = [&](const std::string& name, const Tensor& tensor) {
     const std::vector<float> values = golden.Floats(name);
     std::copy(values.begin(), values.end(), Out{tensor}.as<float>());
@@ -115,7 +115,7 @@ TEST_P(LadderStepTest, OptimizerStepEqualsPyTorch) {
   Optimizer optimizer(options, ladder.parameter_count());
   const Slab slab(1 << 16);
   Exec ex(Arena(slab.base(), slab.bytes()), context, DType::kF32);
-  const double norm = optimizer.Update(ex, ladder, 1e-3, golden.Ints("loss.tokens")[0]);
+  const double norm = optimizer.Update(ex, ladder, 1e-3, golden.Ints("loss.tokens")[0]).norm;
   EXPECT_NEAR(norm / static_cast<double>(golden.Floats("grad_norm")[0]), 1.0, 1e-5);
   int compared = 0;
   ladder.ForEachParam([&](nn::Param& param) {
@@ -188,7 +188,7 @@ TEST(StepTest, ZeroUpProjectionIsTheBackbone) {
   spec.S = 32;
   spec.F = 80;
   spec.output_scale = 35.0f;
-  const model::Ladder ladder = model::Ladder::Make(backbone.config(), spec, 7, true);
+  const model::Ladder ladder = model::Ladder::Make(backbone.config(), spec, 7, true, 128);
   const data::Batch batch = BatchOf(golden);
   const model::BatchInput input(batch);
   const int64_t M = input.target_count();
@@ -210,7 +210,7 @@ TEST(StepTest, SeedDecidesTheInitialBits) {
   spec.S = 32;
   spec.F = 80;
   const auto values = [&](uint64_t seed) {
-    return Flat(model::Ladder::Make(backbone.config(), spec, seed, false).values());
+    return Flat(model::Ladder::Make(backbone.config(), spec, seed, false, 128).values());
   };
   EXPECT_EQ(values(3), values(3));
   EXPECT_NE(values(3), values(4));

@@ -23,6 +23,10 @@ class Trainer {
  private:
   void CountSteps();
   void Plan();
+  void ReportEncoding(const Path& path, const data::EncodeReport& report) const;
+  // Decides, before anything is loaded or written, whether this run may go on in its folder.
+  void FindCheckpoint();
+  void MakeFolder();
   void ResumeOrCalibrate();
   // The micro-batches of one optimizer step, from the current position. Returns the sum of losses.
   double Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
@@ -30,9 +34,12 @@ class Trainer {
   // Makes the arena at least this large. Between steps only.
   void Reserve(size_t bytes);
   StepReport Update(double loss_sum, int64_t targets);
+  RunResult Finish(bool interrupted);
   void AfterStep(const StepReport& report);
   void Evaluate();
-  void Save();
+  Status Save();
+  void
+  SaveAndNote();  // the run is worth more than one checkpoint: a failure is said, the next save tries again
   void Note(const std::string& line) const;
   std::string Fingerprint() const;
 
@@ -55,10 +62,11 @@ class Trainer {
   std::optional<RunLog> log_;
 
   RunPosition position_;
+  Checkpoint checkpoint_;
   uint32_t epochs_ = 1;  // the last one may be run in part
   int64_t total_steps_ = 0, warmup_steps_ = 0, skipped_ = 0, skipped_in_row_ = 0, first_step_ = 0;
   double base_rate_ = 0.0, peak_flops_ = 0.0, last_loss_ = 0.0, step_flops_ = 0.0;
-  std::chrono::steady_clock::time_point started_;
+  std::chrono::steady_clock::time_point started_, saved_;
 };
 
 }  // namespace rung::train

@@ -1,0 +1,75 @@
+// The command line as main() gets it: a mistake is named before anything runs.
+#include "cli/cli.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace rung::cli {
+namespace {
+
+struct Outcome {
+  ExitCode code;
+  std::string said;  // on standard error
+};
+
+Outcome RunMain(std::vector<std::string> words) {
+  words.insert(words.begin(), "rung");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int code = Main(static_cast<int>(argv.size()), argv.data());
+  testing::internal::GetCapturedStdout();
+  return {static_cast<ExitCode>(code), testing::internal::GetCapturedStderr()};
+}
+
+TEST(CliTest, UnknownOptionComesBeforeMissingOnes) {
+  const Outcome found = RunMain({"train", "--modle", "x"});
+  EXPECT_EQ(found.code, ExitCode::kUsage);
+  EXPECT_EQ(
+      found.said,
+      "rung train: --modle is not known here; did you mean --model? (rung train --help lists what is)\n");
+}
+
+TEST(CliTest, UnknownOptionOfANestedVerb) {
+  const std::string expected =
+      "rung bench step: --modle is not known here; did you mean --model? (rung bench step --help lists what "
+      "is)\n";
+  for (const std::string option : {"--modle", "--modle=x"}) {
+    const Outcome found = RunMain({"bench", "step", "--tokens", "64", option, "x"});
+    EXPECT_EQ(found.code, ExitCode::kUsage);
+    EXPECT_EQ(found.said, expected);
+  }
+}
+
+TEST(CliTest, OptionsBelongToTheirVerb) {
+  // `step` has --tokens, `generate` and `bench` itself have not.
+  EXPECT_TRUE(RunMain({"bench", "generate", "--tokens", "64"})
+                  .said.starts_with("rung bench generate: --tokens is not known here"));
+  EXPECT_TRUE(RunMain({"bench", "--tokens", "64", "step"}).said.starts_with("rung bench: --tokens is not"));
+}
+
+TEST(CliTest, UnknownVerbs) {
+  Outcome found = RunMain({"trian"});
+  EXPECT_EQ(found.code, ExitCode::kUsage);
+  EXPECT_TRUE(found.said.starts_with("rung: trian is not a verb; did you mean train?")) << found.said;
+  found = RunMain({"bench", "stpe"});
+  EXPECT_EQ(found.code, ExitCode::kUsage);
+  EXPECT_TRUE(found.said.starts_with("rung bench: stpe is not known here; did you mean step?")) << found.said;
+}
+
+TEST(CliTest, KnownOptionsPass) {
+  EXPECT_EQ(RunMain({"version"}).code, ExitCode::kDone);
+  EXPECT_EQ(RunMain({"bench", "step", "--help"}).code, ExitCode::kDone);
+  // A missing required option is CLI11's to say.
+  const Outcome found = RunMain({"bench", "step", "--tokens", "64"});
+  EXPECT_EQ(found.code, ExitCode::kUsage);
+  EXPECT_NE(found.said.find("--model"), std::string::npos) << found.said;
+}
+
+}  // namespace
+}  // namespace rung::cli
