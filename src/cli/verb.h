@@ -44,5 +44,4 @@ void CatchSignals();
 // 128 + the signal that was caught.
 int InterruptExitCode();
 
-
 }  // namespace rung::cli

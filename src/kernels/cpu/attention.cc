@@ -18,8 +18,9 @@ namespace {
 constexpr int64_t kQueryBlock = 96, kKeyBlock = 256;
 // Up to this many queries, reading each key once costs less than packing the keys.
 constexpr int64_t kDirectQueries = 8;
-// Fixed, so that sums do not depend on the thread count; short enough to share one sequence among threads.
-constexpr int64_t kDirectKeys = 512;
+// Fixed, so that sums do not depend on the thread count; short enough to share one sequence among threads. A
+// task takes the same keys of a few heads, which lie side by side in the cache.
+constexpr int64_t kDirectKeys = 128, kDirectHeads = 4;
 
 bool IsDirect(const AttentionSpan& span) { return span.q_count <= kDirectQueries; }
 
@@ -141,8 +142,8 @@ class Forward {
                   const ThreadScratch<T>& s) const;
   void AddValues(const ThreadScratch<T>& s, int64_t rows, int64_t first, int64_t key, int64_t blocks,
                  const T* panels) const;
-  void DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, float* partial,
-                   const ThreadScratch<T>& s) const;
+  void DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, bool is_first, bool has_next,
+                   float* partial, const ThreadScratch<T>& s) const;
   void MergeRow(const AttentionSpan& span, int64_t query, int64_t head, const float* partials) const;
 
   const AttentionShape& shape_;
@@ -278,23 +279,37 @@ bool Forward<T>::Direct(int64_t task, const ThreadScratch<T>& scratch) const {
   float* partials = partials_;
   for (const AttentionSpan& span : spans_) {
     if (!IsDirect(span) || span.q_count == 0) continue;
-    const int64_t chunks = Chunks(span), tasks = chunks * shape_.kv_heads;
-    if (task < tasks) {
-      DirectChunk(span, task / chunks, task % chunks, partials + task * PartialFloats(span), scratch);
+    const int64_t chunks = Chunks(span), groups = CeilDiv(shape_.kv_heads, kDirectHeads);
+    if (task < chunks * groups) {
+      const int64_t chunk = task / groups, head = task % groups * kDirectHeads;
+      const int64_t end = std::min(shape_.kv_heads, head + kDirectHeads);
+      for (int64_t h = head; h < end; ++h) {
+        float* partial = partials + (h * chunks + chunk) * PartialFloats(span);
+        DirectChunk(span, h, chunk, h == head, h + 1 < end, partial, scratch);
+      }
       return true;
     }
-    task -= tasks;
-    partials += tasks * PartialFloats(span);
+    task -= chunks * groups;
+    partials += chunks * shape_.kv_heads * PartialFloats(span);
   }
   return false;
 }
 
-// Row g * q_count + i of the partial is query i of head `head * group + g`.
+// Row g * q_count + i of the partial is query i of head `head * group + g`. A head's keys and values lie too
+// far apart for the processor to foresee: each step fetches what the next one reads, the last that of the
+// next head.
 template <class T>
-void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, float* partial,
-                             const ThreadScratch<T>& s) const {
+void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, bool is_first,
+                             bool has_next, float* partial, const ThreadScratch<T>& s) const {
   const int64_t rows = span.q_count * group_, key = chunk * kDirectKeys;
-  const int64_t keys = std::min(kDirectKeys, span.kv_count - key);
+  const int64_t keys = std::min(kDirectKeys, span.kv_count - key), row = span.kv_begin + key;
+  const T *k = a_.k + row * a_.ldk + head * D_, *v = a_.v + row * a_.ldv + head * D_;
+  if (is_first) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t j = 0; j < keys; ++j) {
+      for (int64_t d = 0; d < D_; d += kLine) __builtin_prefetch(k + j * a_.ldk + d);
+    }
+  }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t g = r / span.q_count, i = r % span.q_count;
     const T* q = a_.q + (span.q_begin + i) * a_.ldq + (head * group_ + g) * D_;
@@ -305,8 +320,7 @@ void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t ch
   float *max = partial, *sum = partial + rows, *values = partial + 2 * rows;
   std::fill(max, max + rows, kNoScore);
   std::fill(sum, sum + rows, 0.0f);
-  const int64_t row = span.kv_begin + key;
-  kernels_->scores(s.q, rows, a_.k + row * a_.ldk + head * D_, a_.ldk, keys, D_, s.direct_score, kDirectKeys);
+  kernels_->scores(s.q, rows, k, a_.ldk, keys, D_, s.direct_score, kDirectKeys, v, a_.ldv);
   SoftmaxBlock<float> softmax;
   softmax.ld_score = softmax.ldp = kDirectKeys;
   softmax.rows = span.q_count;
@@ -320,8 +334,8 @@ void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t ch
     softmax.sum = sum + g * span.q_count;
     kernels_->soften_f32(softmax);
   }
-  kernels_->values(s.direct_score, kDirectKeys, rows, a_.v + row * a_.ldv + head * D_, a_.ldv, keys, D_,
-                   values);
+  kernels_->values(s.direct_score, kDirectKeys, rows, v, a_.ldv, keys, D_, values,
+                   has_next ? k + D_ : nullptr, a_.ldk);
 }
 
 template <class T>
@@ -351,13 +365,13 @@ void Forward<T>::MergeRow(const AttentionSpan& span, int64_t query, int64_t head
   const float scale = shape_.scale * std::numbers::log2e_v<float>;
   // A chunk without a key for this query has sum 0 and values 0.
   const auto weight = [&](int64_t c) { return std::exp2((begin[c * stride + r] - top) * scale); };
-  for (int64_t c = 0; c < chunks; ++c) sum += weight(c) * begin[c * stride + rows + r];
   T* out = a_.out + (span.q_begin + query) * a_.ldo + head * D_;
   for (int64_t d0 = 0; d0 < D_; d0 += kPanelRows) {
     float total[kPanelRows] = {};
     const int64_t n = std::min(kPanelRows, D_ - d0);
     for (int64_t c = 0; c < chunks; ++c) {
       const float w = weight(c);
+      if (d0 == 0) sum += w * begin[c * stride + rows + r];
       const float* values = begin + c * stride + 2 * rows + r * D_ + d0;
       for (int64_t d = 0; d < n; ++d) total[d] += w * values[d];
     }

@@ -135,9 +135,6 @@ void Normalize(const float* acc, int64_t ld_acc, const float* sum, int64_t rows,
 // The next tile of rows when `left` remain: 3, or 2 where that avoids a single row.
 inline int64_t RowsOfTile(int64_t left) { return left == 4 ? 2 : Smaller(left, 3); }
 
-// Keys of one head lie a whole row of the cache apart, too far for the processor to foresee the next.
-constexpr int64_t kPrefetchKeys = 12;
-
 template <class T>
 void Prefetch(const T* row, int64_t n) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -187,26 +184,30 @@ void ScoresOfKeys(const float* q, int64_t rows, const T* k, int64_t ldk, int64_t
 
 template <class V, class T>
 void Scores(const float* q, int64_t rows, const T* k, int64_t ldk, int64_t keys, int64_t D, float* score,
-            int64_t ld_score) {
+            int64_t ld_score, const T* next, int64_t ld_next) {
   int64_t j = 0;
   for (; j + 4 <= keys; j += 4) {
-    for (int64_t next = j + kPrefetchKeys; next < Smaller(keys, j + kPrefetchKeys + 4); ++next) {
-      Prefetch(k + next * ldk, D);
+    if (next) {
+      for (int64_t i = j; i < j + 4; ++i) Prefetch(next + i * ld_next, D);
     }
     ScoresOfKeys<V, T, 4>(q, rows, k + j * ldk, ldk, D, score + j, ld_score);
   }
-  for (; j < keys; ++j) ScoresOfKeys<V, T, 1>(q, rows, k + j * ldk, ldk, D, score + j, ld_score);
+  for (; j < keys; ++j) {
+    if (next) Prefetch(next + j * ld_next, D);
+    ScoresOfKeys<V, T, 1>(q, rows, k + j * ldk, ldk, D, score + j, ld_score);
+  }
 }
 
 // kRows rows by up to four vectors of columns, held in registers over all keys.
 template <class V, class T, int kRows, int kVectors>
-void ValuesTile(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, float* out, int64_t ldo) {
+void ValuesTile(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, float* out, int64_t ldo,
+                const T* next, int64_t ld_next) {
   V sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kVectors; ++c) sum[r][c] = V::Set(0.0f);
   }
   for (int64_t j = 0; j < keys; ++j) {
-    if (j + kPrefetchKeys < keys) Prefetch(v + (j + kPrefetchKeys) * ldv, kVectors * V::kWidth);
+    if (next) Prefetch(next + j * ld_next, kVectors * V::kWidth);
     V x[kVectors];
     for (int c = 0; c < kVectors; ++c) x[c] = V::Load(v + j * ldv + c * V::kWidth);
     for (int r = 0; r < kRows; ++r) {
@@ -220,11 +221,17 @@ void ValuesTile(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t ke
 }
 
 template <class V, class T, int kRows>
-void ValuesRows(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, int64_t D, float* out) {
+void ValuesRows(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t keys, int64_t D, float* out,
+                const T* next, int64_t ld_next) {
   constexpr int64_t W = V::kWidth;
+  const auto after = [&](int64_t d) { return next ? next + d : nullptr; };
   int64_t d = 0;
-  for (; d + 4 * W <= D; d += 4 * W) ValuesTile<V, T, kRows, 4>(p, ldp, v + d, ldv, keys, out + d, D);
-  for (; d + W <= D; d += W) ValuesTile<V, T, kRows, 1>(p, ldp, v + d, ldv, keys, out + d, D);
+  for (; d + 4 * W <= D; d += 4 * W) {
+    ValuesTile<V, T, kRows, 4>(p, ldp, v + d, ldv, keys, out + d, D, after(d), ld_next);
+  }
+  for (; d + W <= D; d += W) {
+    ValuesTile<V, T, kRows, 1>(p, ldp, v + d, ldv, keys, out + d, D, after(d), ld_next);
+  }
   if (d == D) return;
   for (int r = 0; r < kRows; ++r) {
     V sum = V::Set(0.0f);
@@ -237,17 +244,18 @@ void ValuesRows(const float* p, int64_t ldp, const T* v, int64_t ldv, int64_t ke
 
 template <class V, class T>
 void Values(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, int64_t keys, int64_t D,
-            float* out) {
+            float* out, const T* next, int64_t ld_next) {
   for (int64_t r = 0, n = 0; r < rows; r += n) {
     n = RowsOfTile(rows - r);
     const float* weights = p + r * ldp;
     if (n == 3) {
-      ValuesRows<V, T, 3>(weights, ldp, v, ldv, keys, D, out + r * D);
+      ValuesRows<V, T, 3>(weights, ldp, v, ldv, keys, D, out + r * D, next, ld_next);
     } else if (n == 2) {
-      ValuesRows<V, T, 2>(weights, ldp, v, ldv, keys, D, out + r * D);
+      ValuesRows<V, T, 2>(weights, ldp, v, ldv, keys, D, out + r * D, next, ld_next);
     } else {
-      ValuesRows<V, T, 1>(weights, ldp, v, ldv, keys, D, out + r * D);
+      ValuesRows<V, T, 1>(weights, ldp, v, ldv, keys, D, out + r * D, next, ld_next);
     }
+    next = nullptr;
   }
 }
 

@@ -55,12 +55,13 @@ struct AttentionKernels {
   // out[i,:] = acc[i,:] / sum[i]
   void (*normalize)(const float* acc, int64_t ld_acc, const float* sum, int64_t rows, int64_t D, T* out,
                     int64_t ldo);
-  // score[r,j] = q[r,:] . k[j,:], q (rows, D) dense: each key is read from memory once.
+  // score[r,j] = q[r,:] . k[j,:], q (rows, D) dense, of values of T. Meanwhile `keys` rows of `next`, D wide
+  // and ld_next apart, are fetched for the call after this one, unless it is nullptr.
   void (*scores)(const float* q, int64_t rows, const T* k, int64_t ldk, int64_t keys, int64_t D, float* score,
-                 int64_t ld_score);
-  // out[r,:] = sum_j p[r,j] v[j,:], out (rows, D) dense.
+                 int64_t ld_score, const T* next, int64_t ld_next);
+  // out[r,:] = sum_j p[r,j] v[j,:], out (rows, D) dense; next as above.
   void (*values)(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, int64_t keys, int64_t D,
-                 float* out);
+                 float* out, const T* next, int64_t ld_next);
   void (*grad_tile)(const AttentionGradTile& tile);
 };
 

@@ -40,7 +40,10 @@ struct PanelKernels {
   void (*multiply_to)(const T* A, int64_t lda, int64_t N, const T* panel, int64_t K, int64_t cols, T* C,
                       int64_t ldc);
   // C[n*ldc + r] = sum_k A[n*lda + k] * W[row + r][k] for few rows (N <= kFewRows): reads W once, in its
-  // storage format, without a panel. `add` and `to_t` as above are the driver's business: the result is f32.
+  // storage format, without a panel. W is rounded to T, as in a panel, or not at all: where a block's codes
+  // can be dotted as they are and the sum scaled, that is faster and nearer to the weights. Which one depends
+  // on the format, the width and N alone. `add` and `to_t` as above are the driver's business: the result is
+  // f32.
   void (*multiply_few)(const T* A, int64_t lda, int64_t N, const format::Matrix& matrix, int64_t row,
                        int64_t rows, float* C, int64_t ldc);
   // out[n*ldo + r] = C[n*ldc + r] + bias[r], rounded to T, for n < N, r < cols; bias may be nullptr.

@@ -1,4 +1,5 @@
 #include "kernels/cpu/panel_avx512.h"
+#include "kernels/cpu/panel_few_bf16.h"
 
 namespace rung::cpu {
 namespace {
@@ -86,8 +87,10 @@ struct LookedUp {
   }
 };
 
-using Formats = FormatTable<Core, Computed<F32Weights>, Computed<F16Weights>, Copied, Computed<Q8_0Weights>,
-                            LookedUp<Q4_0Levels>, LookedUp<Q4_1Levels>, LookedUp<Nf4Levels>>;
+using Formats =
+    FormatTable<Core, Computed<F32Weights>, Computed<F16Weights>, Copied,
+                WithDot<Core, Computed<Q8_0Weights>, DotQ8_0>, WithDot<Core, LookedUp<Q4_0Levels>, DotQ4_0>,
+                WithDot<Core, LookedUp<Q4_1Levels>, DotQ4_1>, LookedUp<Nf4Levels>>;
 
 }  // namespace
 

@@ -17,9 +17,14 @@ struct FormatKernels {
                        int64_t rows, float* C, int64_t ldc);
 };
 
+// A loader may bring its own product of few rows.
 template <class Core, class Loader>
 constexpr FormatKernels<Core> KernelsOf() {
-  return {DecodeRows<Core, Loader>, DecodePanel<Core, Loader>, MultiplyFew<Core, Loader>};
+  if constexpr (requires { Loader::MultiplyFew; }) {
+    return {DecodeRows<Core, Loader>, DecodePanel<Core, Loader>, Loader::MultiplyFew};
+  } else {
+    return {DecodeRows<Core, Loader>, DecodePanel<Core, Loader>, MultiplyFew<Core, Loader>};
+  }
 }
 
 // One loader per format, in the order of format::Format; ReferenceLoader<Core> where there is no faster one.

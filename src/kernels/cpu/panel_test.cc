@@ -311,14 +311,38 @@ TEST(Panel, MultipliesEveryEdge) {
   });
 }
 
+// C is the product with the exact weights, or the one with the rounded weights: one of them throughout.
+template <class T>
+void ExpectProduct(const std::vector<T>& A, int64_t lda, int64_t N, const std::vector<float>& exact,
+                   const std::vector<T>& rounded, int64_t K, int64_t first, int64_t rows,
+                   const std::vector<float>& C, int64_t ldc) {
+  const auto far_from = [&](const auto& weights) {
+    double worst = 0.0;  // in units of the tolerance of ExpectSum
+    for (int64_t n = 0; n < N; ++n) {
+      for (int64_t r = 0; r < rows; ++r) {
+        const Sum sum =
+            DotOf(&A[static_cast<size_t>(n * lda)], &weights[static_cast<size_t>((first + r) * K)], K);
+        const double error = std::fabs(static_cast<double>(C[static_cast<size_t>(n * ldc + r)]) - sum.value);
+        const double tolerance = static_cast<double>(K + 4) * 0x1p-24 * sum.magnitude;
+        if (!(error <= tolerance)) worst = std::max(worst, tolerance > 0.0 ? error / tolerance : 1e9);
+      }
+    }
+    return worst;
+  };
+  const double from_exact = far_from(exact), from_rounded = far_from(rounded);
+  EXPECT_TRUE(from_exact == 0.0 || from_rounded == 0.0)
+      << N << " rows: " << from_exact << ", " << from_rounded;
+}
+
 TEST(Panel, MultipliesFewRows) {
   OnEachCore([](Isa isa, auto type) {
     using T = decltype(type);
     for (const DecodeCase& c : kDecodeCases) {
       SCOPED_TRACE(Name(c));
       const Frozen frozen(c.format, c.rows, c.cols, c.nested, 13);
-      std::vector<T> weights;
-      for (const float w : frozen.Decode()) weights.push_back(To<T>(w));
+      const std::vector<float> exact = frozen.Decode();
+      std::vector<T> rounded;
+      for (const float w : exact) rounded.push_back(To<T>(w));
       const int64_t first = 1, rows = c.rows - 1, lda = c.cols + 3, ldc = rows + 1;
       for (int64_t N = 1; N <= kFewRows; ++N) {
         const std::vector<T> A = Numbers<T>(N * lda, 8);
@@ -326,13 +350,34 @@ TEST(Panel, MultipliesFewRows) {
         PanelFor<T>(isa)->multiply_few(A.data(), lda, N, frozen.view(), first, rows, C.data(), ldc);
         for (int64_t n = 0; n < N; ++n) {
           ASSERT_EQ(C[static_cast<size_t>(n * ldc + rows)], 77.0f);
-          for (int64_t r = 0; r < rows; ++r) {
-            const Sum sum = DotOf(&A[static_cast<size_t>(n * lda)],
-                                  &weights[static_cast<size_t>((first + r) * c.cols)], c.cols);
-            ExpectSum(C[static_cast<size_t>(n * ldc + r)], sum.value, sum.magnitude, c.cols, 0.0);
-          }
         }
+        ExpectProduct<T>(A, lda, N, exact, rounded, c.cols, first, rows, C, ldc);
       }
+    }
+  });
+}
+
+template <class T>
+void ExpectFew(Isa isa, Format format, int64_t rows, int64_t cols) {
+  const Frozen frozen(format, rows, cols, false, 14);
+  const std::vector<float> exact = frozen.Decode();
+  std::vector<T> rounded;
+  for (const float w : exact) rounded.push_back(To<T>(w));
+  for (int64_t N = 1; N <= kFewRows; ++N) {
+    const std::vector<T> A = Numbers<T>(N * cols, 8);
+    std::vector<float> C(static_cast<size_t>(N * rows));
+    PanelFor<T>(isa)->multiply_few(A.data(), cols, N, frozen.view(), 0, rows, C.data(), rows);
+    ExpectProduct<T>(A, cols, N, exact, rounded, cols, 0, rows, C, rows);
+  }
+}
+
+// Rows on either side of the width from which on a kernel may work differently.
+TEST(Panel, MultipliesFewLongRows) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const Format format : {Format::kQ8_0, Format::kQ4_0, Format::kQ4_1, Format::kNf4}) {
+      SCOPED_TRACE(format::Of(format).name);
+      for (const int64_t cols : {2048, 2048 + 64}) ExpectFew<T>(isa, format, 6, cols);
     }
   });
 }
@@ -389,8 +434,15 @@ class Projection {
     format::DecodeRow(frozen.view(), o, row.data());
     std::vector<T> weights;
     for (const float w : row) weights.push_back(To<T>(w));
-    const Sum sum = DotOf(&x_[static_cast<size_t>(n * kLdx)], weights.data(), kK);
+    const T* x = &x_[static_cast<size_t>(n * kLdx)];
+    const Sum exact = DotOf(x, row.data(), kK), by_rounded = DotOf(x, weights.data(), kK);
     const double bias = with_bias ? static_cast<double>(bias_[static_cast<size_t>(o)]) : 0.0;
+    // Products of few rows may take the weights as they are.
+    const double without = static_cast<double>(got) - bias - before;
+    const Sum& sum =
+        N_ <= kFewRows && std::fabs(without - exact.value) < std::fabs(without - by_rounded.value)
+            ? exact
+            : by_rounded;
     ExpectSum(got, sum.value + bias + before, sum.magnitude + std::fabs(bias) + std::fabs(before), kK,
               rounded ? 0x1p-8 : 0.0);
   }

@@ -9,8 +9,9 @@ namespace {
 
 // Rows of x in a unit of work: the micro tile of the fastest kernels.
 constexpr int64_t kTileRows = 6;
-// Weight rows in a unit of work when x has few rows: enough to hide the call, few enough to share out evenly.
-constexpr int64_t kFewUnit = 16;
+// Weight rows in a unit of work when x has few rows: few enough to share out evenly. A call takes several:
+// enough to hide what it prepares of x.
+constexpr int64_t kFewUnit = 16, kFewCall = 128;
 // Rows of x that pass through a buffer of f32 on their way to a biased result.
 constexpr int64_t kBiasRows = 48;
 
@@ -108,11 +109,12 @@ void ProjectFew(const Context& context, const PanelKernels<T>& kernels, const T*
     for (const Product& product : products) {
       const format::Matrix& weight = *product.weight;
       const int64_t last = first + (weight.rows + kFewUnit - 1) / kFewUnit;
-      for (int64_t unit = std::max(share.begin, first); unit < std::min(share.end, last); ++unit) {
-        const int64_t o = (unit - first) * kFewUnit, cols = std::min(kFewUnit, weight.rows - o);
-        alignas(64) float buffer[kFewRows * kFewUnit];
-        kernels.multiply_few(x, ldx, N, weight, o, cols, buffer, kFewUnit);
-        StoreF32(kernels, product, buffer, kFewUnit, N, 0, o, cols);
+      const int64_t end = std::min((std::min(share.end, last) - first) * kFewUnit, weight.rows);
+      for (int64_t o = std::max<int64_t>(share.begin - first, 0) * kFewUnit; o < end; o += kFewCall) {
+        const int64_t cols = std::min(kFewCall, end - o);
+        alignas(64) float buffer[kFewRows * kFewCall];
+        kernels.multiply_few(x, ldx, N, weight, o, cols, buffer, kFewCall);
+        StoreF32(kernels, product, buffer, kFewCall, N, 0, o, cols);
       }
       first = last;
     }
