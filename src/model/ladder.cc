@@ -238,14 +238,6 @@ Ladder Ladder::Make(const Config& config, const LadderSpec& spec, uint64_t seed,
   return ladder;
 }
 
-int64_t Ladder::depth(const Config& config) const {
-  int64_t longest = config.L;
-  for (size_t j = 0; j < spec_.taps.size(); ++j) {
-    longest = std::max(longest, spec_.taps[j] + 1 + spec_.rungs - static_cast<int64_t>(j));
-  }
-  return longest;
-}
-
 LadderPass::LadderPass(Exec& ex, const Ladder& ladder, const nn::RowLayout& rows, bool saving,
                        std::span<const nn::KvCache> caches)
     : ex_(ex), ladder_(ladder), rows_(rows), saving_(saving), caches_(caches) {
@@ -274,26 +266,31 @@ Tensor LadderPass::Finish() {
   return state_;
 }
 
-void LadderPass::ProjectTap(const Rung& rung, In tap, const Tensor& out, bool add) {
+void LadderPass::ForEachTapTile(const Rung& rung, In tap, const std::function<void(In, int64_t)>& use) {
   Frame frame(ex_.arena());
   const int64_t N = tap.t.rows(), C = tap.t.cols();
   const TapNorm norm = ladder_.spec().tap_norm;
+  const bool standardize = norm == TapNorm::kStandardize;
+  const In mean = rung.mean, deviation = rung.inv_deviation;
   const Tensor tile =
       ex_.arena().Scratch(DType::kF32, std::min(N, kTapTile), C, Use::kTaps, "standardised tap rows");
-  const In mean = rung.mean, deviation = rung.inv_deviation;
-  const bool standardize = norm == TapNorm::kStandardize;
   for (int64_t begin = 0; begin < N; begin += kTapTile) {
-    const int64_t count = std::min(kTapTile, N - begin);
-    const Tensor part = tile.Rows(0, count);
-    ops::Standardize(ex_, tap.t.Rows(begin, count), norm != TapNorm::kNone, kTapEps,
+    const Tensor part = tile.Rows(0, std::min(kTapTile, N - begin));
+    ops::Standardize(ex_, tap.t.Rows(begin, part.rows()), norm != TapNorm::kNone, kTapEps,
                      standardize ? &mean : nullptr, standardize ? &deviation : nullptr, Out{part});
-    const Tensor y = out.Rows(begin, count);
-    if (add) {
-      ops::Project(ex_, part, rung.tap.weight.value, Acc{y});
-    } else {
-      ops::Project(ex_, part, rung.tap.weight.value, Out{y});
-    }
+    use(part, begin);
   }
+}
+
+void LadderPass::ProjectTap(const Rung& rung, In tap, const Tensor& out, bool add) {
+  ForEachTapTile(rung, tap, [&](In tile, int64_t begin) {
+    const Tensor y = out.Rows(begin, tile.t.rows());
+    if (add) {
+      ops::Project(ex_, tile, rung.tap.weight.value, Acc{y});
+    } else {
+      ops::Project(ex_, tile, rung.tap.weight.value, Out{y});
+    }
+  });
 }
 
 void LadderPass::Climb(const Rung& rung, size_t j, const In* x) {
@@ -355,7 +352,7 @@ void LadderPass::Backward(Acc ds) {
 
 void LadderPass::FuseBackward(const Rung& rung, const Saved& saved, bool first, Acc du) {
   Frame frame(ex_.arena());
-  const int64_t N = du.t.rows(), S = du.t.cols(), C = saved.tap.cols();
+  const int64_t N = du.t.rows(), S = du.t.cols();
   Tensor dp = du.t;  // gate sum: both summands get the gradient as it is
   if (!first && !rung.alpha.value.empty()) {
     dp = ex_.arena().Scratch(DType::kF32, N, S, Use::kRungs, "d projected tap");
@@ -368,18 +365,9 @@ void LadderPass::FuseBackward(const Rung& rung, const Saved& saved, bool first, 
     ops::SigmoidGateGrad(ex_, dmu, mu, kGateTemperature, Acc{rung.alpha.grad});
     ops::Convert(ex_, dprevious, Out{du.t});
   }
-  const TapNorm norm = ladder_.spec().tap_norm;
-  const bool standardize = norm == TapNorm::kStandardize;
-  const Tensor tile =
-      ex_.arena().Scratch(DType::kF32, std::min(N, kTapTile), C, Use::kTaps, "standardised tap rows");
-  const In mean = rung.mean, deviation = rung.inv_deviation;
-  for (int64_t begin = 0; begin < N; begin += kTapTile) {
-    const int64_t count = std::min(kTapTile, N - begin);
-    const Tensor part = tile.Rows(0, count);
-    ops::Standardize(ex_, saved.tap.Rows(begin, count), norm != TapNorm::kNone, kTapEps,
-                     standardize ? &mean : nullptr, standardize ? &deviation : nullptr, Out{part});
-    ops::ProjectGradWeight(ex_, dp.Rows(begin, count), part, Acc{rung.tap.weight.grad});
-  }
+  ForEachTapTile(rung, saved.tap, [&](In tile, int64_t begin) {
+    ops::ProjectGradWeight(ex_, dp.Rows(begin, tile.t.rows()), tile, Acc{rung.tap.weight.grad});
+  });
 }
 
 LadderCache::LadderCache(const LadderSpec& spec, int64_t rows)

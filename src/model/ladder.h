@@ -71,8 +71,6 @@ class Ladder {
   int64_t parameter_count() const { return parameter_count_; }
   Tensor values() const { return values_; }        // (1,n)
   Tensor gradients() const { return gradients_; }  // (1,n); empty without gradients
-  // Longest path of blocks from token to logits.
-  int64_t depth(const Config& config) const;
 
  private:
   friend Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients,
@@ -117,6 +115,8 @@ class LadderPass {
   };
   Tensor Take(int64_t rows, int64_t cols, DType dtype, Use use, const char* label);
   void Climb(const Rung& rung, size_t j, const In* x);
+  // Standardises the tap in tiles of rows and gives each to `use`, with the index of its first row.
+  void ForEachTapTile(const Rung& rung, In tap, const std::function<void(In tile, int64_t begin)>& use);
   void ProjectTap(const Rung& rung, In tap, const Tensor& out, bool add);
   void FuseBackward(const Rung& rung, const Saved& saved, bool first, Acc du);
 
