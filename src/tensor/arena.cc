@@ -8,7 +8,8 @@
 namespace rung {
 
 const char* NameOf(Use use) {
-  constexpr const char* kNames[kUseCount] = {"taps", "rung activations", "backbone scratch", "head"};
+  constexpr const char* kNames[kUseCount] = {
+      "taps", "rung activations", "saved activations", "low-rank states", "backbone scratch", "head"};
   return kNames[static_cast<int>(use)];
 }
 

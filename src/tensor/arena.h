@@ -21,8 +21,14 @@
 namespace rung {
 
 // What memory is for. The rows of the plan's table.
-enum class Use : uint8_t { kTaps, kRungs, kBackbone, kHead };
-inline constexpr int kUseCount = 4;
+//   kTaps      tapped states and what standardises them
+//   kRungs     activations of the ladder
+//   kSaved     activations of frozen blocks that a backward pass will read
+//   kLowRank   states of low-rank pairs
+//   kBackbone  scratch of frozen blocks
+//   kHead      head input, loss and their gradients
+enum class Use : uint8_t { kTaps, kRungs, kSaved, kLowRank, kBackbone, kHead };
+inline constexpr int kUseCount = 6;
 const char* NameOf(Use use);
 
 struct ArenaPeak {

@@ -9,11 +9,12 @@
 
 namespace rung {
 
-enum class DType : uint8_t { kF32, kBf16, kI32 };
+enum class DType : uint8_t { kF32, kBf16, kI32, kI8 };
 
-constexpr size_t SizeOf(DType dtype) { return dtype == DType::kBf16 ? 2 : 4; }
+constexpr size_t SizeOf(DType dtype) { return dtype == DType::kBf16 ? 2 : dtype == DType::kI8 ? 1 : 4; }
 constexpr const char* NameOf(DType dtype) {
-  return dtype == DType::kF32 ? "f32" : dtype == DType::kBf16 ? "bf16" : "i32";
+  constexpr const char* kNames[] = {"f32", "bf16", "i32", "i8"};
+  return kNames[static_cast<int>(dtype)];
 }
 template <class T>
 inline constexpr DType kDTypeOf = DType::kF32;
@@ -21,6 +22,8 @@ template <>
 inline constexpr DType kDTypeOf<Bf16> = DType::kBf16;
 template <>
 inline constexpr DType kDTypeOf<int32_t> = DType::kI32;
+template <>
+inline constexpr DType kDTypeOf<int8_t> = DType::kI8;
 
 // A (rows, cols) view. A vector (C) is one row. Copying a Tensor copies the view.
 // `data` is an address that must not be read while a plan is made: there it is null-based.

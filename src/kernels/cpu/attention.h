@@ -34,17 +34,19 @@ void AttentionForward(const Context& context, const AttentionShape& shape,
 size_t AttentionForwardScratch(const Context& context, const AttentionShape& shape,
                                std::span<const AttentionSpan> spans, size_t element_size);
 
-// Gradients of the above in f32, probabilities recomputed from lse (flash attention 2, arXiv 2307.08691):
+// Gradients of the above, probabilities recomputed from lse (flash attention 2, arXiv 2307.08691):
 //   D[i] = dout[i] . out[i],  ds[i,j] = p[i,j] (dout[i] . v[j] - D[i])
 //   dq[i] = scale * sum_j ds[i,j] k[j],  dk[j] = scale * sum_i ds[i,j] q[i],  dv[j] = sum_i p[i,j] dout[i]
-// dq, dk, dv are overwritten. Needs q_count == kv_count in every span. Deterministic for any thread count:
-// every output row is summed by one thread in one order.
+// dq, dk, dv are overwritten; sums are f32, p and scale * ds are rounded to T before they are multiplied.
+// Needs q_count == kv_count in every span. Deterministic for any thread count: every output row is summed by
+// one thread in one order.
+template <class T>
 void AttentionBackward(const Context& context, const AttentionShape& shape,
-                       std::span<const AttentionSpan> spans, const float* q, int64_t ldq, const float* k,
-                       int64_t ldk, const float* v, int64_t ldv, const float* out, int64_t ldo,
-                       const float* dout, int64_t lddo, const float* lse, float* dq, int64_t lddq, float* dk,
-                       int64_t lddk, float* dv, int64_t lddv, std::byte* scratch);
+                       std::span<const AttentionSpan> spans, const T* q, int64_t ldq, const T* k, int64_t ldk,
+                       const T* v, int64_t ldv, const T* out, int64_t ldo, const T* dout, int64_t lddo,
+                       const float* lse, float* dq, int64_t lddq, float* dk, int64_t lddk, float* dv,
+                       int64_t lddv, std::byte* scratch);
 size_t AttentionBackwardScratch(const Context& context, const AttentionShape& shape,
-                                std::span<const AttentionSpan> spans);
+                                std::span<const AttentionSpan> spans, size_t element_size);
 
 }  // namespace rung::cpu

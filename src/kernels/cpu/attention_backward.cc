@@ -9,6 +9,7 @@
 // keys.
 #include <algorithm>
 #include <numbers>
+#include <type_traits>
 
 #include "base/threads.h"
 #include "kernels/cpu/attention.h"
@@ -23,38 +24,51 @@ constexpr int64_t kQueryTile = 128;
 // Up to four ranges of at least 256 keys: parallelism for one long sequence at three extra copies of dq.
 constexpr int64_t kRanges = 4, kLeastRange = 256;
 
+template <class T>
 struct BackwardArguments {
-  const float *q, *k, *v, *out, *dout, *lse;
+  const T *q, *k, *v, *out, *dout;
+  const float* lse;
   int64_t ldq, ldk, ldv, ldo, lddo;
   float *dq, *dk, *dv;
   int64_t lddq, lddk, lddv;
 };
 
+template <class T>
 struct ThreadScratch {
-  float *score, *dp;                    // (kQueryTile, 64): p and ds after the softmax
-  float *keys, *values, *keys_by_cols;  // panels of one block of keys
-  float *p_panel, *ds_panel;            // panels of depth kQueryTile
-  float *dk, *dv;                       // (D, 64), transposed sums
+  float *score, *dp;                // (kQueryTile, 64)
+  T *p, *ds;                        // the same after the softmax; f32 in the same places
+  T *keys, *values, *keys_by_cols;  // panels of one block of keys
+  T *p_panel, *ds_panel;            // panels of depth kQueryTile
+  float *dk, *dv;                   // (D, 64), transposed sums
 };
 
+// What the tasks of one query head share, cut from scratch: padded columns, of which the first beyond the
+// queries is 0, for products of pairs.
+template <class T>
+struct Head {
+  T *q_by_cols, *dout_by_cols;  // (D, padded queries)
+  float *delta, *lse2;          // (padded queries)
+};
+
+template <class T>
 class Backward {
  public:
   Backward(const Context& context, const AttentionShape& shape, std::span<const AttentionSpan> spans,
-           const BackwardArguments& arguments, std::byte* scratch)
+           const BackwardArguments<T>& arguments, std::byte* scratch)
       : shape_(shape),
         spans_(spans),
         a_(arguments),
         D_(shape.head_dim),
         group_(shape.query_heads / shape.kv_heads) {
-    panel_ = PanelFor<float>(context.isa);
-    kernels_ = AttentionFor<float>(context.isa);
+    panel_ = PanelFor<T>(context.isa);
+    kernels_ = AttentionFor<T>(context.isa);
     Pieces pieces(scratch);
     int64_t heads = 0, shares = 0;
     for (const AttentionSpan& span : spans) {
-      heads += shape.query_heads * HeadFloats(span);
+      heads += shape.query_heads * HeadBytes(span);
       shares += ShareFloats(span);
     }
-    heads_ = pieces.Take<float>(heads);
+    heads_ = pieces.Take<std::byte>(heads);
     shares_ = pieces.Take<float>(shares);
     threads_begin_ = scratch ? scratch + pieces.used() : nullptr;
     Pieces one(nullptr);
@@ -69,7 +83,7 @@ class Backward {
     TaskCounter prepare, range, merge;
     OnEachThread(threads, [&](int thread) {
       Pieces pieces(threads_begin_ + thread_bytes_ * static_cast<size_t>(thread));
-      const ThreadScratch scratch = Lay(&pieces);
+      const ThreadScratch<T> scratch = Lay(&pieces);
       while (Prepare(prepare.Next())) {
       }
       Barrier(threads);
@@ -90,8 +104,24 @@ class Backward {
   static int64_t Ranges(const AttentionSpan& span) { return CeilDiv(span.kv_count, RangeKeys(span)); }
   // Never a power of two: columns 2^k apart would fall into the same cache sets.
   static int64_t PaddedQueries(const AttentionSpan& span) { return RoundUp(span.q_count, 32) + 16; }
-  // Of one query head: Q^T and dO^T (D, padded queries), then delta and lse in base 2.
-  int64_t HeadFloats(const AttentionSpan& span) const { return (2 * D_ + 2) * PaddedQueries(span); }
+  Head<T> LayHead(const AttentionSpan& span, Pieces* pieces) const {
+    const int64_t columns = PaddedQueries(span);
+    Head<T> head;
+    head.q_by_cols = pieces->Take<T>(D_ * columns);
+    head.dout_by_cols = pieces->Take<T>(D_ * columns);
+    head.delta = pieces->Take<float>(columns);
+    head.lse2 = pieces->Take<float>(columns);
+    return head;
+  }
+  int64_t HeadBytes(const AttentionSpan& span) const {
+    Pieces pieces(nullptr);
+    LayHead(span, &pieces);
+    return static_cast<int64_t>(pieces.used());
+  }
+  Head<T> HeadAt(const AttentionSpan& span, std::byte* heads, int64_t head) const {
+    Pieces pieces(heads + head * HeadBytes(span));
+    return LayHead(span, &pieces);
+  }
   // Range r > 0 writes dq of the queries from its first key on; range 0 writes dq itself.
   int64_t ShareOffset(const AttentionSpan& span, int64_t range) const {
     int64_t rows = 0;
@@ -100,75 +130,97 @@ class Backward {
   }
   int64_t ShareFloats(const AttentionSpan& span) const { return ShareOffset(span, Ranges(span)); }
 
-  ThreadScratch Lay(Pieces* pieces) const {
-    ThreadScratch s;
+  ThreadScratch<T> Lay(Pieces* pieces) const {
+    ThreadScratch<T> s;
     s.score = pieces->Take<float>(kQueryTile * kPanelRows);
     s.dp = pieces->Take<float>(kQueryTile * kPanelRows);
-    s.keys = pieces->Take<float>(PanelElements(D_));
-    s.values = pieces->Take<float>(PanelElements(D_));
-    s.keys_by_cols = pieces->Take<float>(CeilDiv(D_, kPanelRows) * PanelElements(kPanelRows));
-    s.p_panel = pieces->Take<float>(PanelElements(kQueryTile));
-    s.ds_panel = pieces->Take<float>(PanelElements(kQueryTile));
+    if constexpr (std::is_same_v<T, float>) {
+      s.p = s.score;
+      s.ds = s.dp;
+    } else {
+      s.p = pieces->Take<T>(kQueryTile * kPanelRows);
+      s.ds = pieces->Take<T>(kQueryTile * kPanelRows);
+    }
+    s.keys = pieces->Take<T>(PanelElements(D_));
+    s.values = pieces->Take<T>(PanelElements(D_));
+    s.keys_by_cols = pieces->Take<T>(CeilDiv(D_, kPanelRows) * PanelElements(kPanelRows));
+    s.p_panel = pieces->Take<T>(PanelElements(kQueryTile));
+    s.ds_panel = pieces->Take<T>(PanelElements(kQueryTile));
     s.dk = pieces->Take<float>(D_ * kPanelRows);
     s.dv = pieces->Take<float>(D_ * kPanelRows);
     return s;
   }
 
   bool Prepare(int64_t task) const;
-  void PrepareHead(const AttentionSpan& span, int64_t head, float* at) const;
-  bool Range(int64_t task, const ThreadScratch& scratch) const;
-  void KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, const float* heads, float* dq,
-                int64_t lddq, bool first, const ThreadScratch& s) const;
+  void PrepareHead(const AttentionSpan& span, int64_t head, const Head<T>& at) const;
+  bool Range(int64_t task, const ThreadScratch<T>& scratch) const;
+  void KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, std::byte* heads, float* dq,
+                int64_t lddq, bool first, const ThreadScratch<T>& s) const;
   void Tile(const AttentionSpan& span, int64_t head, int64_t key, int64_t query, int64_t rows,
-            const float* at, const ThreadScratch& s) const;
+            const Head<T>& at, const ThreadScratch<T>& s) const;
   void StoreKeys(const float* sums, int64_t keys, float* to, int64_t ld) const;
   bool Merge(int64_t task) const;
 
   const AttentionShape& shape_;
   std::span<const AttentionSpan> spans_;
-  BackwardArguments a_;
+  BackwardArguments<T> a_;
   int64_t D_, group_;
-  const PanelKernels<float>* panel_;
-  const AttentionKernels<float>* kernels_;
-  float *heads_ = nullptr, *shares_ = nullptr;
+  const PanelKernels<T>* panel_;
+  const AttentionKernels<T>* kernels_;
+  std::byte* heads_ = nullptr;
+  float* shares_ = nullptr;
   std::byte* threads_begin_ = nullptr;
   size_t thread_bytes_ = 0, bytes_ = 0;
 };
 
-bool Backward::Prepare(int64_t task) const {
-  float* heads = heads_;
+template <class T>
+bool Backward<T>::Prepare(int64_t task) const {
+  std::byte* heads = heads_;
   for (const AttentionSpan& span : spans_) {
     if (task < shape_.query_heads) {
-      PrepareHead(span, task, heads + task * HeadFloats(span));
+      PrepareHead(span, task, HeadAt(span, heads, task));
       return true;
     }
     task -= shape_.query_heads;
-    heads += shape_.query_heads * HeadFloats(span);
+    heads += shape_.query_heads * HeadBytes(span);
   }
   return false;
 }
 
-void Backward::PrepareHead(const AttentionSpan& span, int64_t head, float* at) const {
-  const int64_t T = PaddedQueries(span);
-  float *q_by_cols = at, *dout_by_cols = at + D_ * T, *delta = at + 2 * D_ * T, *lse2 = delta + T;
-  for (int64_t i = 0; i < span.q_count; ++i) {
-    const int64_t row = span.q_begin + i;
-    const float* q = a_.q + row * a_.ldq + head * D_;
-    const float* out = a_.out + row * a_.ldo + head * D_;
-    const float* dout = a_.dout + row * a_.lddo + head * D_;
-    float sum = 0.0f;
+template <class T>
+void Backward<T>::PrepareHead(const AttentionSpan& span, int64_t head, const Head<T>& at) const {
+  const int64_t columns = PaddedQueries(span);
+  // Several queries at once: their sums do not wait for each other.
+  constexpr int64_t kQueries = 16;
+  for (int64_t begin = 0; begin < span.q_count; begin += kQueries) {
+    const int64_t count = std::min(kQueries, span.q_count - begin), row = span.q_begin + begin;
+    const T* q = a_.q + row * a_.ldq + head * D_;
+    const T* out = a_.out + row * a_.ldo + head * D_;
+    const T* dout = a_.dout + row * a_.lddo + head * D_;
+    float sum[kQueries] = {};
     for (int64_t d = 0; d < D_; ++d) {
-      sum += dout[d] * out[d];
-      q_by_cols[d * T + i] = q[d];
-      dout_by_cols[d * T + i] = dout[d];
+      T* q_column = at.q_by_cols + d * columns + begin;
+      T* dout_column = at.dout_by_cols + d * columns + begin;
+      for (int64_t i = 0; i < count; ++i) {
+        const T x = dout[i * a_.lddo + d];
+        sum[i] += ToFloat(x) * ToFloat(out[i * a_.ldo + d]);
+        q_column[i] = q[i * a_.ldq + d];
+        dout_column[i] = x;
+      }
     }
-    delta[i] = sum;
-    lse2[i] = a_.lse[row * shape_.query_heads + head] * std::numbers::log2e_v<float>;
+    for (int64_t i = 0; i < count; ++i) {
+      at.delta[begin + i] = sum[i];
+      at.lse2[begin + i] = a_.lse[(row + i) * shape_.query_heads + head] * std::numbers::log2e_v<float>;
+    }
+  }
+  for (int64_t d = 0; d < D_; ++d) {
+    at.q_by_cols[d * columns + span.q_count] = at.dout_by_cols[d * columns + span.q_count] = T{};
   }
 }
 
-bool Backward::Range(int64_t task, const ThreadScratch& scratch) const {
-  const float* heads = heads_;
+template <class T>
+bool Backward<T>::Range(int64_t task, const ThreadScratch<T>& scratch) const {
+  std::byte* heads = heads_;
   float* shares = shares_;
   for (const AttentionSpan& span : spans_) {
     const int64_t tasks = Ranges(span) * shape_.kv_heads;
@@ -185,18 +237,19 @@ bool Backward::Range(int64_t task, const ThreadScratch& scratch) const {
       return true;
     }
     task -= tasks;
-    heads += shape_.query_heads * HeadFloats(span);
+    heads += shape_.query_heads * HeadBytes(span);
     shares += ShareFloats(span);
   }
   return false;
 }
 
 // dq row i is that of query i of the span.
-void Backward::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, const float* heads,
-                        float* dq, int64_t lddq, bool first, const ThreadScratch& s) const {
+template <class T>
+void Backward<T>::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, std::byte* heads,
+                           float* dq, int64_t lddq, bool first, const ThreadScratch<T>& s) const {
   const int64_t keys = std::min(kPanelRows, span.kv_count - key), row = span.kv_begin + key,
                 column = kv_head * D_;
-  const float* k = a_.k + row * a_.ldk + column;
+  const T* k = a_.k + row * a_.ldk + column;
   panel_->pack_rows(k, a_.ldk, keys, D_, s.keys);
   panel_->pack_rows(a_.v + row * a_.ldv + column, a_.ldv, keys, D_, s.values);
   for (int64_t d = 0; d < D_; d += kPanelRows) {
@@ -207,10 +260,10 @@ void Backward::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key,
   for (int64_t head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
     for (int64_t query = key; query < span.q_count; query += kQueryTile) {
       const int64_t rows = std::min(kQueryTile, span.q_count - query);
-      Tile(span, head, key, query, rows, heads + head * HeadFloats(span), s);
+      Tile(span, head, key, query, rows, HeadAt(span, heads, head), s);
       for (int64_t d = 0; d < D_; d += kPanelRows) {
         // The first block of a range is seen by all queries of its share, so that it may set.
-        panel_->multiply(s.dp, kPanelRows, rows, s.keys_by_cols + d * kPanelRows, keys,
+        panel_->multiply(s.ds, kPanelRows, rows, s.keys_by_cols + d * kPanelRows, keys,
                          std::min(kPanelRows, D_ - d), !first, dq + query * lddq + head * D_ + d, lddq);
       }
     }
@@ -219,41 +272,45 @@ void Backward::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key,
   StoreKeys(s.dv, keys, a_.dv + row * a_.lddv + column, a_.lddv);
 }
 
-// Leaves ds in s.dp and adds the tile to the transposed dk and dv.
-void Backward::Tile(const AttentionSpan& span, int64_t head, int64_t key, int64_t query, int64_t rows,
-                    const float* at, const ThreadScratch& s) const {
-  const int64_t T = PaddedQueries(span), row = span.q_begin + query;
-  const float *q_by_cols = at, *dout_by_cols = at + D_ * T, *delta = at + 2 * D_ * T, *lse2 = delta + T;
+// Leaves ds in s.ds and adds the tile to the transposed dk and dv.
+template <class T>
+void Backward<T>::Tile(const AttentionSpan& span, int64_t head, int64_t key, int64_t query, int64_t rows,
+                       const Head<T>& at, const ThreadScratch<T>& s) const {
+  const int64_t columns = PaddedQueries(span), row = span.q_begin + query;
   panel_->multiply(a_.q + row * a_.ldq + head * D_, a_.ldq, rows, s.keys, D_, kPanelRows, false, s.score,
                    kPanelRows);
   panel_->multiply(a_.dout + row * a_.lddo + head * D_, a_.lddo, rows, s.values, D_, kPanelRows, false, s.dp,
                    kPanelRows);
-  AttentionGradTile tile;
+  AttentionGradTile<T> tile;
   tile.score = s.score;
   tile.dp = s.dp;
+  tile.p = s.p;
+  tile.ds = s.ds;
   tile.ld = tile.width = kPanelRows;
   tile.rows = rows;
   tile.visible = query - key + 1;
   tile.score_scale = shape_.scale * std::numbers::log2e_v<float>;
   tile.scale = shape_.scale;
-  tile.lse2 = lse2 + query;
-  tile.delta = delta + query;
+  tile.lse2 = at.lse2 + query;
+  tile.delta = at.delta + query;
   kernels_->grad_tile(tile);
-  panel_->pack_cols(s.score, kPanelRows, rows, kPanelRows, s.p_panel);
-  panel_->pack_cols(s.dp, kPanelRows, rows, kPanelRows, s.ds_panel);
-  panel_->multiply(dout_by_cols + query, T, D_, s.p_panel, rows, kPanelRows, true, s.dv, kPanelRows);
-  panel_->multiply(q_by_cols + query, T, D_, s.ds_panel, rows, kPanelRows, true, s.dk, kPanelRows);
+  panel_->pack_cols(s.p, kPanelRows, rows, kPanelRows, s.p_panel);
+  panel_->pack_cols(s.ds, kPanelRows, rows, kPanelRows, s.ds_panel);
+  panel_->multiply(at.dout_by_cols + query, columns, D_, s.p_panel, rows, kPanelRows, true, s.dv, kPanelRows);
+  panel_->multiply(at.q_by_cols + query, columns, D_, s.ds_panel, rows, kPanelRows, true, s.dk, kPanelRows);
 }
 
 // to[j,:] = column j of sums (D, 64).
-void Backward::StoreKeys(const float* sums, int64_t keys, float* to, int64_t ld) const {
+template <class T>
+void Backward<T>::StoreKeys(const float* sums, int64_t keys, float* to, int64_t ld) const {
   for (int64_t j = 0; j < keys; ++j) {
     for (int64_t d = 0; d < D_; ++d) to[j * ld + d] = sums[d * kPanelRows + j];
   }
 }
 
 // Adds the shares of the later ranges to one row of dq.
-bool Backward::Merge(int64_t task) const {
+template <class T>
+bool Backward<T>::Merge(int64_t task) const {
   const float* shares = shares_;
   for (const AttentionSpan& span : spans_) {
     if (task < span.q_count) {
@@ -272,19 +329,30 @@ bool Backward::Merge(int64_t task) const {
 
 }  // namespace
 
+template <class T>
 void AttentionBackward(const Context& context, const AttentionShape& shape,
-                       std::span<const AttentionSpan> spans, const float* q, int64_t ldq, const float* k,
-                       int64_t ldk, const float* v, int64_t ldv, const float* out, int64_t ldo,
-                       const float* dout, int64_t lddo, const float* lse, float* dq, int64_t lddq, float* dk,
-                       int64_t lddk, float* dv, int64_t lddv, std::byte* scratch) {
-  const BackwardArguments arguments{q,   k,    v,  out, dout, lse,  ldq,  ldk, ldv,
-                                    ldo, lddo, dq, dk,  dv,   lddq, lddk, lddv};
-  Backward(context, shape, spans, arguments, scratch).Run(context.threads);
+                       std::span<const AttentionSpan> spans, const T* q, int64_t ldq, const T* k, int64_t ldk,
+                       const T* v, int64_t ldv, const T* out, int64_t ldo, const T* dout, int64_t lddo,
+                       const float* lse, float* dq, int64_t lddq, float* dk, int64_t lddk, float* dv,
+                       int64_t lddv, std::byte* scratch) {
+  const BackwardArguments<T> arguments{q,   k,    v,  out, dout, lse,  ldq,  ldk, ldv,
+                                       ldo, lddo, dq, dk,  dv,   lddq, lddk, lddv};
+  Backward<T>(context, shape, spans, arguments, scratch).Run(context.threads);
 }
 
 size_t AttentionBackwardScratch(const Context& context, const AttentionShape& shape,
-                                std::span<const AttentionSpan> spans) {
-  return Backward(context, shape, spans, {}, nullptr).bytes();
+                                std::span<const AttentionSpan> spans, size_t element_size) {
+  if (element_size == sizeof(Bf16)) return Backward<Bf16>(context, shape, spans, {}, nullptr).bytes();
+  return Backward<float>(context, shape, spans, {}, nullptr).bytes();
 }
+
+#define RUNG_BACKWARD(T)                                                                                 \
+  template void AttentionBackward(const Context&, const AttentionShape&, std::span<const AttentionSpan>, \
+                                  const T*, int64_t, const T*, int64_t, const T*, int64_t, const T*,     \
+                                  int64_t, const T*, int64_t, const float*, float*, int64_t, float*,     \
+                                  int64_t, float*, int64_t, std::byte*);
+RUNG_BACKWARD(float)
+RUNG_BACKWARD(Bf16)
+#undef RUNG_BACKWARD
 
 }  // namespace rung::cpu

@@ -259,13 +259,15 @@ void Values(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, 
   }
 }
 
-template <class V>
-void GradTile(const AttentionGradTile& t) {
+template <class V, class T>
+void GradTile(const AttentionGradTile<T>& t) {
   constexpr int64_t W = V::kWidth;
   const V score_scale = V::Set(t.score_scale), scale = V::Set(t.scale);
   for (int64_t i = 0; i < t.rows; ++i) {
-    float* score = t.score + i * t.ld;
-    float* dp = t.dp + i * t.ld;
+    const float* score = t.score + i * t.ld;
+    const float* dp = t.dp + i * t.ld;
+    T* to_p = t.p + i * t.ld;
+    T* to_ds = t.ds + i * t.ld;
     const V shift = V::Set(-t.lse2[i]), delta = V::Set(t.delta[i]);
     const int64_t reach = Smaller(t.visible + i, t.width);
     const int64_t seen = reach < 0 ? 0 : reach;
@@ -278,18 +280,18 @@ void GradTile(const AttentionGradTile& t) {
         p = V::Mul(Exp2(V::Fma(x, score_scale, shift)), Mask<V>(kWeightMask, seen - c));
       }
       const V ds = V::Mul(V::Mul(p, scale), V::Sub(V::Load(dp + c), delta));
-      p.Store(score + c);
-      ds.Store(dp + c);
+      p.Store(to_p + c);
+      ds.Store(to_ds + c);
     }
     const int64_t done = (seen + W - 1) / W * W;
-    Clear<V>(score, done, t.width);
-    Clear<V>(dp, done, t.width);
+    Clear<V>(to_p, done, t.width);
+    Clear<V>(to_ds, done, t.width);
   }
 }
 
 template <class V, class T>
 constexpr AttentionKernels<T> MakeAttentionKernels() {
-  return {Soften<V, T>, Soften<V, float>, Normalize<V, T>, Scores<V, T>, Values<V, T>, GradTile<V>};
+  return {Soften<V, T>, Soften<V, float>, Normalize<V, T>, Scores<V, T>, Values<V, T>, GradTile<V, T>};
 }
 
 }  // namespace

@@ -39,9 +39,10 @@ struct SoftmaxBlock {
 // A tile of the backward pass, rows queries and columns keys. Row i sees its first visible + i columns of
 // width.
 //   p = 2^(score_scale * score - lse2[i]),  ds = scale * p * (dp - delta[i]);  both 0 where unseen
+template <class T>
 struct AttentionGradTile {
-  float* score = nullptr;                            // (rows, ld), becomes p
-  float* dp = nullptr;                               // (rows, ld), becomes ds
+  const float *score = nullptr, *dp = nullptr;       // (rows, ld)
+  T *p = nullptr, *ds = nullptr;                     // (rows, ld), rounded last; may be score and dp
   int64_t ld = 0, rows = 0, width = 0, visible = 0;  // width, ld multiples of 16
   float score_scale = 0.0f, scale = 0.0f;
   const float* lse2 = nullptr;   // (rows), base 2
@@ -62,7 +63,7 @@ struct AttentionKernels {
   // out[r,:] = sum_j p[r,j] v[j,:], out (rows, D) dense; next as above.
   void (*values)(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, int64_t keys, int64_t D,
                  float* out, const T* next, int64_t ld_next);
-  void (*grad_tile)(const AttentionGradTile& tile);
+  void (*grad_tile)(const AttentionGradTile<T>& tile);
 };
 
 // nullptr where PanelFor<T> is nullptr.

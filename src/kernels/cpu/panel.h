@@ -66,9 +66,10 @@ extern const PanelKernels<Bf16> kPanelAvx512Bf16;
 
 // One product of several that share their input.
 struct Product {
-  enum class Store : uint8_t { kCompute, kF32, kAddF32 };  // out is T set, f32 set, f32 added to
-  const format::Matrix* weight = nullptr;                  // (O, K)
-  const float* bias = nullptr;                             // (O) or nullptr
+  // out is T set, f32 set, f32 added to, T added to: out = round(out + x W^T + bias), the sum in f32.
+  enum class Store : uint8_t { kCompute, kF32, kAddF32, kAddCompute };
+  const format::Matrix* weight = nullptr;  // (O, K)
+  const float* bias = nullptr;             // (O) or nullptr
   Store store = Store::kCompute;
   void* out = nullptr;  // (N, O)
   int64_t ldo = 0;
@@ -80,6 +81,14 @@ template <class T>
 void Project(const Context& context, const T* x, int64_t ldx, int64_t N, std::span<const Product> products,
              std::byte* scratch);
 size_t ProjectScratch(const Context& context, size_t element_size, int64_t N, int64_t K);
+
+// dx (N,K) = or += dy (N,O) W for a frozen W (O,K): the gradient of Project's input. W is decoded in chunks
+// of rows, once for all of dy. A row of dx depends on its row of dy and on W alone, whatever N and the
+// threads. scratch: ProjectGradInputScratch bytes, 64-byte aligned.
+template <class T>
+void ProjectGradInput(const Context& context, const T* dy, int64_t lddy, int64_t N,
+                      const format::Matrix& weight, bool add, float* dx, int64_t lddx, std::byte* scratch);
+size_t ProjectGradInputScratch(const Context& context, size_t element_size, int64_t N, int64_t O, int64_t K);
 
 // out[n,:] = row ids[n] of the matrix, as f32. Rows are decoded by the ISA's decoder.
 void EmbedRows(const Context& context, const format::Matrix& matrix, const int32_t* ids, int64_t N,

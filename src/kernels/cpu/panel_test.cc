@@ -3,192 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
-#include <cmath>
-#include <cstring>
 #include <functional>
-#include <memory>
-#include <random>
 #include <string>
-#include <tuple>
 #include <vector>
 
-#include "format/nf4.h"
+#include "kernels/cpu/panel_testing.h"
 #include "kernels/cpu/peak.h"
 
 namespace rung::cpu {
 namespace {
-
-using format::Format;
-
-template <class T>
-T To(float x) {
-  if constexpr (sizeof(T) == 2) {
-    return ToBf16(x);
-  } else {
-    return x;
-  }
-}
-
-template <class T>
-uint32_t BitsOf(T x) {
-  if constexpr (sizeof(T) == 2) {
-    return x.bits;
-  } else {
-    return std::bit_cast<uint32_t>(x);
-  }
-}
-
-// A frozen matrix of random bytes whose scales are sane numbers of both signs. It starts at an odd address.
-class Frozen {
- public:
-  Frozen(Format format, int64_t rows, int64_t cols, bool nested, uint32_t seed) : random_(seed) {
-    const size_t bytes = static_cast<size_t>(format::DataBytes(format, rows, cols));
-    data_.resize(bytes + 1);
-    for (std::byte& b : data_) b = static_cast<std::byte>(random_());
-    view_.format = format;
-    view_.rows = rows;
-    view_.cols = cols;
-    view_.data = data_.data() + 1;
-    SetScales(bytes);
-    if (format == Format::kNf4) SetNf4Scales(nested);
-  }
-  const format::Matrix& view() const { return view_; }
-  std::vector<float> Decode() const {
-    std::vector<float> out(static_cast<size_t>(view_.rows * view_.cols));
-    format::Of(view_.format).decode(view_, 0, view_.rows * view_.cols, out.data());
-    return out;
-  }
-
- private:
-  float Number() { return std::uniform_real_distribution<float>(-1.0f, 1.0f)(random_); }
-  template <class V>
-  void Put(size_t at, V value) {
-    std::memcpy(data_.data() + 1 + at, &value, sizeof(value));
-  }
-  void SetScales(size_t bytes) {
-    const auto block = static_cast<size_t>(format::Of(view_.format).block_bytes);
-    for (size_t at = 0; at + block <= bytes; at += block) {
-      switch (view_.format) {
-        case Format::kF32:
-          Put(at, Number());
-          break;
-        case Format::kBf16:
-          Put(at, ToBf16(Number()));
-          break;
-        case Format::kQ4_1:
-          Put(at + 2, ToF16(Number()));
-          [[fallthrough]];
-        case Format::kF16:
-        case Format::kQ8_0:
-        case Format::kQ4_0:
-          Put(at, ToF16(Number() * 0.1f));
-          break;
-        case Format::kNf4:
-          return;
-      }
-    }
-  }
-  void SetNf4Scales(bool nested) {
-    const int64_t blocks = (view_.rows * view_.cols + 63) / 64;
-    for (int64_t i = 0; i < blocks; ++i) scales_.push_back(i % 7 == 3 ? 0.0f : std::fabs(Number()));
-    view_.scales.absmax = scales_.data();
-    if (!nested) return;
-    for (int64_t i = 0; i < blocks; ++i) codes_.push_back(static_cast<uint8_t>(random_()));
-    view_.scales.codes = codes_.data();
-    view_.scales.map = format::Nf4NestedMap().data();
-    view_.scales.offset = 0.37f;
-  }
-
-  std::mt19937 random_;
-  std::vector<std::byte> data_;
-  std::vector<float> scales_;
-  std::vector<uint8_t> codes_;
-  format::Matrix view_;
-};
-
-template <class T>
-std::vector<T> Numbers(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
-  std::vector<T> out(static_cast<size_t>(count));
-  for (T& x : out) x = To<T>(uniform(random));
-  return out;
-}
-
-// 64-byte aligned, as panels must be.
-template <class T>
-class Panel {
- public:
-  explicit Panel(int64_t K)
-      : memory_(static_cast<size_t>(PanelElements(K)) * sizeof(T) + 64, std::byte{0xff}) {
-    void* at = memory_.data();
-    size_t space = memory_.size();
-    panel_ = static_cast<T*>(std::align(64, memory_.size() - 64, at, space));
-  }
-  T* data() { return panel_; }
-
- private:
-  std::vector<std::byte> memory_;  // NaN: whatever is not written spoils the product
-  T* panel_;
-};
-
-std::vector<Isa> IsasHere() {
-  std::vector<Isa> all;
-  for (int i = 0; i <= static_cast<int>(BestIsa()); ++i) all.push_back(static_cast<Isa>(i));
-  return all;
-}
-
-// Calls body(isa, T{}) for each compute type on each ISA.
-template <class Body>
-void OnEachCore(const Body& body) {
-  for (const Isa isa : IsasHere()) {
-    SCOPED_TRACE(NameOf(isa));
-    body(isa, float{});
-    if (PanelFor<Bf16>(isa)) {
-      SCOPED_TRACE("bf16");
-      body(isa, Bf16{});
-    }
-  }
-}
-
-// |got - sum_k a b| within the rounding of a sum of K products in f32, in any order and by any pairing.
-void ExpectSum(double got, double expected, double magnitude, int64_t K, double rounding) {
-  const double tolerance = static_cast<double>(K + 4) * 0x1p-24 * magnitude + rounding * std::fabs(expected);
-  ASSERT_LE(std::fabs(got - expected), tolerance) << got << " for " << expected;
-}
-
-struct Sum {
-  double value = 0.0, magnitude = 0.0;
-};
-template <class T, class W>
-Sum DotOf(const T* a, const W* b, int64_t K) {
-  Sum sum;
-  for (int64_t k = 0; k < K; ++k) {
-    const double product = static_cast<double>(ToFloat(a[k])) * static_cast<double>(ToFloat(b[k]));
-    sum.value += product;
-    sum.magnitude += std::fabs(product);
-  }
-  return sum;
-}
-
-struct DecodeCase {
-  Format format;
-  int64_t rows, cols;
-  bool nested = false;
-};
-const DecodeCase kDecodeCases[] = {
-    {Format::kF32, 70, 96},       {Format::kF32, 5, 46},         {Format::kF16, 70, 64},
-    {Format::kF16, 17, 98},       {Format::kBf16, 70, 128},      {Format::kBf16, 33, 30},
-    {Format::kQ8_0, 70, 96},      {Format::kQ8_0, 3, 32},        {Format::kQ4_0, 70, 96},
-    {Format::kQ4_0, 31, 32},      {Format::kQ4_1, 70, 160},      {Format::kQ4_1, 64, 32},
-    {Format::kNf4, 70, 192},      {Format::kNf4, 300, 64, true}, {Format::kNf4, 70, 96},
-    {Format::kNf4, 70, 46, true}, {Format::kNf4, 9, 2048, true},
-};
-std::string Name(const DecodeCase& c) {
-  return std::string(format::Of(c.format).name) + (c.nested ? " nested " : " ") + std::to_string(c.rows) +
-         "x" + std::to_string(c.cols);
-}
 
 TEST(Panel, DecodesRowsAsTheReferenceDoes) {
   OnEachCore([](Isa isa, auto type) {
@@ -394,10 +217,13 @@ class Projection {
     compute_.assign(static_cast<size_t>(N * 131), To<T>(77.0f));
     set_.assign(static_cast<size_t>(N * 67), 77.0f);
     added_ = Numbers<float>(N * 130, 12);
+    added_compute_ = Numbers<T>(N * 68, 13);
     const float* bias = with_bias ? bias_.data() : nullptr;
-    const Product products[] = {{&first_.view(), bias, Product::Store::kCompute, compute_.data(), 131},
-                                {&second_.view(), bias, Product::Store::kF32, set_.data(), 67},
-                                {&first_.view(), bias, Product::Store::kAddF32, added_.data(), 130}};
+    const Product products[] = {
+        {&first_.view(), bias, Product::Store::kCompute, compute_.data(), 131},
+        {&second_.view(), bias, Product::Store::kF32, set_.data(), 67},
+        {&first_.view(), bias, Product::Store::kAddF32, added_.data(), 130},
+        {&second_.view(), bias, Product::Store::kAddCompute, added_compute_.data(), 68}};
     const Context context{isa, threads};
     const size_t bytes = ProjectScratch(context, sizeof(T), N, kK);
     std::vector<std::byte> memory(bytes + 64);
@@ -409,6 +235,7 @@ class Projection {
 
   void ExpectRight(bool with_bias) const {
     const std::vector<float> before = Numbers<float>(N_ * 130, 12);
+    const std::vector<T> before_compute = Numbers<T>(N_ * 68, 13);
     for (int64_t n = 0; n < N_; ++n) {
       ASSERT_EQ(ToFloat(compute_[static_cast<size_t>(n * 131 + 130)]), 77.0f);
       for (int64_t o = 0; o < 130; ++o) {
@@ -416,13 +243,21 @@ class Projection {
               sizeof(T) == 2);
         const auto at = static_cast<size_t>(n * 130 + o);
         Check(first_, n, o, with_bias, added_[at], before[at], false);
-        if (o < 67) Check(second_, n, o, with_bias, set_[static_cast<size_t>(n * 67 + o)], 0.0, false);
+        if (o >= 67) continue;
+        Check(second_, n, o, with_bias, set_[static_cast<size_t>(n * 67 + o)], 0.0, false);
+        const auto sum = static_cast<size_t>(n * 68 + o);
+        Check(second_, n, o, with_bias, ToFloat(added_compute_[sum]), ToFloat(before_compute[sum]),
+              sizeof(T) == 2);
       }
+      const auto beyond = static_cast<size_t>(n * 68 + 67);
+      ASSERT_EQ(BitsOf(added_compute_[beyond]), BitsOf(before_compute[beyond]));
     }
   }
   bool SameAs(const Projection& other) const {
     return set_ == other.set_ && added_ == other.added_ &&
-           std::memcmp(compute_.data(), other.compute_.data(), compute_.size() * sizeof(T)) == 0;
+           std::memcmp(compute_.data(), other.compute_.data(), compute_.size() * sizeof(T)) == 0 &&
+           std::memcmp(added_compute_.data(), other.added_compute_.data(),
+                       added_compute_.size() * sizeof(T)) == 0;
   }
 
  private:
@@ -451,7 +286,7 @@ class Projection {
   int64_t N_;
   std::vector<T> x_;
   std::vector<float> bias_;
-  std::vector<T> compute_;
+  std::vector<T> compute_, added_compute_;
   std::vector<float> set_, added_;
 };
 

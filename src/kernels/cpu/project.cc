@@ -12,8 +12,8 @@ constexpr int64_t kTileRows = 6;
 // Weight rows in a unit of work when x has few rows: few enough to share out evenly. A call takes several:
 // enough to hide what it prepares of x.
 constexpr int64_t kFewUnit = 16, kFewCall = 128;
-// Rows of x that pass through a buffer of f32 on their way to a biased result.
-constexpr int64_t kBiasRows = 48;
+// Rows of x that pass through a buffer of f32 on their way to a result with a bias, or added to in T.
+constexpr int64_t kBufferRows = 48;
 
 constexpr size_t kAlignment = 64;
 size_t ScratchOfThread(size_t element_size, int64_t K) {
@@ -27,13 +27,25 @@ TOut* OutAt(const Product& product, int64_t n, int64_t o) {
   return static_cast<TOut*>(product.out) + n * product.ldo + o;
 }
 
-// C (N, cols) f32, row stride ld: the result without its bias.
+// C += out.
 template <class T>
-void StoreF32(const PanelKernels<T>& kernels, const Product& product, const float* C, int64_t ld, int64_t N,
+void AddWidened(const T* out, int64_t ldo, int64_t N, int64_t cols, float* C, int64_t ld) {
+  for (int64_t n = 0; n < N; ++n, out += ldo, C += ld) {
+    for (int64_t r = 0; r < cols; ++r) C[r] += ToFloat(out[r]);
+  }
+}
+
+// C (N, cols) f32, row stride ld: the result without its bias. C is used up.
+template <class T>
+void StoreF32(const PanelKernels<T>& kernels, const Product& product, float* C, int64_t ld, int64_t N,
               int64_t n, int64_t o, int64_t cols) {
   const float* bias = product.bias ? product.bias + o : nullptr;
-  if (product.store == Product::Store::kCompute)
-    return kernels.add_bias_to(C, ld, N, cols, bias, OutAt<T>(product, n, o), product.ldo);
+  const bool add_compute = product.store == Product::Store::kAddCompute;
+  if (product.store == Product::Store::kCompute || add_compute) {
+    T* to = OutAt<T>(product, n, o);
+    if (add_compute) AddWidened(static_cast<const T*>(to), product.ldo, N, cols, C, ld);
+    return kernels.add_bias_to(C, ld, N, cols, bias, to, product.ldo);
+  }
   const bool add = product.store == Product::Store::kAddF32;
   float* out = OutAt<float>(product, n, o);
   for (int64_t i = 0; i < N; ++i, C += ld, out += product.ldo) {
@@ -49,7 +61,7 @@ template <class T>
 void MultiplyRows(const PanelKernels<T>& kernels, const Product& product, const T* x, int64_t ldx,
                   int64_t begin, int64_t end, int64_t o, const T* panel) {
   const int64_t K = product.weight->cols, cols = std::min(kPanelRows, product.weight->rows - o);
-  if (!product.bias) {
+  if (!product.bias && product.store != Product::Store::kAddCompute) {
     if (product.store == Product::Store::kCompute) {
       kernels.multiply_to(x + begin * ldx, ldx, end - begin, panel, K, cols, OutAt<T>(product, begin, o),
                           product.ldo);
@@ -60,9 +72,9 @@ void MultiplyRows(const PanelKernels<T>& kernels, const Product& product, const 
     }
     return;
   }
-  alignas(64) float buffer[kBiasRows * kPanelRows];
-  for (int64_t n = begin; n < end; n += kBiasRows) {
-    const int64_t rows = std::min(kBiasRows, end - n);
+  alignas(64) float buffer[kBufferRows * kPanelRows];
+  for (int64_t n = begin; n < end; n += kBufferRows) {
+    const int64_t rows = std::min(kBufferRows, end - n);
     kernels.multiply(x + n * ldx, ldx, rows, panel, K, cols, false, buffer, kPanelRows);
     StoreF32(kernels, product, buffer, kPanelRows, rows, n, o, cols);
   }

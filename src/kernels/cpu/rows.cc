@@ -1,5 +1,8 @@
 #include "kernels/cpu/rows.h"
 
+#include <cmath>
+
+#include "base/rng.h"
 #include "base/threads.h"
 #include "kernels/cpu/rows_kernels.h"
 
@@ -87,6 +90,28 @@ T* OrNull(T* p, int64_t offset) {
   return p == nullptr ? nullptr : p + offset;
 }
 
+DropMask MaskOf(const Dropout& d) {
+  DropMask mask;
+  mask.seed = d.seed;
+  mask.first_block = d.draw << 32;
+  mask.stream = static_cast<uint32_t>(Stream::kDropout);
+  mask.substream = d.stream;
+  // Uniform is a multiple of 2^-24: it reaches p where its numerator reaches the first whole number from p
+  // on.
+  mask.threshold = static_cast<uint32_t>(std::ceil(d.p * 0x1p24f));
+  mask.scale = 1.0f / (1.0f - d.p);
+  return mask;
+}
+
+// kernel(index, row, rows, column, columns, C) on shares of the elements. Dense rows are one long one.
+template <class Kernel>
+void OnIndices(const Context& context, int64_t N, int64_t C, bool dense, const Kernel& kernel) {
+  if (dense) C *= N, N = 1;
+  OnElements(context, N, C, [&](int64_t n, int64_t rows, int64_t c, int64_t columns) {
+    kernel(n * C + c, n, rows, c, columns, C);
+  });
+}
+
 }  // namespace
 
 template <class TIn, class TOut>
@@ -98,10 +123,11 @@ void RmsNorm(const Context& context, const TIn* x, int64_t ldx, const float* gai
   });
 }
 
-void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const float* x, int64_t ldx,
+template <class T>
+void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const T* x, int64_t ldx,
                  const float* gain, float gain_offset, const float* rstd, int64_t N, int64_t C, bool add,
                  float* dx, int64_t lddx, float* dgain) {
-  const RowsKernels& kernels = RowsFor(context.isa);
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
   // First, because dx may take the place of dy or x.
   if (dgain != nullptr) {
     OnColumns(context, N, C, [&](int64_t c, int64_t count) {
@@ -134,10 +160,11 @@ void Activate(const Context& context, Activation activation, const T* gate, int6
   });
 }
 
-void ActivateGrad(const Context& context, Activation activation, const float* dy, int64_t lddy,
-                  const float* gate, int64_t ldg, const float* up, int64_t ldu, int64_t N, int64_t F,
-                  float* dgate, int64_t lddg, float* dup, int64_t lddu) {
-  const RowsKernels& kernels = RowsFor(context.isa);
+template <class T>
+void ActivateGrad(const Context& context, Activation activation, const float* dy, int64_t lddy, const T* gate,
+                  int64_t ldg, const T* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
+                  float* dup, int64_t lddu) {
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
   OnElements(context, N, F, [&](int64_t n, int64_t rows, int64_t f, int64_t columns) {
     kernels.activate_grad(activation, dy + n * lddy + f, lddy, gate + n * ldg + f, ldg,
                           OrNull(up, n * ldu + f), ldu, rows, columns, dgate + n * lddg + f, lddg,
@@ -171,6 +198,56 @@ void Moments(const Context& context, const T* x, int64_t ldx, bool normalize, fl
   OnColumns(context, N, C, [&](int64_t c, int64_t count) {
     kernels.moments(x + c, ldx, normalize, eps, row_rms, N, count, sum + c, sum_squares + c);
   });
+}
+
+template <class T>
+void QuantizeRows(const Context& context, const T* x, int64_t ldx, int64_t N, int64_t C, int8_t* q,
+                  int64_t ldq, float* scale) {
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
+  OnRows(context, N, C, [&](int64_t n, int64_t count) {
+    kernels.quantize(x + n * ldx, ldx, count, C, q + n * ldq, ldq, scale + n);
+  });
+}
+
+template <class T>
+void DequantizeRows(const Context& context, const int8_t* q, int64_t ldq, const float* scale, int64_t N,
+                    int64_t C, T* y, int64_t ldy) {
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
+  OnRows(context, N, C, [&](int64_t n, int64_t count) {
+    kernels.dequantize(q + n * ldq, ldq, scale + n, count, C, y + n * ldy, ldy);
+  });
+}
+
+template <class T>
+void PoolColumns(const Context& context, const T* x, int64_t ldx, int64_t N, int64_t C, float* y, int64_t ldy,
+                 int64_t S) {
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
+  OnRows(context, N, C,
+         [&](int64_t n, int64_t count) { kernels.pool(x + n * ldx, ldx, count, C, y + n * ldy, ldy, S); });
+}
+
+template <class T>
+void Drop(const Context& context, const Dropout& dropout, const T* x, int64_t ldx, int64_t N, int64_t C, T* y,
+          int64_t ldy) {
+  if (dropout.p == 0.0f) return Convert(context, x, ldx, N, C, y, ldy);
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
+  const DropMask mask = MaskOf(dropout);
+  OnIndices(context, N, C, ldx == C && ldy == C,
+            [&](int64_t index, int64_t n, int64_t rows, int64_t c, int64_t columns, int64_t step) {
+              kernels.drop(mask, index, step, x + n * ldx + c, ldx, rows, columns, y + n * ldy + c, ldy);
+            });
+}
+
+void DropGrad(const Context& context, const Dropout& dropout, const float* dy, int64_t lddy, int64_t N,
+              int64_t C, float* dx, int64_t lddx) {
+  if (dropout.p == 0.0f) return Axpby(context, 1.0f, dy, lddy, 1.0f, dx, lddx, N, C);
+  const RowsKernels& kernels = RowsFor(context.isa);
+  const DropMask mask = MaskOf(dropout);
+  OnIndices(context, N, C, lddy == C && lddx == C,
+            [&](int64_t index, int64_t n, int64_t rows, int64_t c, int64_t columns, int64_t step) {
+              kernels.drop_add(mask, index, step, dy + n * lddy + c, lddy, rows, columns, dx + n * lddx + c,
+                               lddx);
+            });
 }
 
 void GatherRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
@@ -265,6 +342,15 @@ template void Convert(const Context&, const Bf16*, int64_t, int64_t, int64_t, fl
 template void Convert(const Context&, const Bf16*, int64_t, int64_t, int64_t, Bf16*, int64_t);
 
 #define RUNG_ROWS(T)                                                                                         \
+  template void RmsNormGrad(const Context&, const float*, int64_t, const T*, int64_t, const float*, float,   \
+                            const float*, int64_t, int64_t, bool, float*, int64_t, float*);                  \
+  template void ActivateGrad(const Context&, Activation, const float*, int64_t, const T*, int64_t, const T*, \
+                             int64_t, int64_t, int64_t, float*, int64_t, float*, int64_t);                   \
+  template void QuantizeRows(const Context&, const T*, int64_t, int64_t, int64_t, int8_t*, int64_t, float*); \
+  template void DequantizeRows(const Context&, const int8_t*, int64_t, const float*, int64_t, int64_t, T*,   \
+                               int64_t);                                                                     \
+  template void PoolColumns(const Context&, const T*, int64_t, int64_t, int64_t, float*, int64_t, int64_t);  \
+  template void Drop(const Context&, const Dropout&, const T*, int64_t, int64_t, int64_t, T*, int64_t);      \
   template void Rope(const Context&, T*, int64_t, const int32_t*, const float*, const float*, int64_t,       \
                      int64_t, int64_t, int64_t, bool, int);                                                  \
   template void Activate(const Context&, Activation, const T*, int64_t, const T*, int64_t, int64_t, int64_t, \

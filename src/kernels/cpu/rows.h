@@ -16,9 +16,11 @@ namespace rung::cpu {
 template <class TIn, class TOut>
 void RmsNorm(const Context& context, const TIn* x, int64_t ldx, const float* gain, float gain_offset,
              float eps, int64_t N, int64_t C, TOut* y, int64_t ldy, float* rstd);
-// dx[n,:] (+)= rstd (g*dy - xhat * mean(g*dy*xhat)), xhat = x*rstd, g = gain + gain_offset. f32.
-// dgain[:] += sum_n dy*xhat when not nullptr. dx nullptr: only dgain. dx may be dy or x when !add.
-void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const float* x, int64_t ldx,
+// dx[n,:] (+)= rstd (g*dy - xhat * mean(g*dy*xhat)), xhat = x*rstd, g = gain + gain_offset. Gradients are
+// f32. dgain[:] += sum_n dy*xhat when not nullptr. dx nullptr: only dgain. dx may be dy or an f32 x when
+// !add.
+template <class T>
+void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const T* x, int64_t ldx,
                  const float* gain, float gain_offset, const float* rstd, int64_t N, int64_t C, bool add,
                  float* dx, int64_t lddx, float* dgain);
 
@@ -35,11 +37,12 @@ enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 template <class T>
 void Activate(const Context& context, Activation activation, const T* gate, int64_t ldg, const T* up,
               int64_t ldu, int64_t N, int64_t F, T* y, int64_t ldy);
-// f32. dgate = dy * up * act'(gate), dup = dy * act(gate). dgate may be gate or dy, dup may be up. up, dup
-// nullptr: ungated. relu'(0) = 0.
-void ActivateGrad(const Context& context, Activation activation, const float* dy, int64_t lddy,
-                  const float* gate, int64_t ldg, const float* up, int64_t ldu, int64_t N, int64_t F,
-                  float* dgate, int64_t lddg, float* dup, int64_t lddu);
+// dgate = dy * up * act'(gate), dup = dy * act(gate), f32. dgate may be dy; where gate and up are f32 it may
+// be gate, and dup may be up. up, dup nullptr: ungated. relu'(0) = 0.
+template <class T>
+void ActivateGrad(const Context& context, Activation activation, const float* dy, int64_t lddy, const T* gate,
+                  int64_t ldg, const T* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
+                  float* dup, int64_t lddu);
 
 // y = x, converted (f32 -> bf16 rounds to nearest even). Equal types are copied bit by bit.
 template <class TIn, class TOut>
@@ -56,13 +59,45 @@ template <class T>
 void Moments(const Context& context, const T* x, int64_t ldx, bool normalize, float eps, int64_t N, int64_t C,
              double* sum, double* sum_squares, float* row_rms);
 
+// Eight bits a value: scale[n] = max_c |x[n,c]| / 127, q = x / scale to the nearest whole number, ties to
+// even, within +-127. A row whose scale would be below 2^-126 is zero: scale and q 0. A row with a value that
+// is not finite gets scale NaN.
+template <class T>
+void QuantizeRows(const Context& context, const T* x, int64_t ldx, int64_t N, int64_t C, int8_t* q,
+                  int64_t ldq, float* scale);
+// y = q * scale[n]
+template <class T>
+void DequantizeRows(const Context& context, const int8_t* q, int64_t ldq, const float* scale, int64_t N,
+                    int64_t C, T* y, int64_t ldy);
+// y[n,s] = sum of x[n,c] / sqrt(their number), c from floor(s*C/S) to below ceil((s+1)*C/S): uncorrelated
+// columns of variance 1 stay so. x (N,C), y (N,S), 0 < S <= C.
+template <class T>
+void PoolColumns(const Context& context, const T* x, int64_t ldx, int64_t N, int64_t C, float* y, int64_t ldy,
+                 int64_t S);
+
+// The mask is a function of these and of the element's index i = n*C + c (below 2^34) alone:
+// i is kept where Rng(seed, Stream::kDropout, stream).Uniform(draw * 2^34 + i) >= p (base/rng.h).
+struct Dropout {
+  float p = 0.0f;       // probability of 0, in [0,1)
+  uint64_t seed = 0;    // of the run
+  uint64_t draw = 0;    // which time the mask is drawn, below 2^30
+  uint32_t stream = 0;  // which place of the network
+};
+// y = x * keep / (1-p); y may be x. p = 0 copies.
+template <class T>
+void Drop(const Context& context, const Dropout& dropout, const T* x, int64_t ldx, int64_t N, int64_t C, T* y,
+          int64_t ldy);
+// dx += dy * keep / (1-p)
+void DropGrad(const Context& context, const Dropout& dropout, const float* dy, int64_t lddy, int64_t N,
+              int64_t C, float* dx, int64_t lddx);
+
 // y[m,:] = x[index[m],:]; y[index[m],:] = or += x[m,:] (indices distinct).
 void GatherRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
                 int64_t C, float* y, int64_t ldy);
 void ScatterRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
                  int64_t C, bool add, float* y, int64_t ldy);
 
-// y = a*x + b*y, rows. b = 0 overwrites: NaN in y does not survive.
+// y = a*x + b*y, rows. b = 0 overwrites: NaN in y does not survive. y may be x.
 void Axpby(const Context& context, float a, const float* x, int64_t ldx, float b, float* y, int64_t ldy,
            int64_t N, int64_t C);
 // out = mu*a + (1-mu)*b; mu (1) or (C).  Gradients: da = mu*dout, db = (1-mu)*dout, dmu += sum dout*(a-b).

@@ -5,7 +5,9 @@
 #include <cstdint>
 
 #include "kernels/cpu/rows_activation.h"
+#include "kernels/cpu/rows_dropout.h"
 #include "kernels/cpu/rows_kernels.h"
+#include "kernels/cpu/rows_store.h"
 #include "kernels/cpu/rows_sweep.h"
 
 namespace rung::cpu {
@@ -33,8 +35,8 @@ void RmsNormRows(const TIn* x, int64_t ldx, const float* gain, float gain_offset
   }
 }
 
-template <class V>
-void RmsNormDxRows(const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* gain,
+template <class V, class T>
+void RmsNormDxRows(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* gain,
                    float gain_offset, const float* rstd, int64_t N, int64_t C, bool add, float* dx,
                    int64_t lddx) {
   const V offset = V::Set(gain_offset);
@@ -53,9 +55,9 @@ void RmsNormDxRows(const float* dy, int64_t lddy, const float* x, int64_t ldx, c
   }
 }
 
-template <class V>
-void RmsNormDgainColumns(const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* rstd,
-                         int64_t N, int64_t C, float* dgain) {
+template <class V, class T>
+void RmsNormDgainColumns(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* rstd, int64_t N,
+                         int64_t C, float* dgain) {
   SumColumns<V>(
       N, C,
       [&](int64_t n, auto at) {
@@ -120,15 +122,14 @@ void ActivateRows(Activation activation, const T* gate, int64_t ldg, const T* up
   }
 }
 
-template <class V, class Act>
-void ActivateGradWith(const float* dy, int64_t lddy, const float* gate, int64_t ldg, const float* up,
-                      int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg, float* dup,
-                      int64_t lddu) {
+template <class V, class Act, class T>
+void ActivateGradWith(const float* dy, int64_t lddy, const T* gate, int64_t ldg, const T* up, int64_t ldu,
+                      int64_t N, int64_t F, float* dgate, int64_t lddg, float* dup, int64_t lddu) {
   for (int64_t n = 0; n < N; ++n, dy += lddy, gate += ldg, dgate += lddg) {
     if (up == nullptr) {
       Sweep<V>(F, [&](auto at) { at.Store(V::Mul(at.Load(dy), Act::Both(at.Load(gate)).slope), dgate); });
     } else {
-      const float* u = up + n * ldu;
+      const T* u = up + n * ldu;
       float* du = dup + n * lddu;
       Sweep<V>(F, [&](auto at) {
         const V d = at.Load(dy), scale = at.Load(u);
@@ -140,10 +141,10 @@ void ActivateGradWith(const float* dy, int64_t lddy, const float* gate, int64_t 
   }
 }
 
-template <class V>
-void ActivateGradRows(Activation activation, const float* dy, int64_t lddy, const float* gate, int64_t ldg,
-                      const float* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
-                      float* dup, int64_t lddu) {
+template <class V, class T>
+void ActivateGradRows(Activation activation, const float* dy, int64_t lddy, const T* gate, int64_t ldg,
+                      const T* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg, float* dup,
+                      int64_t lddu) {
   switch (activation) {
     case Activation::kSilu:
       return ActivateGradWith<V, Silu<V>>(dy, lddy, gate, ldg, up, ldu, N, F, dgate, lddg, dup, lddu);
@@ -313,11 +314,18 @@ void AdamWElements(const AdamW& step, const float* gradient, int64_t n, float* w
 
 template <class V, class T>
 constexpr void FillTyped(TypedRowsKernels<T>& kernels) {
+  kernels.rms_norm_dx = RmsNormDxRows<V, T>;
+  kernels.rms_norm_dgain = RmsNormDgainColumns<V, T>;
   kernels.rope = RopeRows<V, T>;
   kernels.activate = ActivateRows<V, T>;
+  kernels.activate_grad = ActivateGradRows<V, T>;
   kernels.standardize = StandardizeRows<V, T>;
   kernels.row_rms = RowRmsRows<V, T>;
   kernels.moments = MomentsColumns<V, T>;
+  kernels.quantize = QuantizeRowsOf<V, T>;
+  kernels.dequantize = DequantizeRowsOf<V, T>;
+  kernels.pool = PoolRows<T>;
+  kernels.drop = DropRows<V, T, false>;
 }
 
 template <class V>
@@ -332,9 +340,7 @@ constexpr RowsKernels MakeRowsKernels() {
   k.ConvertKernel<Bf16, Bf16>::convert = ConvertRows<V, Bf16, Bf16>;
   FillTyped<V, float>(k);
   FillTyped<V, Bf16>(k);
-  k.rms_norm_dx = RmsNormDxRows<V>;
-  k.rms_norm_dgain = RmsNormDgainColumns<V>;
-  k.activate_grad = ActivateGradRows<V>;
+  k.drop_add = DropRows<V, float, true>;
   k.axpby = AxpbyRows<V>;
   k.mix = MixRows<V>;
   k.mix_grad = MixGradRows<V>;

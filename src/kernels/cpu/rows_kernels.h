@@ -20,18 +20,41 @@ struct ConvertKernel {
   void (*convert)(const TIn* x, int64_t ldx, int64_t N, int64_t C, TOut* y, int64_t ldy);
 };
 
+// The mask of a Dropout. Factor of index i: `scale` where word i % 4 of Philox block first_block + i / 4,
+// shifted right by 8, is at least threshold, else 0.
+struct DropMask {
+  uint64_t seed, first_block;  // first_block a multiple of 16
+  uint32_t stream, substream, threshold;
+  float scale;
+};
+
 template <class T>
 struct TypedRowsKernels {
+  void (*rms_norm_dx)(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* gain,
+                      float gain_offset, const float* rstd, int64_t N, int64_t C, bool add, float* dx,
+                      int64_t lddx);
+  void (*rms_norm_dgain)(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* rstd, int64_t N,
+                         int64_t C, float* dgain);
   void (*rope)(T* x, int64_t ldx, const int32_t* position, const float* cos, const float* sin, int64_t N,
                int64_t heads, int64_t D, int64_t rotary, bool half, int direction);
   void (*activate)(Activation activation, const T* gate, int64_t ldg, const T* up, int64_t ldu, int64_t N,
                    int64_t F, T* y, int64_t ldy);
+  void (*activate_grad)(Activation activation, const float* dy, int64_t lddy, const T* gate, int64_t ldg,
+                        const T* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
+                        float* dup, int64_t lddu);
   void (*standardize)(const T* x, int64_t ldx, bool normalize, float eps, const float* mean,
                       const float* inv_deviation, int64_t N, int64_t C, float* y, int64_t ldy);
   void (*row_rms)(const T* x, int64_t ldx, int64_t N, int64_t C, float* rms);
   // Over columns: row_rms is read when normalize.
   void (*moments)(const T* x, int64_t ldx, bool normalize, float eps, const float* row_rms, int64_t N,
                   int64_t C, double* sum, double* sum_squares);
+  void (*quantize)(const T* x, int64_t ldx, int64_t N, int64_t C, int8_t* q, int64_t ldq, float* scale);
+  void (*dequantize)(const int8_t* q, int64_t ldq, const float* scale, int64_t N, int64_t C, T* y,
+                     int64_t ldy);
+  void (*pool)(const T* x, int64_t ldx, int64_t N, int64_t C, float* y, int64_t ldy, int64_t S);
+  // Row n has the indices from index + n*step on.
+  void (*drop)(const DropMask& mask, int64_t index, int64_t step, const T* x, int64_t ldx, int64_t N,
+               int64_t C, T* y, int64_t ldy);
 };
 
 struct RowsKernels : RmsNormKernel<float, float>,
@@ -43,14 +66,9 @@ struct RowsKernels : RmsNormKernel<float, float>,
                      ConvertKernel<Bf16, Bf16>,
                      TypedRowsKernels<float>,
                      TypedRowsKernels<Bf16> {
-  void (*rms_norm_dx)(const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* gain,
-                      float gain_offset, const float* rstd, int64_t N, int64_t C, bool add, float* dx,
-                      int64_t lddx);
-  void (*rms_norm_dgain)(const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* rstd,
-                         int64_t N, int64_t C, float* dgain);
-  void (*activate_grad)(Activation activation, const float* dy, int64_t lddy, const float* gate, int64_t ldg,
-                        const float* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
-                        float* dup, int64_t lddu);
+  // y += instead of y =.
+  void (*drop_add)(const DropMask& mask, int64_t index, int64_t step, const float* x, int64_t ldx, int64_t N,
+                   int64_t C, float* y, int64_t ldy);
   void (*axpby)(float a, const float* x, int64_t ldx, float b, float* y, int64_t ldy, int64_t N, int64_t C);
   void (*mix)(const float* mu, bool per_channel, const float* a, const float* b, int64_t ld, int64_t N,
               int64_t C, float* out);

@@ -51,7 +51,8 @@ TEST(RmsNorm, MatchesTextbookToBf16) { TestRmsNorm<float, Bf16>(); }
 TEST(RmsNorm, MatchesTextbookInBf16) { TestRmsNorm<Bf16, Bf16>(); }
 
 // Loss of one row: sum dy * y, with x[at] moved by an imaginary step.
-double RmsNormDx(const Matrix<float>& x, const Matrix<float>& dy, const Matrix<float>& gain, int64_t n,
+template <class T>
+double RmsNormDx(const Matrix<T>& x, const Matrix<float>& dy, const Matrix<float>& gain, int64_t n,
                  int64_t at) {
   Complex mean = 0.0, loss = 0.0;
   const auto moved = [&](int64_t c) { return Complex(x(n, c), c == at ? kStep : 0.0); };
@@ -61,12 +62,15 @@ double RmsNormDx(const Matrix<float>& x, const Matrix<float>& dy, const Matrix<f
   return loss.imag() / kStep;
 }
 
-TEST(RmsNormGrad, MatchesComplexStep) {
+template <class T>
+void TestRmsNormGrad() {
   ForEachSize([](const Context& context, int64_t N, int64_t C) {
-    const auto x = Matrix<float>::Random(N, C, 1), dy = Matrix<float>::Random(N, C, 2, -1, 1, 7);
+    const auto x = Matrix<T>::Random(N, C, 1);
+    const auto dy = Matrix<float>::Random(N, C, 2, -1, 1, 7);
     const auto gain = Matrix<float>::Random(1, C, 3), dx0 = Matrix<float>::Random(N, C, 4, -1, 1, 2);
     const auto dgain0 = Matrix<float>::Random(1, C, 5);
-    Matrix<float> normed(N, C), rstd(1, N);
+    Matrix<T> normed(N, C);
+    Matrix<float> rstd(1, N);
     RmsNorm(context, x.ptr(), x.ld, gain.ptr(), 0.5f, kEps, N, C, normed.ptr(), normed.ld, rstd.ptr());
 
     for (const bool add : {false, true}) {
@@ -107,6 +111,8 @@ TEST(RmsNormGrad, MatchesComplexStep) {
     }
   });
 }
+TEST(RmsNormGrad, MatchesComplexStep) { TestRmsNormGrad<float>(); }
+TEST(RmsNormGrad, MatchesComplexStepFromBf16) { TestRmsNormGrad<Bf16>(); }
 
 template <class T>
 void TestRope(bool half, int64_t rotary) {
@@ -214,7 +220,7 @@ TEST(Activate, IsAccurateFarOut) {
       Activate<float>(context, activation, far, 0, nullptr, 0, 1, 6, y.data(), 0);
       for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(y[i], far[i] > 0.0f ? far[i] : 0.0f, 1e-30f) << far[i];
       float dx[6], one[] = {1, 1, 1, 1, 1, 1};
-      ActivateGrad(context, activation, one, 0, far, 0, nullptr, 0, 1, 6, dx, 0, nullptr, 0);
+      ActivateGrad<float>(context, activation, one, 0, far, 0, nullptr, 0, 1, 6, dx, 0, nullptr, 0);
       for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(dx[i], far[i] > 0.0f ? 1.0f : 0.0f, 1e-25f) << far[i];
       const float nan[] = {NAN};
       Activate<float>(context, activation, nan, 0, nullptr, 0, 1, 1, y.data(), 0);
@@ -223,21 +229,31 @@ TEST(Activate, IsAccurateFarOut) {
   }
 }
 
-TEST(ActivateGrad, MatchesDerivative) {
+template <class T>
+void TestActivateGrad() {
   ForEachSize([](const Context& context, int64_t N, int64_t C) {
-    const auto gate = Matrix<float>::Random(N, C, 1, -9.0, 9.0),
-               up = Matrix<float>::Random(N, C, 2, -2.0, 2.0, 1);
+    const auto gate = Matrix<T>::Random(N, C, 1, -9.0, 9.0), up = Matrix<T>::Random(N, C, 2, -2.0, 2.0, 1);
     const auto dy = Matrix<float>::Random(N, C, 3, -1.0, 1.0, 4);
     for (const Activation activation : kActivations) {
       const double tolerance = activation == Activation::kGelu ? 4e-6 : 2e-6;
-      Matrix<float> dup = up;
+      Matrix<float> dup(N, C, 1);
       const auto dgate = OnThreads(context, [&](const Context& on) {
-        Matrix<float> out = gate;
-        dup = up;
-        ActivateGrad(on, activation, dy.ptr(), dy.ld, out.ptr(), out.ld, dup.ptr(), dup.ld, N, C, out.ptr(),
+        Matrix<float> out(N, C);
+        ActivateGrad(on, activation, dy.ptr(), dy.ld, gate.ptr(), gate.ld, up.ptr(), up.ld, N, C, out.ptr(),
                      out.ld, dup.ptr(), dup.ld);
         return out;
       });
+      if constexpr (sizeof(T) == sizeof(float)) {
+        Matrix<T> in_gate = gate, in_up = up;
+        ActivateGrad(context, activation, dy.ptr(), dy.ld, in_gate.ptr(), gate.ld, in_up.ptr(), up.ld, N, C,
+                     in_gate.ptr(), gate.ld, in_up.ptr(), up.ld);
+        EXPECT_TRUE(in_gate.SameBits(dgate) && in_up.SameBits(dup));
+      }
+      Matrix<float> in_dy = dy, dup_too(N, C, 1);
+      ActivateGrad(context, activation, in_dy.ptr(), dy.ld, gate.ptr(), gate.ld, up.ptr(), up.ld, N, C,
+                   in_dy.ptr(), dy.ld, dup_too.ptr(), dup_too.ld);
+      ExpectNear(in_dy, 0.0, 0.0, [&](int64_t n, int64_t c) { return dgate(n, c); });
+      EXPECT_TRUE(dup_too.SameBits(dup));
       ExpectNear(dgate, tolerance, 0.1, [&](int64_t n, int64_t c) {
         return dy(n, c) * up(n, c) * ActSlope(activation, gate(n, c));
       });
@@ -245,13 +261,15 @@ TEST(ActivateGrad, MatchesDerivative) {
                  [&](int64_t n, int64_t c) { return dy(n, c) * Act(activation, gate(n, c)); });
 
       Matrix<float> alone(N, C);
-      ActivateGrad(context, activation, dy.ptr(), dy.ld, gate.ptr(), gate.ld, nullptr, 0, N, C, alone.ptr(),
-                   alone.ld, nullptr, 0);
+      ActivateGrad<T>(context, activation, dy.ptr(), dy.ld, gate.ptr(), gate.ld, nullptr, 0, N, C,
+                      alone.ptr(), alone.ld, nullptr, 0);
       ExpectNear(alone, tolerance, 0.1,
                  [&](int64_t n, int64_t c) { return dy(n, c) * ActSlope(activation, gate(n, c)); });
     }
   });
 }
+TEST(ActivateGrad, MatchesDerivative) { TestActivateGrad<float>(); }
+TEST(ActivateGrad, MatchesDerivativeFromBf16) { TestActivateGrad<Bf16>(); }
 
 }  // namespace
 }  // namespace rung::cpu
