@@ -46,14 +46,21 @@ void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const c
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
   Frame frame(ex.arena());
-  const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans);
+  const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
   std::byte* scratch =
       ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
   ex.Launch("attention_grad", {5.0 * PairFlops(shape, spans), 0}, [&] {
-    cpu::AttentionBackward(ex.cpu(), shape, spans, q.as<float>(), q.t.stride, k.as<float>(), k.t.stride,
-                           v.as<float>(), v.t.stride, out.as<float>(), out.t.stride, dout.as<float>(),
-                           dout.t.stride, lse.as<float>(), dq.as<float>(), dq.t.stride, dk.as<float>(),
-                           dk.t.stride, dv.as<float>(), dv.t.stride, scratch);
+    const auto run = [&]<class T>(const T* queries) {
+      cpu::AttentionBackward(ex.cpu(), shape, spans, queries, q.t.stride, k.as<T>(), k.t.stride, v.as<T>(),
+                             v.t.stride, out.as<T>(), out.t.stride, dout.as<T>(), dout.t.stride,
+                             lse.as<float>(), dq.as<float>(), dq.t.stride, dk.as<float>(), dk.t.stride,
+                             dv.as<float>(), dv.t.stride, scratch);
+    };
+    if (q.t.dtype == DType::kBf16) {
+      run(q.as<Bf16>());
+    } else {
+      run(q.as<float>());
+    }
   });
 }
 

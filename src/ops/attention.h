@@ -13,7 +13,8 @@ namespace rung::ops {
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use);
 
-// All f32; needs a forward pass that kept lse over whole sequences (no cache).
+// q, k, v, out, dout all f32 or all T; lse and the gradients f32. Needs a forward pass that kept lse over
+// whole sequences (no cache).
 void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use);
 

@@ -37,7 +37,40 @@ void ProjectGradInputInto(Exec& ex, In dy, In weight, const Tensor& dx, bool add
   });
 }
 
+cpu::Product::Store StoreOf(const FrozenProduct& product, DType compute) {
+  using Store = cpu::Product::Store;
+  const DType out = product.out.dtype;
+  if (product.add) return out == DType::kF32 ? Store::kAddF32 : Store::kAddCompute;
+  return out == compute ? Store::kCompute : Store::kF32;
+}
+
+void ProjectFrozenGradInputInto(Exec& ex, In dy, const format::Matrix& weight, const Tensor& dx, bool add) {
+  const int64_t N = dy.t.rows(), O = weight.rows, K = weight.cols;
+  RUNG_CHECK(dy.t.dtype == ex.compute(), "project_frozen_grad_input: dy must have the compute type");
+  RUNG_CHECK(dy.t.cols() == O, "project_frozen_grad_input: weight must be (O,K)");
+  RUNG_CHECK(dx.rows() == N && dx.cols() == K, "project_frozen_grad_input: dx must be (N,K)");
+  const Cost cost{2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O),
+                  static_cast<double>(format::TotalBytes(weight))};
+  Frame frame(ex.arena());
+  std::byte* scratch =
+      KernelScratch(ex, cpu::ProjectGradInputScratch(ex.cpu(), SizeOf(ex.compute()), N, O, K), Use::kBackbone,
+                    "panels of frozen gradients");
+  ex.Launch("project_frozen_grad_input", cost, [&] {
+    float* out = Out{dx}.as<float>();
+    if (ex.compute() == DType::kBf16) {
+      cpu::ProjectGradInput(ex.cpu(), dy.as<Bf16>(), dy.t.stride, N, weight, add, out, dx.stride, scratch);
+    } else {
+      cpu::ProjectGradInput(ex.cpu(), dy.as<float>(), dy.t.stride, N, weight, add, out, dx.stride, scratch);
+    }
+  });
+}
+
 }  // namespace
+
+format::Matrix AsMatrix(const Tensor& weight) {
+  RUNG_CHECK(weight.dtype == DType::kF32 && weight.contiguous(), "a matrix must be f32 and contiguous");
+  return {format::Format::kF32, weight.rows(), weight.cols(), weight.data, {}};
+}
 
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
   const int64_t N = x.t.rows(), K = x.t.cols();
@@ -48,14 +81,12 @@ void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
     const format::Matrix& w = *product.weight;
     RUNG_CHECK(w.cols == K, "project_frozen: weight must be (O,K)");
     RUNG_CHECK(product.out.rows() == N && product.out.cols() == w.rows, "project_frozen: out must be (N,O)");
-    RUNG_CHECK(!product.add || product.out.dtype == DType::kF32, "project_frozen: only f32 is added to");
+    RUNG_CHECK(product.out.dtype == DType::kF32 || product.out.dtype == ex.compute(),
+               "project_frozen: out must have the compute type or be f32");
     cost.flops += 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(w.rows);
     cost.bytes += static_cast<double>(format::TotalBytes(w));
-    using Store = cpu::Product::Store;
-    const Store store = product.add                                                       ? Store::kAddF32
-                        : product.out.dtype == DType::kF32 && ex.compute() != DType::kF32 ? Store::kF32
-                                                                                          : Store::kCompute;
-    jobs.push_back({product.weight, product.bias, store, product.out.data, product.out.stride});
+    jobs.push_back(
+        {product.weight, product.bias, StoreOf(product, ex.compute()), product.out.data, product.out.stride});
   }
   Frame frame(ex.arena());
   std::byte* scratch = KernelScratch(ex, cpu::ProjectScratch(ex.cpu(), SizeOf(ex.compute()), N, K),
@@ -67,6 +98,13 @@ void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
       cpu::Project(ex.cpu(), x.as<float>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
     }
   });
+}
+
+void ProjectFrozenGradInput(Exec& ex, In dy, const format::Matrix& weight, Out dx) {
+  ProjectFrozenGradInputInto(ex, dy, weight, dx.t, false);
+}
+void ProjectFrozenGradInput(Exec& ex, In dy, const format::Matrix& weight, Acc dx) {
+  ProjectFrozenGradInputInto(ex, dy, weight, dx.t, true);
 }
 
 void Project(Exec& ex, In x, In weight, Out y) { ProjectInto(ex, x, weight, y.t, false); }

@@ -8,16 +8,24 @@
 
 namespace rung::ops {
 
-// Where one frozen product goes. Its dtype says how: T or f32 set, or f32 added to.
+// Where one frozen product goes, in T or f32.
 struct FrozenProduct {
   const format::Matrix* weight = nullptr;  // (O,K)
   const float* bias = nullptr;             // (O) or nullptr
   Tensor out;                              // (N,O)
-  bool add = false;                        // out += instead of out =; f32 only
+  bool add = false;                        // out += instead of out =, with the sum in f32
 };
+
+// An f32 tensor (O,K), contiguous, as a matrix in storage format f32: so that a trained factor goes through
+// the products of frozen matrices.
+format::Matrix AsMatrix(const Tensor& weight);
 
 // out = x W^T + bias for several matrices that share x (N,K) T. One launch.
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products);
+
+// dx = or += dy W for a frozen W (O,K): the gradient of ProjectFrozen's input. dy (N,O) T, dx (N,K) f32.
+void ProjectFrozenGradInput(Exec& ex, In dy, const format::Matrix& weight, Out dx);
+void ProjectFrozenGradInput(Exec& ex, In dy, const format::Matrix& weight, Acc dx);
 
 // The three products of a trainable layer y = x W^T, W (O,K). f32.
 void Project(Exec& ex, In x, In weight, Out y);

@@ -8,14 +8,35 @@ namespace {
 
 bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
 
+// body(pointer to the tensor's elements), of the type that it has: f32 or bf16.
+template <class Access, class Body>
+void OnElementsOf(const Access& x, const Body& body) {
+  if (x.t.dtype == DType::kBf16) {
+    body(x.template as<Bf16>());
+  } else {
+    body(x.template as<float>());
+  }
+}
+
 void RmsNormGradInto(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, const Tensor& dx, bool add,
                      const Acc* dgain) {
   RUNG_CHECK(SameShape(dy.t, x.t) && SameShape(dx, x.t), "rms_norm_grad: dy and dx must be (N,C) like x");
   ex.Launch("rms_norm_grad", {}, [&] {
-    cpu::RmsNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, x.as<float>(), x.t.stride, gain.as<float>(),
-                     gain_offset, rstd.as<float>(), x.t.rows(), x.t.cols(), add, Out{dx}.as<float>(),
-                     dx.stride, dgain ? dgain->as<float>() : nullptr);
+    OnElementsOf(x, [&](const auto* data) {
+      cpu::RmsNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, data, x.t.stride, gain.as<float>(), gain_offset,
+                       rstd.as<float>(), x.t.rows(), x.t.cols(), add, Out{dx}.as<float>(), dx.stride,
+                       dgain ? dgain->as<float>() : nullptr);
+    });
   });
+}
+
+void CheckDropout(const Dropout& dropout, const Tensor& x) {
+  RUNG_CHECK(dropout.p >= 0.0f && dropout.p < 1.0f, "dropout: p must be in [0,1)");
+  RUNG_CHECK(dropout.draw >> 30 == 0 && x.size() >> 34 == 0, "dropout: draw is below 2^30, N*C below 2^34");
+}
+
+bool OneOrPerChannel(const Tensor& mu, const Tensor& a) {
+  return mu.rows() == 1 && (mu.cols() == 1 || mu.cols() == a.cols());
 }
 
 }  // namespace
@@ -53,15 +74,10 @@ void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim
   RUNG_CHECK(heads * head_dim == x.t.cols(), "rope: x must be (N, heads*D)");
   RUNG_CHECK(position.t.cols() == N, "rope: position must be (1,N)");
   ex.Launch("rope", {}, [&] {
-    const auto turn = [&](auto* data) {
+    OnElementsOf(x, [&](auto* data) {
       cpu::Rope(ex.cpu(), data, x.t.stride, position.as<int32_t>(), In(table.cos).as<float>(),
                 In(table.sin).as<float>(), N, heads, head_dim, table.rotary, table.half, direction);
-    };
-    if (x.t.dtype == DType::kBf16) {
-      turn(x.as<Bf16>());
-    } else {
-      turn(x.as<float>());
-    }
+    });
   });
 }
 
@@ -69,13 +85,10 @@ void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y
   const int64_t N = gate.t.rows(), F = gate.t.cols();
   RUNG_CHECK(SameShape(gate.t, y.t) && (!up || SameShape(gate.t, up->t)), "activate: shapes must agree");
   ex.Launch("activate", {}, [&] {
-    if (y.t.dtype == DType::kBf16) {
-      cpu::Activate(ex.cpu(), activation, gate.as<Bf16>(), gate.t.stride, up ? up->as<Bf16>() : nullptr,
-                    up ? up->t.stride : 0, N, F, y.as<Bf16>(), y.t.stride);
-    } else {
-      cpu::Activate(ex.cpu(), activation, gate.as<float>(), gate.t.stride, up ? up->as<float>() : nullptr,
-                    up ? up->t.stride : 0, N, F, y.as<float>(), y.t.stride);
-    }
+    OnElementsOf(y, [&]<class T>(T* to) {
+      cpu::Activate(ex.cpu(), activation, gate.as<T>(), gate.t.stride, up ? up->as<T>() : nullptr,
+                    up ? up->t.stride : 0, N, F, to, y.t.stride);
+    });
   });
 }
 
@@ -84,10 +97,12 @@ void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In
   RUNG_CHECK(SameShape(dy.t, gate.t) && SameShape(dgate.t, gate.t), "activate_grad: shapes must agree");
   RUNG_CHECK((up == nullptr) == (dup == nullptr), "activate_grad: up and dup go together");
   ex.Launch("activate_grad", {}, [&] {
-    cpu::ActivateGrad(ex.cpu(), activation, dy.as<float>(), dy.t.stride, gate.as<float>(), gate.t.stride,
-                      up ? up->as<float>() : nullptr, up ? up->t.stride : 0, gate.t.rows(), gate.t.cols(),
-                      dgate.as<float>(), dgate.t.stride, dup ? dup->as<float>() : nullptr,
-                      dup ? dup->t.stride : 0);
+    OnElementsOf(gate, [&]<class T>(const T* data) {
+      cpu::ActivateGrad(ex.cpu(), activation, dy.as<float>(), dy.t.stride, data, gate.t.stride,
+                        up ? up->as<T>() : nullptr, up ? up->t.stride : 0, gate.t.rows(), gate.t.cols(),
+                        dgate.as<float>(), dgate.t.stride, dup ? dup->as<float>() : nullptr,
+                        dup ? dup->t.stride : 0);
+    });
   });
 }
 
@@ -95,16 +110,9 @@ void Convert(Exec& ex, In x, Out y) {
   RUNG_CHECK(SameShape(x.t, y.t), "convert: shapes must agree");
   ex.Launch("convert", {}, [&] {
     const int64_t N = x.t.rows(), C = x.t.cols();
-    const bool from = x.t.dtype == DType::kBf16, to = y.t.dtype == DType::kBf16;
-    if (from && to) {
-      cpu::Convert(ex.cpu(), x.as<Bf16>(), x.t.stride, N, C, y.as<Bf16>(), y.t.stride);
-    } else if (from) {
-      cpu::Convert(ex.cpu(), x.as<Bf16>(), x.t.stride, N, C, y.as<float>(), y.t.stride);
-    } else if (to) {
-      cpu::Convert(ex.cpu(), x.as<float>(), x.t.stride, N, C, y.as<Bf16>(), y.t.stride);
-    } else {
-      cpu::Convert(ex.cpu(), x.as<float>(), x.t.stride, N, C, y.as<float>(), y.t.stride);
-    }
+    OnElementsOf(x, [&](const auto* from) {
+      OnElementsOf(y, [&](auto* to) { cpu::Convert(ex.cpu(), from, x.t.stride, N, C, to, y.t.stride); });
+    });
   });
 }
 
@@ -114,14 +122,76 @@ void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, cons
   ex.Launch("standardize", {}, [&] {
     const float* m = mean ? mean->as<float>() : nullptr;
     const float* d = inv_deviation ? inv_deviation->as<float>() : nullptr;
-    const int64_t N = x.t.rows(), C = x.t.cols();
-    if (x.t.dtype == DType::kBf16) {
-      cpu::Standardize(ex.cpu(), x.as<Bf16>(), x.t.stride, normalize, eps, m, d, N, C, y.as<float>(),
-                       y.t.stride);
-    } else {
-      cpu::Standardize(ex.cpu(), x.as<float>(), x.t.stride, normalize, eps, m, d, N, C, y.as<float>(),
-                       y.t.stride);
-    }
+    OnElementsOf(x, [&](const auto* data) {
+      cpu::Standardize(ex.cpu(), data, x.t.stride, normalize, eps, m, d, x.t.rows(), x.t.cols(),
+                       y.as<float>(), y.t.stride);
+    });
+  });
+}
+
+void AddBias(Exec& ex, In bias, Acc y) {
+  RUNG_CHECK(bias.t.rows() == 1 && bias.t.cols() == y.t.cols(), "add_bias: bias must be (1,C)");
+  ex.Launch("add_bias", {}, [&] {
+    cpu::AddBias(ex.cpu(), bias.as<float>(), y.t.rows(), y.t.cols(), y.as<float>(), y.t.stride);
+  });
+}
+
+void SumRows(Exec& ex, In dy, Acc dbias) {
+  RUNG_CHECK(dbias.t.rows() == 1 && dbias.t.cols() == dy.t.cols(), "sum_rows: dbias must be (1,C)");
+  ex.Launch("sum_rows", {}, [&] {
+    cpu::SumRows(ex.cpu(), dy.as<float>(), dy.t.stride, dy.t.rows(), dy.t.cols(), dbias.as<float>());
+  });
+}
+
+void QuantizeRows(Exec& ex, In x, Out q, Out scale) {
+  RUNG_CHECK(SameShape(x.t, q.t), "quantize_rows: q must be (N,C) like x");
+  RUNG_CHECK(scale.t.rows() == 1 && scale.t.cols() == x.t.rows(), "quantize_rows: scale must be (1,N)");
+  ex.Launch("quantize_rows", {}, [&] {
+    OnElementsOf(x, [&](const auto* data) {
+      cpu::QuantizeRows(ex.cpu(), data, x.t.stride, x.t.rows(), x.t.cols(), q.as<int8_t>(), q.t.stride,
+                        scale.as<float>());
+    });
+  });
+}
+
+void DequantizeRows(Exec& ex, In q, In scale, Out y) {
+  RUNG_CHECK(SameShape(q.t, y.t), "dequantize_rows: y must be (N,C) like q");
+  RUNG_CHECK(scale.t.rows() == 1 && scale.t.cols() == q.t.rows(), "dequantize_rows: scale must be (1,N)");
+  ex.Launch("dequantize_rows", {}, [&] {
+    OnElementsOf(y, [&](auto* to) {
+      cpu::DequantizeRows(ex.cpu(), q.as<int8_t>(), q.t.stride, scale.as<float>(), q.t.rows(), q.t.cols(), to,
+                          y.t.stride);
+    });
+  });
+}
+
+void PoolColumns(Exec& ex, In x, Out y) {
+  RUNG_CHECK(y.t.rows() == x.t.rows() && y.t.cols() > 0 && y.t.cols() <= x.t.cols(),
+             "pool_columns: y must be (N,S), S at most C");
+  ex.Launch("pool_columns", {}, [&] {
+    OnElementsOf(x, [&](const auto* data) {
+      cpu::PoolColumns(ex.cpu(), data, x.t.stride, x.t.rows(), x.t.cols(), y.as<float>(), y.t.stride,
+                       y.t.cols());
+    });
+  });
+}
+
+void Drop(Exec& ex, const Dropout& dropout, In x, Out y) {
+  RUNG_CHECK(SameShape(x.t, y.t), "drop: y must be (N,C) like x");
+  CheckDropout(dropout, x.t);
+  ex.Launch("drop", {}, [&] {
+    OnElementsOf(y, [&]<class T>(T* to) {
+      cpu::Drop(ex.cpu(), dropout, x.as<T>(), x.t.stride, x.t.rows(), x.t.cols(), to, y.t.stride);
+    });
+  });
+}
+
+void DropGrad(Exec& ex, const Dropout& dropout, In dy, Acc dx) {
+  RUNG_CHECK(SameShape(dy.t, dx.t), "drop_grad: dx must be (N,C) like dy");
+  CheckDropout(dropout, dy.t);
+  ex.Launch("drop_grad", {}, [&] {
+    cpu::DropGrad(ex.cpu(), dropout, dy.as<float>(), dy.t.stride, dy.t.rows(), dy.t.cols(), dx.as<float>(),
+                  dx.t.stride);
   });
 }
 
@@ -143,6 +213,14 @@ void Scatter(Exec& ex, In x, In index, Out y) {
   });
 }
 
+void AddRows(Exec& ex, In x, In index, Acc y) {
+  RUNG_CHECK(x.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "add_rows: x must be (M,C)");
+  ex.Launch("add_rows", {}, [&] {
+    cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(), true,
+                     y.as<float>(), y.t.stride);
+  });
+}
+
 void Axpby(Exec& ex, float a, In x, float b, Acc y) {
   RUNG_CHECK(SameShape(x.t, y.t), "axpby: shapes must agree");
   ex.Launch("axpby", {}, [&] {
@@ -150,8 +228,16 @@ void Axpby(Exec& ex, float a, In x, float b, Acc y) {
   });
 }
 
+void Scale(Exec& ex, float a, Acc x) {
+  ex.Launch("scale", {}, [&] {
+    cpu::Axpby(ex.cpu(), a, x.as<float>(), x.t.stride, 0.0f, x.as<float>(), x.t.stride, x.t.rows(),
+               x.t.cols());
+  });
+}
+
 void Mix(Exec& ex, In mu, In a, In b, Out out) {
   RUNG_CHECK(SameShape(a.t, b.t) && SameShape(a.t, out.t), "mix: shapes must agree");
+  RUNG_CHECK(OneOrPerChannel(mu.t, a.t), "mix: mu must be (1,1) or (1,C)");
   RUNG_CHECK(a.t.contiguous() && b.t.contiguous() && out.t.contiguous(), "mix: tensors are contiguous");
   ex.Launch("mix", {}, [&] {
     cpu::Mix(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, a.as<float>(), b.as<float>(), a.t.rows(), a.t.cols(),
@@ -161,6 +247,12 @@ void Mix(Exec& ex, In mu, In a, In b, Out out) {
 
 void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu) {
   RUNG_CHECK(SameShape(a.t, b.t) && SameShape(a.t, dout.t), "mix_grad: shapes must agree");
+  RUNG_CHECK(SameShape(a.t, da.t) && SameShape(a.t, db.t), "mix_grad: da, db must be (N,C) like a");
+  RUNG_CHECK(OneOrPerChannel(mu.t, a.t) && SameShape(mu.t, dmu.t),
+             "mix_grad: mu, dmu must be (1,1) or (1,C)");
+  RUNG_CHECK(
+      a.t.contiguous() && b.t.contiguous() && dout.t.contiguous() && da.t.contiguous() && db.t.contiguous(),
+      "mix_grad: tensors are contiguous");
   ex.Launch("mix_grad", {}, [&] {
     cpu::MixGrad(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, dout.as<float>(), a.as<float>(), b.as<float>(),
                  a.t.rows(), a.t.cols(), da.as<float>(), db.as<float>(), dmu.as<float>());

@@ -14,8 +14,8 @@ namespace rung::ops {
 //   rstd  (1,N)  f32; nullptr when no backward will follow
 void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const Out* rstd);
 
-// dx += the gradient of RmsNorm towards x; dgain (1,C) += the one towards the gain (nullptr: frozen). All
-// f32.
+// dx += the gradient of RmsNorm towards x; dgain (1,C) += the one towards the gain (nullptr: frozen). x f32
+// or T, gradients f32.
 void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Acc dx, const Acc* dgain);
 void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out dx, const Acc* dgain);
 
@@ -30,7 +30,8 @@ void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim
 
 // y = act(gate) * up; up may be nullptr for ungated MLPs. All (N,F), T, y may alias gate.
 void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y);
-// dgate and dup from dy, f32; both may alias their forward values.
+// dgate and dup from dy, all f32; gate and up f32 or T. dgate may be dy, and where gate and up are f32, both
+// may alias their forward values.
 void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In* up, Out dgate,
                   const Out* dup);
 
@@ -40,14 +41,40 @@ void Convert(Exec& ex, In x, Out y);
 // f32.
 void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, const In* inv_deviation, Out y);
 
+// y[n,:] += bias, and dbias += the sum of dy over rows. bias, dbias (1,C).
+void AddBias(Exec& ex, In bias, Acc y);
+void SumRows(Exec& ex, In dy, Acc dbias);
+
+// Eight bits a value: q = x / scale[n] to the nearest whole number, scale[n] = max |x[n,:]| / 127.
+//
+//   x, y   (N,C)  f32 or T
+//   q      (N,C)  i8
+//   scale  (1,N)  f32: 0 for a row of zeros, NaN for one that is not finite
+void QuantizeRows(Exec& ex, In x, Out q, Out scale);
+void DequantizeRows(Exec& ex, In q, In scale, Out y);
+
+// y[n,s] = sum of x[n,c] / sqrt(their number), c from floor(s*C/S) to below ceil((s+1)*C/S): uncorrelated
+// columns of variance 1 stay so. x (N,C) f32 or T, y (N,S) f32, S <= C.
+void PoolColumns(Exec& ex, In x, Out y);
+
+using cpu::Dropout;
+// y = x * keep / (1-p), both f32 or both T; y may be x. The gradient draws the same mask anew:
+// dx += dy * keep / (1-p), f32.
+void Drop(Exec& ex, const Dropout& dropout, In x, Out y);
+void DropGrad(Exec& ex, const Dropout& dropout, In dy, Acc dx);
+
 // y[m,:] = x[index[m],:]   index (1,M) i32
 void Gather(Exec& ex, In x, In index, Out y);
 // y[index[m],:] = x[m,:], every other row of y zero. Indices are distinct.
 void Scatter(Exec& ex, In x, In index, Out y);
+// y[index[m],:] += x[m,:]. Indices are distinct.
+void AddRows(Exec& ex, In x, In index, Acc y);
 
 void Axpby(Exec& ex, float a, In x, float b, Acc y);  // y = a*x + b*y
+void Scale(Exec& ex, float a, Acc x);                 // x *= a
 
-// out = mu*a + (1-mu)*b, mu (1,1) or (1,C).
+// out = mu*a + (1-mu)*b, mu (1,1) or (1,C). Gradients: da, db set, dmu, like mu, added to; da may be dout or
+// a, db may be b.
 void Mix(Exec& ex, In mu, In a, In b, Out out);
 void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu);
 

@@ -1,0 +1,76 @@
+#include "nn/lora.h"
+
+#include <algorithm>
+
+#include "ops/products.h"
+
+namespace rung::nn {
+namespace {
+
+// Rows of a bf16 input that are widened at once for the gradient of A.
+constexpr int64_t kWidenRows = 256;
+
+// The same numbers in type T: a view when they are already.
+Tensor InCompute(Exec& ex, const Tensor& x, const char* label) {
+  if (x.dtype == ex.compute()) return x;
+  const Tensor y = ex.arena().Scratch(ex.compute(), x.rows(), x.cols(), Use::kLowRank, label);
+  ops::Convert(ex, x, Out{y});
+  return y;
+}
+
+void GradA(Exec& ex, In du, In x, const Tensor& grad) {
+  if (x.t.dtype == DType::kF32) {
+    ops::ProjectGradWeight(ex, du, x, Acc{grad});
+    return;
+  }
+  Frame frame(ex.arena());
+  const int64_t N = x.t.rows();
+  const Tensor wide = ex.arena().Scratch(DType::kF32, std::min(N, kWidenRows), x.t.cols(), Use::kLowRank,
+                                         "widened input rows");
+  for (int64_t begin = 0; begin < N; begin += kWidenRows) {
+    const int64_t rows = std::min(kWidenRows, N - begin);
+    ops::Convert(ex, x.t.Rows(begin, rows), Out{wide.Rows(0, rows)});
+    ops::ProjectGradWeight(ex, du.t.Rows(begin, rows), wide.Rows(0, rows), Acc{grad});
+  }
+}
+
+}  // namespace
+
+void Lora::Forward(Exec& ex, In x, uint64_t draw, const Tensor& y, const Tensor& u) const {
+  Frame frame(ex.arena());
+  Tensor input = x.t;
+  if (const ops::Dropout drop = mask(draw); drop.p > 0) {
+    input = ex.arena().Scratch(x.t.dtype, x.t.rows(), x.t.cols(), Use::kLowRank, "dropped input");
+    ops::Drop(ex, drop, x, Out{input});
+  }
+  const format::Matrix down = ops::AsMatrix(a.value), up = ops::AsMatrix(b.value);
+  const ops::FrozenProduct into_u{&down, nullptr, u, false};
+  ops::ProjectFrozen(ex, input, {&into_u, 1});
+  ops::Scale(ex, scale, Acc{u});
+  const ops::FrozenProduct into_y{&up, nullptr, y, true};
+  ops::ProjectFrozen(ex, InCompute(ex, u, "low-rank state"), {&into_y, 1});
+}
+
+void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, const Tensor& u, Acc dx) const {
+  Frame frame(ex.arena());
+  const int64_t N = x.t.rows(), K = x.t.cols();
+  const ops::Dropout drop = mask(draw);
+  ops::ProjectGradWeight(ex, dy, u, Acc{b.grad});
+  const Tensor du = ex.arena().Scratch(DType::kF32, N, a.value.rows(), Use::kLowRank, "d low-rank state");
+  ops::ProjectFrozenGradInput(ex, dyt, ops::AsMatrix(b.value), Out{du});
+  ops::Scale(ex, scale, Acc{du});
+  const Tensor dut = InCompute(ex, du, "d low-rank state");
+  if (drop.p > 0) {
+    const Tensor input = ex.arena().Scratch(x.t.dtype, N, K, Use::kLowRank, "dropped input");
+    ops::Drop(ex, drop, x, Out{input});
+    GradA(ex, du, input, a.grad);
+    const Tensor dinput = ex.arena().Scratch(DType::kF32, N, K, Use::kLowRank, "d dropped input");
+    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), Out{dinput});
+    ops::DropGrad(ex, drop, dinput, dx);
+  } else {
+    GradA(ex, du, x, a.grad);
+    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), dx);
+  }
+}
+
+}  // namespace rung::nn
