@@ -1,33 +1,60 @@
-// Adapter folders: a trained ladder on disk (docs/formats/adapter.md).
-//
-//   adapter_model.safetensors   parameters by name, f32, and the calibrated arrays
-//   adapter_config.json         peft_type "LADDER", the spec, and the shape of the model it was trained for
+// What is trained beside a frozen backbone: a ladder, low-rank pairs, or both.
 #pragma once
 
+#include <memory>
 #include <optional>
-#include <string>
 
-#include "model/ladder.h"
+#include "model/ladder_pass.h"
+#include "model/lora.h"
 
 namespace rung::model {
 
-struct AdapterInfo {
-  LadderSpec spec;
-  std::string base_model;     // as given to `rung train`
-  std::string chat_template;  // empty: trained without
-  // Of the backbone it belongs to.
-  std::string family;
-  int64_t L = 0, C = 0, V = 0;
-};
+struct AdapterSpec {
+  std::optional<LadderSpec> ladder;
+  std::optional<LoraSpec> lora;
 
-// Written atomically, the config last: a folder with a config is complete.
-Status SaveAdapter(const Path& folder, Ladder& ladder, const Config& config, const std::string& base_model,
-                   const std::string& chat_template);
-Result<AdapterInfo> ReadAdapterInfo(const Path& folder);
-// Refuses, naming both, an adapter trained for a model of another shape, and tensors that do not fit the spec
-// before memory is taken for them. `positions`: the longest sequence that will be run.
-Result<Ladder> LoadAdapter(const Path& folder, const Config& config, bool with_gradients, int64_t positions);
-// Parameters and calibrated arrays of `folder` into a ladder of the same spec (resuming a run).
-Status LoadAdapterValues(const Path& folder, Ladder* ladder);
+  // The first layer that the backward pass crosses; L: none. Layers below it are only ever run forward.
+  int64_t first_crossed(int64_t L) const;
+};
+// Refuses what has no meaning: nothing at all; taps at or above the joining point; low-rank pairs below the
+// joining point of a ladder, whose gradients would have to flow through the taps.
+Status CheckAdapterSpec(const AdapterSpec& spec, const Config& config);
+
+// Owns parameters and gradients as flat arrays: those of the ladder, then those of the pairs.
+class Adapter {
+ public:
+  // `positions`: the longest sequence that will be run.
+  //
+  // Shapes alone: parameters have null data. For plans.
+  static Adapter Planned(const Config& config, const AdapterSpec& spec, int64_t positions);
+  // Memory and tables; parameters are zero.
+  static Adapter Allocate(const Config& config, const AdapterSpec& spec, bool with_gradients,
+                          int64_t positions);
+  // Randomly initialised; its output is zero.
+  static Adapter Make(const Config& config, const AdapterSpec& spec, uint64_t seed, bool with_gradients,
+                      int64_t positions);
+
+  AdapterSpec spec() const;
+  Ladder* ladder() { return ladder_.get(); }
+  const Ladder* ladder() const { return ladder_.get(); }
+  LoraSet* lora() { return lora_.get(); }
+  const LoraSet* lora() const { return lora_.get(); }
+  int64_t first_crossed(int64_t L) const { return spec().first_crossed(L); }
+
+  void ForEachParam(const nn::VisitParam& visit) const;
+  // Arrays that are kept with the parameters but not trained: see Ladder::ForEachBuffer.
+  void ForEachBuffer(const std::function<void(const std::string&, Tensor&)>& visit) const;
+  const nn::FlatParams& params() const { return store_.flat(); }
+  int64_t parameter_count() const { return params().count(); }
+
+  MemoryPolicy policy;
+
+ private:
+  Adapter(const Config& config, const AdapterSpec& spec, int64_t positions, bool tables);
+
+  std::unique_ptr<Ladder> ladder_;
+  std::unique_ptr<LoraSet> lora_;
+  nn::ParamStore store_;
+};
 
 }  // namespace rung::model

@@ -192,6 +192,7 @@ Status Backbone::ReadBlock(const Names& names, int64_t layer, Quantize quantize)
       {names.gate, c.F, c.C, false, &block.mlp.gate},     {names.up, c.F, c.C, false, &block.mlp.up},
       {names.down, c.C, c.F, false, &block.mlp.down}};
   for (const Row& row : linears) {
+    if (row.layer == &block.mlp.gate && !block.shape.gated) continue;
     Status read =
         ReadLinear(names.Layer(row.pattern, layer), row.rows, row.cols, row.bias, quantize, row.layer);
     if (!read.ok()) return read;
@@ -207,13 +208,14 @@ Status Backbone::ReadBlock(const Names& names, int64_t layer, Quantize quantize)
   return ReadNorm(names.Layer(names.mlp_norm, layer), c.C, &block.mlp_norm);
 }
 
-void Backbone::Forward(Exec& ex, In ids, const nn::RowLayout& rows, std::span<const nn::KvCache> caches,
-                       Out x, const TapSink& sink) const {
-  RUNG_CHECK(caches.empty() || caches.size() == blocks_.size(), "backbone: one cache per layer");
-  ops::Embed(ex, ids, embedding_, 1.0f, x);
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    blocks_[layer].Forward(ex, x.t, rows, rope_, caches.empty() ? nullptr : &caches[layer], x, nullptr);
-    if (sink) sink(static_cast<int64_t>(layer), x.t);
+void Backbone::Embed(Exec& ex, In ids, Out x) const { ops::Embed(ex, ids, embedding_, 1.0f, x); }
+
+void Backbone::Forward(Exec& ex, In ids, const nn::RowLayout& rows, int64_t layers, Out x,
+                       const TapSink& sink) const {
+  Embed(ex, ids, x);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    block(layer).Forward(ex, x.t, {rows, rope_}, x, nullptr);
+    if (sink) sink(layer, x.t);
   }
 }
 

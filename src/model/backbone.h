@@ -1,4 +1,4 @@
-// The frozen model: embedding, decoder blocks, final norm, head. It is only ever run forward.
+// The frozen model: embedding, decoder blocks, final norm, head.
 #pragma once
 
 #include <functional>
@@ -20,7 +20,7 @@ struct BackboneOptions {
   int64_t positions = 0;
 };
 
-// Sees the residual stream (N,C) f32 after block `layer`; must not write to it.
+// Sees the residual stream (N,C) f32 after block `layer`.
 using TapSink = std::function<void(int64_t layer, In x)>;
 
 class Backbone {
@@ -43,12 +43,14 @@ class Backbone {
   const nn::Norm& final_norm() const { return final_norm_; }
   const format::Matrix& head() const { return head_; }
   const format::Matrix& embedding() const { return embedding_; }
+  const nn::DecoderBlock& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
   int64_t positions() const { return rope_.cos.rows(); }
 
-  // x (N,C) f32 = the residual stream after the last block, before the final norm. caches: one per layer, or
-  // empty.
-  void Forward(Exec& ex, In ids, const nn::RowLayout& rows, std::span<const nn::KvCache> caches, Out x,
-               const TapSink& sink) const;
+  // x (N,C) f32 = the residual stream before the first block.
+  void Embed(Exec& ex, In ids, Out x) const;
+  // x (N,C) f32 = the residual stream after the first `layers` blocks. For statistics; passes with an adapter
+  // are model/forward.h's.
+  void Forward(Exec& ex, In ids, const nn::RowLayout& rows, int64_t layers, Out x, const TapSink& sink) const;
   // logits (M,V) f32 of states z (M,C) f32, for generation: final norm and head.
   void Logits(Exec& ex, In z, Out logits) const;
 

@@ -123,15 +123,22 @@ nn::BlockShape Config::block() const {
   shape.Hkv = Hkv;
   shape.D = D;
   shape.F = F;
+  shape.activation = activation;
+  shape.gated = gated_mlp;
   shape.qk_norm = qk_norm;
   return shape;
 }
 
 int64_t Config::parameter_count() const {
+  const int64_t qkv = D * (Hq + 2 * Hkv);
   const int64_t attention =
-      C * D * (2 * Hq + 2 * Hkv) + (qkv_bias ? D * (Hq + 2 * Hkv) : 0) + (qk_norm ? 2 * D : 0);
-  const int64_t block = attention + 3 * C * F + 2 * C;
-  return L * block + C + V * C * (tied_head ? 1 : 2);
+      C * (qkv + Hq * D) + (qkv_bias || bias_everywhere ? qkv : 0) + (qk_norm ? 2 * D : 0);
+  const int64_t mlp = (gated_mlp ? 3 : 2) * C * F;
+  // Of o, the MLP and two norms; a bias of a norm is as wide as its gain.
+  const int64_t biases = bias_everywhere ? C + (gated_mlp ? 2 : 1) * F + C + 2 * C : 0;
+  const int64_t final_norm = bias_everywhere ? 2 * C : C;
+  return L * (attention + mlp + 2 * C + biases) + final_norm + V * C * (tied_head ? 1 : 2) +
+         position_rows * C;
 }
 
 Result<Config> ParseHfConfig(std::string_view text, const std::string& name) {

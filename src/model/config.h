@@ -20,6 +20,8 @@ struct RopeConfig {
   // original_context / high_factor kept, between them interpolated. factor 1: none.
   double factor = 1.0, low_factor = 1.0, high_factor = 4.0, original_context = 8192.0;
   std::vector<float> divisors;  // (rotary/2) or empty: each frequency divided by its own (GGUF's rope_freqs)
+
+  bool operator==(const RopeConfig&) const = default;
 };
 
 struct Config {
@@ -29,11 +31,18 @@ struct Config {
   float norm_eps = 1e-5f;
   RopeConfig rope;
   bool qkv_bias = false, qk_norm = false, tied_head = false;
+  bool gated_mlp = true;
+  cpu::Activation activation = cpu::Activation::kSilu;
+  // Of shapes that are planned but not run (model/shapes.h): biases of every linear layer and norm but the
+  // head, and rows of a learned table of positions in RoPE's place.
+  bool bias_everywhere = false;
+  int64_t position_rows = 0;
   int64_t context = 2048;  // longest sequence the model was made for
   int64_t window = 0;      // sliding attention window; 0: none. Longer sequences are refused
 
   nn::BlockShape block() const;
   int64_t parameter_count() const;  // norms and embeddings included, a tied head once
+  bool operator==(const Config&) const = default;
 };
 
 // "llama, mistral, ...": the families we read.

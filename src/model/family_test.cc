@@ -40,7 +40,7 @@ Outcome RunBackbone(const Backbone& backbone, const cpu::Context& context, DType
   std::vector<float> x(static_cast<size_t>(N * C));
   PlanAndRun(context, compute, [&](Exec& ex) {
     Frame frame(ex.arena());
-    backbone.Forward(ex, View(ids.data(), 1, N), rows.layout, {}, Out{View(x.data(), N, C)},
+    backbone.Forward(ex, View(ids.data(), 1, N), rows.layout, backbone.config().L, Out{View(x.data(), N, C)},
                      [&](int64_t layer, In state) {
                        if (ex.planning()) return;
                        std::copy_n(state.as<float>(), N * C, run.hidden.begin() + layer * N * C);

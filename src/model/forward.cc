@@ -2,10 +2,59 @@
 
 namespace rung::model {
 
-Pass::Pass(Exec& ex, const Backbone& backbone, const Ladder* ladder, const PassInput& input, bool saving,
+Pass::Pass(Exec& ex, const Backbone& backbone, const Adapter* adapter, const PassInput& input, bool saving,
            const PassCaches& caches)
-    : ex_(ex), backbone_(backbone), ladder_(ladder), input_(input), saving_(saving), caches_(caches) {
-  RUNG_CHECK(!saving || ladder, "pass: only a ladder has a backward pass");
+    : ex_(ex),
+      backbone_(backbone),
+      adapter_(adapter),
+      ladder_(adapter ? adapter->ladder() : nullptr),
+      input_(input),
+      saving_(saving),
+      caches_(caches),
+      first_crossed_(adapter ? adapter->first_crossed(backbone.config().L) : backbone.config().L) {
+  RUNG_CHECK(!saving || adapter, "pass: only an adapter has a backward pass");
+  RUNG_CHECK(!input.crossing || (saving && ladder_),
+             "pass: only a ladder's training pass has crossing states");
+}
+
+nn::BlockCall Pass::CallOf(int64_t layer) const {
+  nn::BlockCall call{input_.rows, backbone_.rope()};
+  if (!caches_.backbone.empty()) call.cache = &caches_.backbone[static_cast<size_t>(layer)];
+  if (adapter_ && adapter_->lora()) call.loras = adapter_->lora()->layer(layer);
+  call.draw = input_.draw;
+  return call;
+}
+
+void Pass::RunBelow(const Tensor& x) {
+  backbone_.Embed(ex_, input_.ids, Out{x});
+  for (int64_t layer = 0; layer < first_crossed_; ++layer) {
+    backbone_.block(layer).Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
+    if (climb_) climb_->Absorb(layer, x);
+  }
+}
+
+void Pass::LoadBelow(const Tensor& x) {
+  CrossingStates states;
+  states.x = x;
+  for (size_t j = 0; j < ladder_->spec().taps.size(); ++j) {
+    states.taps.push_back(climb_->TakeStored(backbone_.config().C));
+  }
+  ex_.Launch("load_states", {}, [&] { input_.crossing->load(states); });
+  for (const StoredTap& tap : states.taps) climb_->ClimbStored(tap);
+}
+
+void Pass::StoreBelow(const Tensor& x) {
+  ex_.Launch("store_states", {}, [&] { input_.crossing->store({climb_->stored(), x}); });
+}
+
+void Pass::JoinPicked(const Tensor& x, Out z) {
+  const int64_t M = z.t.rows(), S = ladder_->spec().S;
+  const Tensor state = climb_->Finish();
+  joined_state_ = saving_ ? ex_.arena().Keep(DType::kF32, M, S, Use::kRungs, "picked ladder state")
+                          : ex_.arena().Scratch(DType::kF32, M, S, Use::kRungs, "picked ladder state");
+  ops::Gather(ex_, state, input_.picked, Out{joined_state_});
+  ladder_->up().Forward(ex_, joined_state_, z);
+  ops::Axpby(ex_, 1.0f, x, ladder_->spec().output_scale, Acc{z.t});
 }
 
 void Pass::Forward(Out z) {
@@ -13,37 +62,110 @@ void Pass::Forward(Out z) {
   const int64_t N = input_.ids.cols(), C = backbone_.config().C, M = input_.picked.cols();
   RUNG_CHECK(input_.rows.rows() == N, "pass: one position per id");
   RUNG_CHECK(z.t.rows() == M && z.t.cols() == C, "pass: z must be (M,C)");
-  const Tensor x = ex_.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "residual stream");
-  if (!ladder_) {
-    backbone_.Forward(ex_, input_.ids, input_.rows, caches_.backbone, Out{x}, nullptr);
-    ops::Gather(ex_, x, input_.picked, z);
+  const bool crosses = first_crossed_ < backbone_.config().L;
+  const bool cached = input_.crossing && input_.crossing->load;
+  if (ladder_) climb_.emplace(ex_, *ladder_, adapter_->policy, input_.rows, saving_, caches_.ladder);
+
+  // The stream below the crossed layers is the input of the first one: kept with it.
+  const bool rows_wanted = crosses || !cached;
+  Tensor x;
+  if (rows_wanted) {
+    x = crosses && saving_ ? ex_.arena().Keep(DType::kF32, N, C, Use::kSaved, "crossed layer's input")
+                           : ex_.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "residual stream");
+  }
+  const Tensor picked =
+      ladder_ && !crosses ? ex_.arena().Scratch(DType::kF32, M, C, Use::kHead, "picked residual stream") : x;
+  if (cached) {
+    LoadBelow(picked);
+  } else {
+    RunBelow(x);
+    if (ladder_ && !crosses) ops::Gather(ex_, x, input_.picked, Out{picked});
+    if (input_.crossing) StoreBelow(picked);
+  }
+  if (ladder_ && !crosses) {
+    JoinPicked(picked, z);
     return;
   }
-  climb_.emplace(ex_, *ladder_, input_.rows, saving_, caches_.ladder);
-  backbone_.Forward(ex_, input_.ids, input_.rows, caches_.backbone, Out{x},
-                    [&](int64_t layer, In state) { climb_->Absorb(layer, state); });
-  const Tensor state = climb_->Finish();
+  if (ladder_) {
+    joined_state_ = climb_->Finish();
+    Frame inner(ex_.arena());
+    const Tensor up = ex_.arena().Scratch(DType::kF32, N, C, Use::kRungs, "ladder output");
+    ladder_->up().Forward(ex_, joined_state_, Out{up});
+    ops::Axpby(ex_, ladder_->spec().output_scale, up, 1.0f, Acc{x});
+  }
+  ops::Gather(ex_, RunCrossed(x), input_.picked, z);
+}
 
-  const int64_t S = ladder_->spec().S;
-  picked_state_ = saving_ ? ex_.arena().Keep(DType::kF32, M, S, Use::kRungs, "picked ladder state")
-                          : ex_.arena().Scratch(DType::kF32, M, S, Use::kRungs, "picked ladder state");
-  const Tensor picked_x = ex_.arena().Scratch(DType::kF32, M, C, Use::kHead, "picked residual stream");
-  ops::Gather(ex_, state, input_.picked, Out{picked_state_});
-  ops::Gather(ex_, x, input_.picked, Out{picked_x});
-  ladder_->up().Forward(ex_, picked_state_, z);
-  ops::Axpby(ex_, 1.0f, picked_x, ladder_->spec().output_scale, Acc{z.t});
+// The crossed layers from x up. Saving: each layer's input stays.
+Tensor Pass::RunCrossed(Tensor x) {
+  const int64_t L = backbone_.config().L;
+  for (int64_t layer = first_crossed_; layer < L; ++layer) {
+    const nn::DecoderBlock& block = backbone_.block(layer);
+    if (!saving_) {
+      block.Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
+      continue;
+    }
+    Crossed crossed{x, {}};
+    // The last one's output is read once more, by the gather.
+    const Tensor y =
+        layer + 1 < L
+            ? ex_.arena().Keep(DType::kF32, x.rows(), x.cols(), Use::kSaved, "crossed layer's input")
+            : ex_.arena().Scratch(DType::kF32, x.rows(), x.cols(), Use::kBackbone, "residual stream");
+    const bool keep = adapter_->policy.blocks == BlockMemory::kKeep;
+    block.Forward(ex_, x, CallOf(layer), Out{y}, keep ? &crossed.block : nullptr);
+    crossed_.push_back(crossed);
+    x = y;
+  }
+  return x;
+}
+
+void Pass::CrossBack(Acc dx) {
+  for (size_t i = crossed_.size(); i-- > 0;) {
+    const int64_t layer = first_crossed_ + static_cast<int64_t>(i);
+    const nn::DecoderBlock& block = backbone_.block(layer);
+    Crossed& crossed = crossed_[i];
+    if (adapter_->policy.blocks == BlockMemory::kKeep) {
+      block.Backward(ex_, CallOf(layer), crossed.block, dx);
+      continue;
+    }
+    KeepFrame kept(ex_.arena());
+    Frame frame(ex_.arena());
+    const Tensor again =
+        ex_.arena().Scratch(DType::kF32, dx.t.rows(), dx.t.cols(), Use::kBackbone, "layer's output again");
+    block.Forward(ex_, crossed.x, CallOf(layer), Out{again}, &crossed.block);
+    block.Backward(ex_, CallOf(layer), crossed.block, dx);
+  }
+}
+
+// From the gradient of the joined stream to that of the ladder's last state.
+void Pass::JoinBack(Acc dx, const Tensor& ds) {
+  ops::Scale(ex_, ladder_->spec().output_scale, dx);
+  ladder_->up().Backward(ex_, dx.t, joined_state_, Out{ds});
 }
 
 void Pass::Backward(Acc dz) {
-  RUNG_CHECK(saving_ && climb_, "pass: backward needs a saving forward");
+  RUNG_CHECK(saving_, "pass: backward needs a saving forward");
   Frame frame(ex_.arena());
-  const int64_t N = input_.ids.cols(), S = ladder_->spec().S, M = dz.t.rows();
-  const Tensor ds = ex_.arena().Scratch(DType::kF32, N, S, Use::kRungs, "d ladder state");
+  const int64_t N = input_.ids.cols(), C = backbone_.config().C, M = dz.t.rows();
+  const auto rows = [&](int64_t count, int64_t cols, const char* label) {
+    return ex_.arena().Scratch(DType::kF32, count, cols, ladder_ ? Use::kRungs : Use::kBackbone, label);
+  };
+  if (first_crossed_ < backbone_.config().L) {
+    const Tensor dx = ex_.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "d residual stream");
+    ops::Scatter(ex_, dz.t, input_.picked, Out{dx});
+    CrossBack(Acc{dx});
+    if (!ladder_) return;
+    const Tensor ds = rows(N, ladder_->spec().S, "d ladder state");
+    JoinBack(Acc{dx}, ds);
+    climb_->Backward(Acc{ds});
+    return;
+  }
+  const int64_t S = ladder_->spec().S;
+  const Tensor ds = rows(N, S, "d ladder state");
   {
     Frame inner(ex_.arena());
-    const Tensor dpicked = ex_.arena().Scratch(DType::kF32, M, S, Use::kRungs, "d picked ladder state");
-    ops::Axpby(ex_, 0.0f, dz.t, ladder_->spec().output_scale, dz);
-    ladder_->up().Backward(ex_, dz.t, picked_state_, Out{dpicked});
+    const Tensor dpicked = rows(M, S, "d picked ladder state");
+    JoinBack(dz, dpicked);
     ops::Scatter(ex_, dpicked, input_.picked, Out{ds});
   }
   climb_->Backward(Acc{ds});

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json_file.h"
-#include "model/adapter.h"
 #include "model/folder_weights.h"
 #include "model/model.h"
 #include "model/test_support.h"
@@ -43,16 +42,6 @@ class LoadTest : public testing::Test {
 #define EXPECT_SAYS(message, words) \
   EXPECT_NE((message).find(words), std::string::npos) << "no \"" << (words) << "\" in: " << (message)
 
-LadderSpec SmallSpec() {
-  LadderSpec spec;
-  spec.taps = {0, 1};
-  spec.rungs = 3;
-  spec.S = 32;
-  spec.F = 48;
-  spec.head_dim = 16;
-  return spec;
-}
-
 TEST_F(LoadTest, ATokenizerWithIdsBeyondTheModelIsRefused) {
   const int64_t ids = LoadText(kTiny, true, "", 1 << 24).OrThrow().tokenizer.vocab_size();
   EXPECT_TRUE(LoadText(kTiny, true, "", ids).ok());
@@ -72,15 +61,6 @@ TEST_F(LoadTest, SequencesBeyondTheContextAreRefused) {
     EXPECT_SAYS(MessageOf(Backbone::Load(path, options), ExitCode::kUsage), "--max-length");
     EXPECT_SAYS(MessageOf(Backbone::PlannedFrom(path, options), ExitCode::kUsage), "--max-length");
   }
-}
-
-TEST_F(LoadTest, TheLaddersTableHasTheRowsAskedFor) {
-  const Config config = ReadConfig(kTiny).OrThrow();
-  Ladder ladder = Ladder::Make(config, SmallSpec(), 1, false, 24);
-  EXPECT_EQ(ladder.rope().cos.rows(), 24);
-  EXPECT_EQ(Ladder::Planned(config, SmallSpec(), 40).rope().sin.rows(), 40);
-  SaveAdapter(folder_, ladder, config, "base", "").OrThrow();
-  EXPECT_EQ(LoadAdapter(folder_, config, false, 100).OrThrow().rope().cos.rows(), 100);
 }
 
 TEST_F(LoadTest, ImpossibleExtentsAreRefused) {
@@ -151,43 +131,12 @@ TEST_F(LoadTest, PlannedBackbonesPlanTheSameStep) {
     Exec ex = Exec::Planning({cpu::BestIsa(), 2}, DType::kF32);
     Frame frame(ex.arena());
     const Tensor x = ex.arena().Scratch(DType::kF32, 24, backbone.config().C, Use::kBackbone, "x");
-    backbone.Forward(ex, View(ids.data(), 1, 24), rows.layout, {}, Out{x}, nullptr);
+    backbone.Forward(ex, View(ids.data(), 1, 24), rows.layout, backbone.config().L, Out{x}, nullptr);
     return ex.arena().peak().bytes;
   };
   const size_t loaded = peak(Backbone::Load("tests/data/families/qwen2", options).OrThrow());
   EXPECT_EQ(peak(Backbone::PlannedFrom("tests/data/families/qwen2", options).OrThrow()), loaded);
   EXPECT_EQ(peak(Backbone::PlannedFrom("tests/data/families/qwen2/config.json", options).OrThrow()), loaded);
-}
-
-TEST_F(LoadTest, ALyingAdapterIsRefusedBeforeMemoryIsTaken) {
-  const Config config = ReadConfig(kTiny).OrThrow();
-  Ladder ladder = Ladder::Make(config, SmallSpec(), 1, false, 8);
-  SaveAdapter(folder_, ladder, config, "base", "").OrThrow();
-  json lying = io::ReadJson(folder_ / "adapter_config.json").OrThrow();
-  lying["rungs"] = 4096;
-  lying["width"] = 65536;
-  lying["mlp_width"] = 262144;
-  WriteTextFile(folder_ / "adapter_config.json", lying.dump()).OrThrow();
-  EXPECT_SAYS(MessageOf(LoadAdapter(folder_, config, false, 8)),
-              "does not belong to its adapter_config.json");
-}
-
-TEST_F(LoadTest, LoadingAnAdapterGivesTheSavedBytes) {
-  const Config config = ReadConfig(kTiny).OrThrow();
-  Ladder ladder = Ladder::Make(config, SmallSpec(), 1, false, 8);
-  SaveAdapter(folder_, ladder, config, "base", "").OrThrow();
-  const Ladder loaded = LoadAdapter(folder_, config, false, 8).OrThrow();
-  ASSERT_EQ(loaded.parameter_count(), ladder.parameter_count());
-  EXPECT_EQ(std::memcmp(loaded.values().data, ladder.values().data,
-                        static_cast<size_t>(ladder.parameter_count()) * sizeof(float)),
-            0);
-}
-
-TEST_F(LoadTest, APathThatIsNotUtf8IsSaved) {
-  const Config config = ReadConfig(kTiny).OrThrow();
-  Ladder ladder = Ladder::Make(config, SmallSpec(), 1, false, 8);
-  SaveAdapter(folder_, ladder, config, "models/caf\xe9", "").OrThrow();
-  EXPECT_TRUE(ReadAdapterInfo(folder_).OrThrow().base_model.starts_with("models/caf"));
 }
 
 // One NF4 tensor "w" (2,64) whose description is `state`.

@@ -37,7 +37,7 @@ class SmolLm2Test : public testing::Test {
     PlanAndRun({isa, 2}, compute, [&](Exec& ex) {
       Frame frame(ex.arena());
       const Tensor state = View(x.data(), N, backbone.config().C);
-      backbone.Forward(ex, View(ids.data(), 1, N), rows.layout, {}, Out{state}, nullptr);
+      backbone.Forward(ex, View(ids.data(), 1, N), rows.layout, backbone.config().L, Out{state}, nullptr);
       backbone.Logits(ex, state, Out{View(logits.data(), N, backbone.config().V)});
     });
     return logits;

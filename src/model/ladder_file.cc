@@ -1,0 +1,261 @@
+#include "model/ladder_file.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "io/json_file.h"
+#include "model/lora_file.h"
+
+namespace rung::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kVersion = 2;
+
+template <class E>
+struct Named {
+  const char* name;
+  E value;
+};
+constexpr Named<RungKind> kKinds[] = {{"decoder", RungKind::kDecoder}, {"plain", RungKind::kPlain}};
+constexpr Named<Gate> kGates[] = {{"sum", Gate::kSum},
+                                  {"interpolate", Gate::kInterpolate},
+                                  {"interpolate_vector", Gate::kInterpolateVector}};
+constexpr Named<TapNorm> kTapNorms[] = {
+    {"none", TapNorm::kNone}, {"rms", TapNorm::kRms}, {"standardize", TapNorm::kStandardize}};
+constexpr Named<TapMap> kTapMaps[] = {{"full", TapMap::kFull}, {"pooled", TapMap::kPooled}};
+
+template <class E, size_t n>
+const char* NameOf(const Named<E> (&table)[n], E value) {
+  for (const Named<E>& row : table) {
+    if (row.value == value) return row.name;
+  }
+  return "";
+}
+
+// Reads typed fields and remembers the first that is missing, of another type or not known.
+class Fields {
+ public:
+  Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
+
+  template <class T>
+  T Get(const char* key) {
+    try {
+      return object_.at(key).get<T>();
+    } catch (const json::exception&) {
+      Fail(fmt::format("{}: \"{}\" is missing or of the wrong type", where_, key));
+      return T{};
+    }
+  }
+  template <class E, size_t n>
+  E GetNamed(const char* key, const Named<E> (&table)[n]) {
+    const auto text = Get<std::string>(key);
+    std::string known;
+    for (const Named<E>& row : table) {
+      if (text == row.name) return row.value;
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
+    }
+    Fail(fmt::format("{}: {} {:?} is not known; known are: {}", where_, key, text, known));
+    return table[0].value;
+  }
+  bool Has(const char* key) const { return object_.is_object() && object_.contains(key); }
+  const std::string& failure() const { return failure_; }
+
+ private:
+  void Fail(std::string message) {
+    if (failure_.empty()) failure_ = std::move(message);
+  }
+  const json& object_;
+  std::string where_, failure_;
+};
+
+json BaseModel(const AdapterInfo& info) {
+  return {{"family", info.family},
+          {"num_hidden_layers", info.L},
+          {"hidden_size", info.C},
+          {"vocab_size", info.V}};
+}
+
+// What both files say.
+Status ReadCommon(Fields& fields, const std::string& where, AdapterInfo* info) {
+  const auto version = fields.Get<int>("format_version");
+  const auto base = fields.Get<json>("base_model");
+  if (fields.Has("chat_template")) info->chat_template = fields.Get<std::string>("chat_template");
+  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (version != kVersion) {
+    return Failure{fmt::format("{}: format_version {} is not {}: written by another version of rung", where,
+                               version, kVersion)};
+  }
+  Fields shape(base, where);
+  info->family = shape.Get<std::string>("family");
+  info->L = shape.Get<int64_t>("num_hidden_layers");
+  info->C = shape.Get<int64_t>("hidden_size");
+  info->V = shape.Get<int64_t>("vocab_size");
+  if (!shape.failure().empty()) return Failure{shape.failure()};
+  if (info->L > 0 && info->C > 0 && info->V > 0) return Ok{};
+  return Failure{fmt::format("{}: base_model has sizes below 1", where)};
+}
+
+json LoraJson(const LoraSpec& spec) {
+  return {{"r", spec.R},
+          {"alpha", spec.alpha},
+          {"dropout", spec.dropout},
+          {"rslora", spec.rank_stabilized},
+          {"targets", spec.targets},
+          {"layers", spec.layers}};
+}
+
+Result<LoraSpec> ReadLora(const json& object, const std::string& where) {
+  Fields fields(object, where + ": lora");
+  LoraSpec spec;
+  spec.R = fields.Get<int64_t>("r");
+  spec.alpha = fields.Get<double>("alpha");
+  spec.dropout = fields.Get<double>("dropout");
+  spec.rank_stabilized = fields.Get<bool>("rslora");
+  spec.targets = fields.Get<std::vector<std::string>>("targets");
+  spec.layers = fields.Get<std::vector<int64_t>>("layers");
+  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (Status ok = CheckLoraSpec(spec, nullptr, where); !ok.ok()) return ok.failure();
+  return spec;
+}
+
+LadderSpec ReadLadder(Fields& fields) {
+  LadderSpec spec;
+  spec.kind = fields.GetNamed("kind", kKinds);
+  spec.taps = fields.Get<std::vector<int64_t>>("taps");
+  spec.rungs = fields.Get<int64_t>("rungs");
+  spec.S = fields.Get<int64_t>("width");
+  spec.F = fields.Get<int64_t>("mlp_width");
+  spec.heads = fields.Get<int64_t>("heads");
+  spec.kv_heads = fields.Get<int64_t>("kv_heads");
+  spec.head_dim = fields.Get<int64_t>("head_dim");
+  spec.gate = fields.GetNamed("gate", kGates);
+  spec.tap_norm = fields.GetNamed("tap_norm", kTapNorms);
+  spec.tap_map = fields.GetNamed("tap_map", kTapMaps);
+  spec.rejoin = fields.Get<int64_t>("rejoin");
+  spec.output_scale = fields.Get<float>("output_scale");
+  if (fields.Has("rope_pairs")) spec.rope_pairs = fields.Get<std::vector<int64_t>>("rope_pairs");
+  return spec;
+}
+
+// Ranges far beyond any ladder, and small enough that no extent overflows.
+Status CheckRanges(const LadderSpec& spec, int64_t L, const std::string& where) {
+  constexpr int64_t kRungs = 4096, kWidth = 1 << 16, kMlp = 1 << 18, kHeads = 4096;
+  struct Extent {
+    const char* what;
+    int64_t value, least, most;
+  };
+  const auto taps = static_cast<int64_t>(spec.taps.size());
+  const Extent extents[] = {{"taps: their number", taps, 1, kRungs},
+                            {"rungs", spec.rungs, taps, kRungs},
+                            {"width", spec.S, 1, kWidth},
+                            {"mlp_width", spec.F, 1, kMlp},
+                            {"head_dim", spec.head_dim, 2, kWidth},
+                            {"heads", spec.heads, 1, kHeads},
+                            {"kv_heads", spec.kv_heads, 1, kHeads},
+                            {"rejoin", spec.rejoin, 0, L - 1}};
+  for (const Extent& extent : extents) {
+    if (extent.value >= extent.least && extent.value <= extent.most) continue;
+    return Failure{fmt::format("{}: {} is {}, not within {} and {}", where, extent.what, extent.value,
+                               extent.least, extent.most)};
+  }
+  const auto refuse = [&](const std::string& why) { return Failure{fmt::format("{}: {}", where, why)}; };
+  for (size_t j = 0; j < spec.taps.size(); ++j) {
+    const int64_t tap = spec.taps[j];
+    if (tap < 0 || tap >= L || (j > 0 && tap <= spec.taps[j - 1])) {
+      return refuse(fmt::format("taps must ascend and be layers 0 to {}", L - 1));
+    }
+  }
+  if (spec.heads % spec.kv_heads != 0) return refuse("heads must be a multiple of kv_heads");
+  if (spec.head_dim % 2 != 0) return refuse("head_dim must be even");
+  if (spec.kind == RungKind::kPlain && (spec.heads * spec.head_dim != spec.S || !spec.rope_pairs.empty())) {
+    return refuse("the heads of plain rungs fill the width, and have no rope_pairs");
+  }
+  if (!spec.rope_pairs.empty() && static_cast<int64_t>(spec.rope_pairs.size()) != spec.head_dim / 2) {
+    return refuse(fmt::format("rope_pairs has {} entries, head_dim {} asks for {}", spec.rope_pairs.size(),
+                              spec.head_dim, spec.head_dim / 2));
+  }
+  if (!std::isfinite(spec.output_scale)) return refuse("output_scale is not a number");
+  return Ok{};
+}
+
+}  // namespace
+
+std::string LadderConfigText(const AdapterInfo& info) {
+  const LadderSpec& spec = *info.spec.ladder;
+  const nn::BlockShape shape = spec.block();  // with the numbers of heads that 0 stands for
+  json object = {{"peft_type", "LADDER"},
+                 {"task_type", "CAUSAL_LM"},
+                 {"format_version", kVersion},
+                 {"base_model_name_or_path", info.base_model},
+                 {"base_model", BaseModel(info)},
+                 {"kind", NameOf(kKinds, spec.kind)},
+                 {"taps", spec.taps},
+                 {"rungs", spec.rungs},
+                 {"width", spec.S},
+                 {"mlp_width", spec.F},
+                 {"heads", shape.Hq},
+                 {"kv_heads", shape.Hkv},
+                 {"head_dim", spec.head_dim},
+                 {"gate", NameOf(kGates, spec.gate)},
+                 {"tap_norm", NameOf(kTapNorms, spec.tap_norm)},
+                 {"tap_map", NameOf(kTapMaps, spec.tap_map)},
+                 {"rejoin", spec.rejoin},
+                 {"output_scale", spec.output_scale}};
+  if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
+  if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);
+  if (!info.chat_template.empty()) object["chat_template"] = info.chat_template;
+  return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Result<AdapterInfo> ParseLadderConfig(std::string_view text, const std::string& where) {
+  Result<json> parsed = io::ParseJson(text, where);
+  if (!parsed.ok()) return parsed.failure();
+  const json& object = parsed.value();
+  Fields fields(object, where);
+  AdapterInfo info;
+  if (Status common = ReadCommon(fields, where, &info); !common.ok()) return common.failure();
+  info.base_model = fields.Get<std::string>("base_model_name_or_path");
+  info.spec.ladder = ReadLadder(fields);
+  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (Status ok = CheckRanges(*info.spec.ladder, info.L, where); !ok.ok()) return ok.failure();
+  if (fields.Has("lora")) {
+    Result<LoraSpec> lora = ReadLora(object["lora"], where);
+    if (!lora.ok()) return lora.failure();
+    info.spec.lora = std::move(lora).value();
+  }
+  return info;
+}
+
+std::string BesideText(const AdapterInfo& info) {
+  json object = {{"format_version", kVersion}, {"base_model", BaseModel(info)}};
+  if (!info.chat_template.empty()) object["chat_template"] = info.chat_template;
+  return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Result<AdapterInfo> ParseBesideText(std::string_view text, const std::string& where) {
+  Result<json> parsed = io::ParseJson(text, where);
+  if (!parsed.ok()) return parsed.failure();
+  Fields fields(parsed.value(), where);
+  AdapterInfo info;
+  if (Status common = ReadCommon(fields, where, &info); !common.ok()) return common.failure();
+  return info;
+}
+
+Status CheckLadderFits(const LadderSpec& spec, const Config& config, const std::string& where) {
+  for (const int64_t pair : spec.rope_pairs) {
+    if (pair >= 0 && pair < config.D / 2) continue;
+    return Failure{fmt::format("{}: rope_pairs names pair {}, this model's heads have pairs 0 to {}", where,
+                               pair, config.D / 2 - 1)};
+  }
+  if (spec.tap_map == TapMap::kPooled && spec.S > config.C) {
+    return Failure{fmt::format("{}: width {}: pooled taps cannot be wider than the model's {}", where, spec.S,
+                               config.C)};
+  }
+  return Ok{};
+}
+
+}  // namespace rung::model

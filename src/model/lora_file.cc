@@ -1,0 +1,251 @@
+#include "model/lora_file.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "io/json_file.h"
+
+namespace rung::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kPrefix = "base_model.model.model.layers.";
+// Every linear layer of a block, in the order of a pass: PEFT's module path and our target are the same
+// words.
+constexpr std::array<std::string_view, 7> kModules = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+std::string_view TargetOf(std::string_view module) { return module.substr(module.find('.') + 1); }
+
+// What a PEFT configuration may ask for and we do not have. Refused when set to anything but null, false or
+// nothing.
+struct Refused {
+  const char* key;
+  const char* advice;
+};
+constexpr Refused kRefused[] = {
+    {"use_dora", "DoRA also trains magnitudes; train plain LoRA, or merge it with peft and load the result"},
+    {"use_qalora", "train plain LoRA"},
+    {"use_bdlora", "train plain LoRA"},
+    {"lora_bias", "biases of the pairs are not supported; train with lora_bias false"},
+    {"fan_in_fan_out", "weights stored transposed are not those of the families read here"},
+    {"modules_to_save", "whole modules trained beside the pairs are not supported; train without them"},
+    {"rank_pattern", "pairs of different ranks are not supported; train with one rank"},
+    {"alpha_pattern", "pairs of different alphas are not supported; train with one alpha"},
+    {"layer_replication", "train on the model as it is"},
+    {"trainable_token_indices", "trained embeddings are not supported; train without them"},
+    {"target_parameters", "only linear layers can have pairs"},
+    {"alora_invocation_tokens", "train plain LoRA"},
+    {"arrow_config", "train plain LoRA"},
+    {"kasa_config", "train plain LoRA"},
+    {"monteclora_config", "train plain LoRA"}};
+
+bool IsSet(const json& object, const char* key) {
+  const auto it = object.find(key);
+  if (it == object.end() || it->is_null()) return false;
+  if (it->is_boolean()) return it->get<bool>();
+  return !(it->is_structured() || it->is_string()) || !it->empty();
+}
+
+std::string Dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+Status CheckSupported(const json& object, const std::string& where) {
+  for (const Refused& refused : kRefused) {
+    if (!IsSet(object, refused.key)) continue;
+    return Failure{fmt::format("{}: {} {} is not supported: {}", where, refused.key,
+                               Dump(object[refused.key]), refused.advice)};
+  }
+  if (const json bias = object.value("bias", json("none")); bias != "none") {
+    return Failure{
+        fmt::format("{}: bias {} is not supported: trained biases have no place here; train with "
+                    "bias \"none\"",
+                    where, Dump(bias))};
+  }
+  // These initialisations subtract from the frozen weights; without that the pairs mean something else.
+  const json init = object.value("init_lora_weights", json(true));
+  const auto text = init.is_string() ? init.get<std::string>() : std::string();
+  for (const char* changing : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+    if (!text.starts_with(changing)) continue;
+    return Failure{fmt::format(
+        "{}: init_lora_weights \"{}\" changes the model's own weights: save it converted to plain "
+        "LoRA (peft: save_pretrained(path_initial_model_for_weight_conversion=...))",
+        where, text)};
+  }
+  return Ok{};
+}
+
+// "base_model.model.model.layers.3.mlp.up_proj.lora_A.weight" is layer 3 and kModules[5].
+struct Place {
+  int64_t layer;
+  size_t module;
+};
+std::optional<Place> PlaceOf(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  Place place{};
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), place.layer);
+  if (error != std::errc() || place.layer < 0) return std::nullopt;
+  name.remove_prefix(static_cast<size_t>(end - name.data()));
+  if (!name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight")) return std::nullopt;
+  name.remove_suffix(std::string_view(".lora_A.weight").size());
+  for (place.module = 0; place.module < kModules.size(); ++place.module) {
+    if (name.starts_with('.') && name.substr(1) == kModules[place.module]) return place;
+  }
+  return std::nullopt;
+}
+
+Status FindPlaces(const io::Safetensors& tensors, const std::string& where, LoraSpec* spec) {
+  std::map<int64_t, std::set<size_t>> places;
+  for (const auto& [name, entry] : tensors.tensors()) {
+    const std::optional<Place> place = PlaceOf(name);
+    if (!place) {
+      return Failure{
+          fmt::format("{}: tensor {:?} is no low-rank pair of a linear layer of a block; those are "
+                      "{}; others (embeddings, the head) cannot have pairs here",
+                      tensors.path(entry).string(), name, fmt::join(kModules, ", "))};
+    }
+    places[place->layer].insert(place->module);
+  }
+  if (places.empty()) return Failure{fmt::format("{}: no tensors beside it: nothing was trained", where)};
+  const auto& [first, modules] = *places.begin();
+  for (const auto& [layer, others] : places) {
+    if (others != modules) {
+      return Failure{
+          fmt::format("{}: layers {} and {} have pairs beside different linear layers, which is not "
+                      "supported: train with one list for all layers",
+                      where, first, layer)};
+    }
+    spec->layers.push_back(layer);
+  }
+  for (const size_t module : modules) spec->targets.emplace_back(TargetOf(kModules[module]));
+  return Ok{};
+}
+
+// A field that may be absent; one of another type is remembered in *failure.
+template <class T>
+T Field(const json& object, const char* key, T fallback, bool (json::*is)() const noexcept,
+        std::string* failure) {
+  const auto it = object.find(key);
+  if (it == object.end() || it->is_null()) return fallback;
+  if (((*it).*is)()) return it->get<T>();
+  if (failure->empty()) *failure = fmt::format("\"{}\" is {}: of the wrong type", key, Dump(*it));
+  return fallback;
+}
+
+json Number(double value) {
+  // PEFT writes 16, not 16.0.
+  const bool whole = std::nearbyint(value) == value && std::abs(value) < 0x1p53;
+  return whole ? json(static_cast<int64_t>(value)) : json(value);
+}
+
+}  // namespace
+
+bool IsLoraTensor(std::string_view name) { return name.starts_with("base_model."); }
+
+bool HasRotaryRows(std::string_view name) {
+  return name.ends_with(".q_proj.lora_B.weight") || name.ends_with(".k_proj.lora_B.weight");
+}
+
+std::string PeftConfigText(const LoraSpec& spec, const Config& config, const std::string& base_model) {
+  std::vector<std::string> targets = spec.targets;
+  std::sort(targets.begin(), targets.end());
+  const bool all = static_cast<int64_t>(spec.layers.size()) == config.L;
+  // The keys that PEFT has had since it knows use_rslora and use_dora: newer ones would make older ones warn.
+  const json object = {{"alpha_pattern", json::object()},
+                       {"auto_mapping", nullptr},
+                       {"base_model_name_or_path", base_model},
+                       {"bias", "none"},
+                       {"fan_in_fan_out", false},
+                       {"inference_mode", true},
+                       {"init_lora_weights", true},
+                       {"layers_pattern", nullptr},
+                       {"layers_to_transform", all ? json(nullptr) : json(spec.layers)},
+                       {"lora_alpha", Number(spec.alpha)},
+                       {"lora_dropout", spec.dropout},
+                       {"modules_to_save", nullptr},
+                       {"peft_type", "LORA"},
+                       {"r", spec.R},
+                       {"rank_pattern", json::object()},
+                       {"revision", nullptr},
+                       {"target_modules", targets},
+                       {"task_type", "CAUSAL_LM"},
+                       {"use_dora", false},
+                       {"use_rslora", spec.rank_stabilized}};
+  return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& where,
+                                     const io::Safetensors& tensors) {
+  Result<json> parsed = io::ParseJson(text, where);
+  if (!parsed.ok()) return parsed.failure();
+  const json& object = parsed.value();
+  if (!object.is_object()) return Failure{fmt::format("{}: not a JSON object", where)};
+  if (Status supported = CheckSupported(object, where); !supported.ok()) return supported.failure();
+  PeftAdapter adapter;
+  LoraSpec& spec = adapter.spec;
+  std::string failure;
+  // PEFT's own defaults for what is absent.
+  spec.R = Field<int64_t>(object, "r", 8, &json::is_number_integer, &failure);
+  spec.alpha = Field<double>(object, "lora_alpha", 8.0, &json::is_number, &failure);
+  spec.dropout = Field<double>(object, "lora_dropout", 0.0, &json::is_number, &failure);
+  spec.rank_stabilized = Field<bool>(object, "use_rslora", false, &json::is_boolean, &failure);
+  adapter.base_model = Field<std::string>(object, "base_model_name_or_path", "", &json::is_string, &failure);
+  if (!failure.empty()) return Failure{fmt::format("{}: {}", where, failure)};
+  if (Status found = FindPlaces(tensors, where, &spec); !found.ok()) return found.failure();
+  if (Status ok = CheckLoraSpec(spec, nullptr, where); !ok.ok()) return ok.failure();
+  return adapter;
+}
+
+Status CheckLoraSpec(const LoraSpec& spec, const Config* config, const std::string& where) {
+  // Far beyond any adapter; small enough that no extent overflows.
+  constexpr int64_t kRank = 1 << 16, kLayers = 1 << 16;
+  if (spec.R < 1 || spec.R > kRank) return Failure{fmt::format("{}: rank {} is out of range", where, spec.R)};
+  if (!std::isfinite(spec.alpha) || spec.alpha == 0.0) {
+    return Failure{fmt::format("{}: alpha {} is out of range", where, spec.alpha)};
+  }
+  if (!(spec.dropout >= 0.0 && spec.dropout < 1.0)) {
+    return Failure{fmt::format("{}: dropout {} is not within 0 and 1", where, spec.dropout)};
+  }
+  const int64_t L = config ? config->L : kLayers;
+  bool ascending = !spec.layers.empty() && spec.layers.front() >= 0;
+  for (size_t i = 1; i < spec.layers.size(); ++i)
+    ascending = ascending && spec.layers[i] > spec.layers[i - 1];
+  if (!ascending) return Failure{fmt::format("{}: layers of pairs must ascend from 0", where)};
+  if (spec.layers.back() >= L) {
+    return Failure{
+        fmt::format("{}: there are pairs in layer {}, this model has layers 0 to {}: give the model "
+                    "it was trained for",
+                    where, spec.layers.back(), L - 1)};
+  }
+  std::vector<std::string> known;
+  if (config) {
+    known = LoraTargets(*config);
+  } else {
+    for (const std::string_view module : kModules) known.emplace_back(TargetOf(module));
+  }
+  const std::set<std::string> distinct(spec.targets.begin(), spec.targets.end());
+  if (spec.targets.empty() || distinct.size() != spec.targets.size()) {
+    return Failure{fmt::format("{}: targets of pairs must be named, each once", where)};
+  }
+  for (const std::string& target : spec.targets) {
+    if (std::find(known.begin(), known.end(), target) != known.end()) continue;
+    return Failure{
+        fmt::format("{}: pairs beside \"{}\", which is no linear layer of this model's blocks; those "
+                    "are {}",
+                    where, target, fmt::join(known, ", "))};
+  }
+  return Ok{};
+}
+
+}  // namespace rung::model

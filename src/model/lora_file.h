@@ -1,0 +1,41 @@
+// Low-rank pairs on disk, exactly as PEFT keeps them (docs/formats/adapter.md).
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "io/safetensors.h"
+#include "model/lora.h"
+
+namespace rung::model {
+
+// PEFT's adapter_config.json.
+std::string PeftConfigText(const LoraSpec& spec, const Config& config, const std::string& base_model);
+
+struct PeftAdapter {
+  LoraSpec spec;
+  std::string base_model;
+};
+// From the text of an adapter_config.json (`where` stands in messages) and the tensors beside it. Layers and
+// linears are those that the tensors name: target_modules may be a list, a pattern or "all-linear". What has
+// no counterpart here (DoRA, trained biases, ranks that differ, ...) is refused by its name.
+Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& where,
+                                     const io::Safetensors& tensors);
+
+// Ranges, and the model's own layers and linears when there is a config.
+Status CheckLoraSpec(const LoraSpec& spec, const Config* config, const std::string& where);
+
+// "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is a tensor of a pair.
+bool IsLoraTensor(std::string_view name);
+
+// Files have the rows of q and k in Hugging Face's order, whatever the model was trained from: where RoPE
+// turns the pairs (2i, 2i+1) of a head of D rows (docs/adr/0012), the row that a file has at
+// HalfOrderRow(row) stands at `row`.
+inline int64_t HalfOrderRow(int64_t row, int64_t D) {
+  const int64_t in_head = row % D;
+  return row - in_head + in_head % 2 * (D / 2) + in_head / 2;
+}
+// True for B of q and k, whose rows are those of the heads that RoPE turns.
+bool HasRotaryRows(std::string_view name);
+
+}  // namespace rung::model

@@ -1,0 +1,24 @@
+// Known models by name, without their weights: for plans, and for random models of such a shape.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+
+namespace rung::model {
+
+// The shape of a published model ("qwen2.5-7b"), upper or lower case. An unknown name is a failure (kUsage)
+// that lists the known ones.
+Result<Config> ShapeOf(const std::string& name);
+std::vector<std::string> ShapeNames();
+
+// False for a shape whose family has no forward pass here: it can be planned, its weights cannot be loaded.
+bool CanRun(const Config& config);
+
+// A config.json that ParseHfConfig reads back to the same config, and that transformers accepts. The config
+// can be run and is not a GGUF file's: those keep RoPE in ways that the text has no words for.
+std::string HfConfigJson(const Config& config);
+
+}  // namespace rung::model

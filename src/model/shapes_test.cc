@@ -1,0 +1,134 @@
+// The shapes of published models, held against their published counts and their own config.json.
+#include "model/shapes.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "model/backbone.h"
+
+namespace rung::model {
+namespace {
+
+// Parameters as the model cards and the checkpoints' headers give them.
+struct Count {
+  const char* name;
+  double parameters;
+};
+constexpr Count kPublished[] = {
+    {"qwen2.5-0.5b", 0.494e9}, {"qwen2.5-1.5b", 1.54e9}, {"qwen2.5-3b", 3.09e9},   {"qwen2.5-7b", 7.62e9},
+    {"qwen2.5-14b", 14.8e9},   {"llama-3.2-1b", 1.24e9}, {"llama-3.2-3b", 3.21e9}, {"llama-3.1-8b", 8.03e9},
+    {"llama-3.1-70b", 70.6e9}, {"opt-1.3b", 1.32e9},     {"opt-6.7b", 6.66e9}};
+
+// Three digits, as a text.
+std::string Rounded(double count) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", count);
+  return text;
+}
+
+TEST(Shapes, CountsAreThePublishedOnes) {
+  EXPECT_EQ(ShapeNames().size(), std::size(kPublished));
+  for (const Count& published : kPublished) {
+    const Config config = ShapeOf(published.name).OrThrow();
+    EXPECT_EQ(Rounded(static_cast<double>(config.parameter_count())), Rounded(published.parameters))
+        << published.name;
+    EXPECT_EQ(config.name, published.name);
+    EXPECT_EQ(config.Hq % config.Hkv, 0) << published.name;
+  }
+}
+
+// Sums of the sizes in the checkpoints' own headers.
+TEST(Shapes, CountsToTheLastParameter) {
+  const auto count = [](const char* name) { return ShapeOf(name).OrThrow().parameter_count(); };
+  EXPECT_EQ(count("qwen2.5-0.5b"), 494'032'768);
+  EXPECT_EQ(count("qwen2.5-7b"), 7'615'616'512);
+  EXPECT_EQ(count("llama-3.2-1b"), 1'235'814'400);
+  EXPECT_EQ(count("llama-3.1-8b"), 8'030'261'248);
+  EXPECT_EQ(count("llama-3.1-70b"), 70'553'706'496);
+  EXPECT_EQ(count("opt-1.3b"), 1'315'758'080);
+  EXPECT_EQ(count("opt-6.7b"), 6'658'473'984);
+}
+
+TEST(Shapes, NamesInAnyCaseAndTheNearestOfAWrongOne) {
+  EXPECT_EQ(ShapeOf("Qwen2.5-7B").OrThrow(), ShapeOf("qwen2.5-7b").OrThrow());
+  const Result<Config> wrong = ShapeOf("Qwen2.5-7");
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_EQ(wrong.failure().code, ExitCode::kUsage);
+  EXPECT_NE(wrong.failure().message.find("did you mean qwen2.5-7b?"), std::string::npos)
+      << wrong.failure().message;
+  for (const std::string& name : ShapeNames()) {
+    EXPECT_NE(wrong.failure().message.find(name), std::string::npos) << name;
+  }
+  const Result<Config> far = ShapeOf("something else");
+  ASSERT_FALSE(far.ok());
+  EXPECT_EQ(far.failure().message.find("did you mean"), std::string::npos) << far.failure().message;
+}
+
+TEST(Shapes, ConfigJsonIsReadBack) {
+  int runnable = 0;
+  for (const std::string& name : ShapeNames()) {
+    const Config config = ShapeOf(name).OrThrow();
+    if (!CanRun(config)) continue;
+    ++runnable;
+    const std::string text = HfConfigJson(config);
+    EXPECT_EQ(ParseHfConfig(text, name).OrThrow(), config) << text;
+  }
+  EXPECT_EQ(runnable, 9);
+}
+
+TEST(Shapes, ConfigJsonOfWhatOtherFilesSay) {
+  for (const char* family : {"llama2", "llama3", "mistral", "qwen2", "qwen3", "smollm2"}) {
+    const Config config = ReadConfig(Path("tests/data/families") / family).OrThrow();
+    EXPECT_EQ(ParseHfConfig(HfConfigJson(config), family).OrThrow(), config) << HfConfigJson(config);
+  }
+  Config config = ShapeOf("qwen2.5-0.5b").OrThrow();
+  config.window = 4096;
+  config.rope.linear_factor = 2.5;
+  EXPECT_EQ(ParseHfConfig(HfConfigJson(config), "qwen2").OrThrow(), config);
+  config = ReadConfig("tests/data/families/mistral").OrThrow();
+  config.window = 0;
+  EXPECT_EQ(ParseHfConfig(HfConfigJson(config), "mistral").OrThrow(), config);
+}
+
+TEST(Shapes, NumbersAreWrittenAsPeopleWriteThem) {
+  const nlohmann::json json = nlohmann::json::parse(HfConfigJson(ShapeOf("llama-3.1-8b").OrThrow()));
+  EXPECT_EQ(json["rms_norm_eps"].dump(), "1e-05");
+  EXPECT_EQ(json["architectures"], nlohmann::json::array({"LlamaForCausalLM"}));
+  EXPECT_EQ(json["rope_scaling"]["original_max_position_embeddings"].dump(), "8192");
+}
+
+TEST(Shapes, WhatCannotRunIsThatWhichIsNotRead) {
+  for (const std::string& name : ShapeNames()) {
+    const Config config = ShapeOf(name).OrThrow();
+    const bool known = KnownFamilies().find(config.family) != std::string::npos;
+    EXPECT_EQ(CanRun(config), known) << name;
+  }
+  const Config opt = ShapeOf("opt-1.3b").OrThrow();
+  EXPECT_FALSE(opt.block().gated);
+  EXPECT_EQ(opt.block().activation, cpu::Activation::kRelu);
+  const Result<Config> read =
+      ParseHfConfig(R"({"model_type": "opt", "hidden_size": 2048, "num_hidden_layers": 24})", "config.json");
+  ASSERT_FALSE(read.ok());
+  EXPECT_NE(read.failure().message.find("unknown architecture"), std::string::npos);
+}
+
+// A plan of a shape counts the weights that a 16-bit folder of it has: two bytes a weight of matrices, four
+// of norms and biases.
+TEST(Shapes, PlannedBackboneHasTheWeights) {
+  for (const char* name : {"qwen2.5-7b", "llama-3.2-1b"}) {
+    const Config config = ShapeOf(name).OrThrow();
+    BackboneOptions options;
+    options.quantize = Quantize::kNone;
+    options.positions = 16;
+    const Backbone backbone = Backbone::Planned(config, options).OrThrow();
+    const WeightTotals& totals = backbone.weight_totals();
+    EXPECT_EQ(totals.bytes.at("bf16") / 2 + totals.bytes.at("f32") / 4,
+              static_cast<uint64_t>(config.parameter_count()))
+        << name;
+  }
+}
+
+}  // namespace
+}  // namespace rung::model
