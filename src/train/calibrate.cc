@@ -19,17 +19,17 @@ struct Sums {
 }  // namespace
 
 void CalibrationPass(Exec& ex, const model::Backbone& backbone, const model::BatchInput& batch,
-                     const model::TapSink& sink) {
+                     int64_t layers, const model::TapSink& sink) {
   Frame frame(ex.arena());
   const int64_t N = batch.pass().ids.cols();
   const Tensor x = ex.arena().Scratch(DType::kF32, N, backbone.config().C, Use::kBackbone, "residual stream");
-  backbone.Forward(ex, batch.pass().ids, batch.pass().rows, {}, Out{x}, sink);
+  backbone.Forward(ex, batch.pass().ids, batch.pass().rows, layers, Out{x}, sink);
 }
 
 void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan& plan,
-               std::span<const data::Example> examples, model::Ladder* ladder) {
+               std::span<const data::Example> examples, float scale_factor, model::Ladder* ladder) {
   const std::vector<int64_t>& taps = ladder->spec().taps;
-  const int64_t C = backbone.config().C, last = backbone.config().L - 1;
+  const int64_t C = backbone.config().C, layers = backbone.config().L - ladder->spec().rejoin;
   const auto width = static_cast<size_t>(C);
   std::vector<Sums> sums(taps.size(), Sums{std::vector<double>(width), std::vector<double>(width)});
   std::vector<double> unused_sum(width), unused_squares(width);
@@ -42,13 +42,13 @@ void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan&
     const model::BatchInput input(batch);
     row_rms.resize(static_cast<size_t>(batch.rows()));
     const Out rms{View(row_rms.data(), 1, batch.rows())};
-    CalibrationPass(ex, backbone, input, [&](int64_t layer, In x) {
+    CalibrationPass(ex, backbone, input, layers, [&](int64_t layer, In x) {
       const auto tap = std::find(taps.begin(), taps.end(), layer);
       if (tap != taps.end()) {
         Sums& s = sums[static_cast<size_t>(tap - taps.begin())];
         ops::Moments(ex, x, normalize, kEps, s.sum.data(), s.sum_squares.data(), rms);
       }
-      if (layer == last) {
+      if (layer == layers - 1) {
         if (tap == taps.end())
           ops::Moments(ex, x, false, kEps, unused_sum.data(), unused_squares.data(), rms);
         all_rms.insert(all_rms.end(), row_rms.begin(), row_rms.end());
@@ -60,7 +60,7 @@ void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan&
 
   std::nth_element(all_rms.begin(), all_rms.begin() + static_cast<int64_t>(all_rms.size() / 2),
                    all_rms.end());
-  ladder->spec().output_scale = all_rms[all_rms.size() / 2];
+  ladder->set_output_scale(scale_factor * all_rms[all_rms.size() / 2]);
   if (ladder->spec().tap_norm != model::TapNorm::kStandardize) return;
   const auto n = static_cast<double>(seen);
   for (size_t j = 0; j < taps.size(); ++j) {

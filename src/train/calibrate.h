@@ -12,13 +12,14 @@ inline constexpr int64_t kCalibrationTokens = 4000;
 
 // Runs the backbone over batches of `plan` until kCalibrationTokens rows were seen, then sets
 //   mean, inv_deviation   per channel of each RMS-normalised tap (tap_norm standardize)
-//   spec().output_scale   the median over rows of the RMS of the last hidden state
+//   output_scale          the median over rows of the RMS of the hidden state that the ladder joins
+//                         (of the last layer, or of the one it rejoins at), times `scale_factor`
 // Residual streams of real models grow to an RMS of 35 to 200: without these scales a ladder hardly learns.
 void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan& plan,
-               std::span<const data::Example> examples, model::Ladder* ladder);
+               std::span<const data::Example> examples, float scale_factor, model::Ladder* ladder);
 
-// The memory of one calibration batch, for the plan.
+// The first `layers` frozen layers over one batch: what calibration and benchmarks run.
 void CalibrationPass(Exec& ex, const model::Backbone& backbone, const model::BatchInput& batch,
-                     const model::TapSink& sink);
+                     int64_t layers, const model::TapSink& sink);
 
 }  // namespace rung::train

@@ -9,7 +9,7 @@
 
 #include "io/json_file.h"
 #include "io/safetensors.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 
 namespace rung::train {
 namespace {
@@ -34,6 +34,8 @@ std::vector<int64_t> StepsUnder(const Path& out) {
   std::sort(steps.begin(), steps.end());
   return steps;
 }
+
+size_t SizeOfState(std::string_view dtype) { return dtype == "F32" ? sizeof(float) : 1; }
 
 Path FolderOf(const Path& out, int64_t step) { return out / fmt::format("{}{}", kPrefix, step); }
 
@@ -70,22 +72,20 @@ void RemoveUnfinishedCheckpoints(const Path& out) {
   for (const Path& path : unfinished) std::filesystem::remove_all(path, error);
 }
 
-Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladder& ladder,
-                      const Optimizer& optimizer, const CheckpointContext& context) {
+Status SaveCheckpoint(const Path& out, const RunPosition& position, const model::Adapter& adapter,
+                      Optimizer& optimizer, const CheckpointContext& context) {
   const Path folder = FolderOf(out, position.step);
   Path temporary = folder;
   temporary += ".tmp";
   std::error_code error;
   std::filesystem::remove_all(temporary, error);
   Status saved =
-      model::SaveAdapter(temporary, ladder, *context.config, context.base_model, context.chat_template);
+      model::SaveAdapter(temporary, adapter, *context.config, context.base_model, context.chat_template);
   if (!saved.ok()) return saved;
-  const auto bytes = [](const Tensor& t) {
-    return std::span<const std::byte>(t.data, static_cast<size_t>(t.size()) * sizeof(float));
-  };
-  const int64_t n = ladder.parameter_count();
-  const io::TensorToWrite moments[] = {{"m", "F32", {n}, bytes(optimizer.m())},
-                                       {"v", "F32", {n}, bytes(optimizer.v())}};
+  std::vector<io::TensorToWrite> moments;
+  optimizer.ForEachState([&](const std::string& name, const char* dtype, std::span<std::byte> bytes) {
+    moments.push_back({name, dtype, {static_cast<int64_t>(bytes.size() / SizeOfState(dtype))}, bytes});
+  });
   if (Status written = io::WriteSafetensors(temporary / kMoments, moments, {}); !written.ok()) return written;
   const json state = {{"global_step", position.step},
                       {"epoch", position.epoch},
@@ -124,25 +124,30 @@ Result<Checkpoint> NewestCheckpoint(const Path& out) {
   return checkpoint;
 }
 
-Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optimizer* optimizer) {
+Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Optimizer* optimizer) {
   Result<model::AdapterInfo> info = model::ReadAdapterInfo(checkpoint.folder);
   if (!info.ok()) return info.failure();
-  ladder->spec().output_scale = info.value().spec.output_scale;
-  if (Status loaded = model::LoadAdapterValues(checkpoint.folder, ladder); !loaded.ok()) return loaded;
+  if (adapter->ladder() && info.value().spec.ladder) {
+    adapter->ladder()->set_output_scale(info.value().spec.ladder->output_scale);
+  }
+  if (Status loaded = model::LoadAdapterValues(checkpoint.folder, adapter); !loaded.ok()) return loaded;
   Result<io::Safetensors> opened = io::Safetensors::Open(checkpoint.folder / kMoments);
   if (!opened.ok()) return opened.failure();
-  for (const auto& [name, tensor] : {std::pair{"m", optimizer->m()}, std::pair{"v", optimizer->v()}}) {
+  Status status = Ok{};
+  optimizer->ForEachState([&](const std::string& name, const char* dtype, std::span<std::byte> bytes) {
+    if (!status.ok()) return;
     const io::TensorEntry* entry = opened.value().Find(name);
-    const auto size = static_cast<size_t>(tensor.size()) * sizeof(float);
-    if (!entry || entry->dtype != "F32" || entry->bytes != size) {
-      return Failure{fmt::format("{}: tensor {} must be {} F32 numbers",
-                                 (checkpoint.folder / kMoments).string(), name, tensor.size())};
+    if (!entry || entry->dtype != dtype || entry->bytes != bytes.size()) {
+      status =
+          Failure{fmt::format("{}: tensor {} must be {} {} numbers", (checkpoint.folder / kMoments).string(),
+                              name, bytes.size() / SizeOfState(dtype), dtype)};
+    } else {
+      status = opened.value().Read(*entry, 0, bytes);
     }
-    if (Status read = opened.value().Read(*entry, 0, {tensor.data, size}); !read.ok()) return read;
-  }
+  });
   // Skipped steps do not advance the optimizer, hence its own count.
   optimizer->set_steps(checkpoint.optimizer_steps);
-  return Ok{};
+  return status;
 }
 
 void PruneCheckpoints(const Path& out, int64_t keep) {

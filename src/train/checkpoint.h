@@ -1,7 +1,7 @@
 // Checkpoint folders of a run: out/checkpoint-<step>/ (docs/formats/checkpoint.md).
 //
-//   adapter_model.safetensors, adapter_config.json   the ladder, usable as an adapter by itself
-//   optimizer.safetensors                            m and v
+//   adapter_model.safetensors, adapter_config.json   the adapter, usable by itself
+//   optimizer.safetensors                            moments
 //   trainer_state.json                               position and what the run was made of
 //
 // Written into a temporary folder that is renamed when complete: a folder with that name is whole.
@@ -11,7 +11,7 @@
 #include <string>
 
 #include "base/files.h"
-#include "model/ladder.h"
+#include "model/adapter.h"
 #include "train/optimizer.h"
 
 namespace rung::train {
@@ -34,11 +34,11 @@ struct CheckpointContext {
   std::string base_model, chat_template, fingerprint;
 };
 
-Status SaveCheckpoint(const Path& out, const RunPosition& position, model::Ladder& ladder,
-                      const Optimizer& optimizer, const CheckpointContext& context);
+Status SaveCheckpoint(const Path& out, const RunPosition& position, const model::Adapter& adapter,
+                      Optimizer& optimizer, const CheckpointContext& context);
 // The newest whole checkpoint under `out`; one with step 0 and an empty folder when there is none.
 Result<Checkpoint> NewestCheckpoint(const Path& out);
-Status LoadCheckpoint(const Checkpoint& checkpoint, model::Ladder* ladder, Optimizer* optimizer);
+Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Optimizer* optimizer);
 // What a run that died while saving left behind.
 void RemoveUnfinishedCheckpoints(const Path& out);
 // Keeps the newest `keep`.

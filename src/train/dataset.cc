@@ -17,18 +17,18 @@ EncodedData LoadData(const Path& path, const model::ModelText& text, const Train
 }
 
 void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
-                      const model::Ladder& ladder, const EncodedData& data, const data::EpochPlan& plan,
+                      const model::Adapter& adapter, const EncodedData& data, const data::EpochPlan& plan,
                       bool learn, LargestBatch* largest) {
   for (size_t b = 0; b < plan.batches.size() && largest->planned < kPlannedBatches; ++b, ++largest->planned) {
     data::Batch batch = data::MakeBatch(plan, static_cast<int64_t>(b), data.examples);
-    const StepPlan step = PlanStep(compute.context, compute.compute, backbone, &ladder, batch, learn);
+    const StepPlan step = PlanStep(compute.context, compute.compute, backbone, &adapter, batch, learn);
     if (step.peak.bytes <= largest->bytes) continue;
     largest->bytes = step.peak.bytes;
     largest->batch = std::move(batch);
   }
 }
 
-EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,
+EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
                         const EncodedData& data, int64_t tokens) {
   const data::EpochPlan plan = data::PlanInOrder(data.rows, tokens).OrThrow();
   EvalReport report;
@@ -42,7 +42,7 @@ EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::
     std::vector<float> loss(static_cast<size_t>(M));
     std::vector<int32_t> best(static_cast<size_t>(M));
     const Out best_out{View(best.data(), 1, M)};
-    Step(ex, backbone, ladder, input, false, Out{View(loss.data(), 1, M)}, &best_out);
+    Step(ex, backbone, adapter, input, false, Out{View(loss.data(), 1, M)}, &best_out);
     const int32_t* target = In(input.target()).as<int32_t>();
     for (int64_t m = 0; m < M; ++m) {
       sum += static_cast<double>(loss[static_cast<size_t>(m)]);

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/text.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 #include "train/step.h"
 #include "train/trainer.h"
 
@@ -23,28 +23,51 @@ double SecondsSince(Clock::time_point begin) {
 }
 }  // namespace
 
-void Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
-  const model::BatchInput input(batch);
+std::vector<float> Trainer::RunPlanned(const data::Batch& batch, const model::CrossingIo* crossing) {
+  model::BatchInput input(batch);
+  input.set_crossing(crossing);
+  input.set_draw(draw_);
   const int64_t M = input.target_count();
   std::vector<float> loss(static_cast<size_t>(M));
-  const StepPlan planned =
-      PlanStep(options_.compute.context, options_.compute.compute, *backbone_, &*ladder_, batch, true);
+  const StepPlan planned = PlanStep(options_.compute.context, options_.compute.compute, *backbone_,
+                                    &*adapter_, batch, true, crossing);
   Reserve(planned.peak.bytes);  // beyond the batches that were planned before the run
   exec_->arena().ResetPeak();
   exec_->ResetCounters();
-  Step(*exec_, *backbone_, &*ladder_, input, true, Out{View(loss.data(), 1, M)}, nullptr);
+  Step(*exec_, *backbone_, &*adapter_, input, true, Out{View(loss.data(), 1, M)}, nullptr);
   // The plan is the execution: any difference is a mistake of the program.
   RUNG_CHECK(exec_->arena().peak().bytes == planned.peak.bytes, "the step used other memory than its plan");
   RUNG_CHECK(exec_->fingerprint() == planned.fingerprint, "the step launched other work than its plan");
   step_flops_ += planned.flops;
+  return loss;
+}
+
+bool Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
+  const std::vector<float> loss = RunPlanned(batch, cache_ ? cache_->For(batch) : nullptr);
   for (const float nats : loss) *loss_sum += static_cast<double>(nats);
+  if (!cache_) return true;
+  if (const std::string failure = cache_->TakeFailure(); !failure.empty()) {
+    Note(fmt::format("tap cache: {}; computed instead", failure));
+  }
+  return !cache_->load_failed();
 }
 
 double Trainer::Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows) {
+  const int64_t begin = position_.batch;
   double loss_sum = 0.0;
   for (; position_.batch < end; ++position_.batch) {
     const data::Batch batch = data::MakeBatch(plan, position_.batch, data_.examples);
-    RunMicroBatch(batch, &loss_sum);
+    // A pure function of the position: a resumed run drops out the same.
+    draw_ =
+        static_cast<uint64_t>(position_.step * options_.gradient_accumulation + position_.batch - begin + 1);
+    if (!RunMicroBatch(batch, &loss_sum)) {
+      // Gradients are void. The damaged states are absent now, so the second attempt computes them.
+      ops::Zero(*exec_, Out{adapter_->params().gradients});
+      loss_sum = step_flops_ = 0.0;
+      *targets = *rows = 0;
+      position_.batch = begin - 1;
+      continue;
+    }
     *targets += batch.target_count();
     *rows += batch.rows();
   }
@@ -57,7 +80,8 @@ StepReport Trainer::Update(double loss_sum, int64_t targets) {
       base_rate_ * ScheduleFactor(options_.schedule, position_.step, warmup_steps_, total_steps_);
   report.loss = loss_sum / static_cast<double>(targets);
   report.targets = targets;
-  const Optimizer::Outcome outcome = optimizer_->Update(*exec_, *ladder_, report.learning_rate, targets);
+  const Optimizer::Outcome outcome =
+      optimizer_->Update(*exec_, adapter_->params(), report.learning_rate, targets);
   report.grad_norm = outcome.norm;
   report.skipped = outcome.skipped;
   report.step = ++position_.step;
@@ -69,7 +93,7 @@ StepReport Trainer::Update(double loss_sum, int64_t targets) {
 
 void Trainer::Evaluate() {
   if (eval_data_.examples.empty()) return;
-  EvalReport report = EvaluateLoss(*exec_, *backbone_, &*ladder_, eval_data_, options_.tokens);
+  EvalReport report = EvaluateLoss(*exec_, *backbone_, &*adapter_, eval_data_, options_.tokens);
   report.step = position_.step;
   log_->Write(report);
   if (events_.on_eval) events_.on_eval(report);
@@ -79,9 +103,14 @@ Status Trainer::Save() {
   const CheckpointContext context{&config_, options_.model.string(), text_->chat ? text_->chat->source() : "",
                                   Fingerprint()};
   saved_ = Clock::now();
-  Status saved = SaveCheckpoint(options_.out, position_, *ladder_, *optimizer_, context);
+  Status saved = SaveCheckpoint(options_.out, position_, *adapter_, *optimizer_, context);
   if (saved.ok()) PruneCheckpoints(options_.out, options_.save_limit);
   return saved;
+}
+
+void Trainer::SyncCache() {
+  if (Status synced = cache_->Sync(); !synced.ok())
+    Note(fmt::format("tap cache: {}", synced.failure().message));
 }
 
 void Trainer::SaveAndNote() {
@@ -129,6 +158,7 @@ RunResult Trainer::Loop() {
     if (position_.batch == batches) {
       ++position_.epoch;
       position_.batch = 0;
+      if (cache_) SyncCache();
     }
     const double seconds = SecondsSince(begin);
     report.tokens_per_second = static_cast<double>(rows) / seconds;
@@ -148,7 +178,7 @@ RunResult Trainer::Finish(bool interrupted) {
   result.interrupted = interrupted;
   if (!interrupted) Evaluate();
   Status saved = interrupted ? Save()
-                             : model::SaveAdapter(options_.out, *ladder_, config_, options_.model.string(),
+                             : model::SaveAdapter(options_.out, *adapter_, config_, options_.model.string(),
                                                   text_->chat ? text_->chat->source() : "");
   if (!saved.ok()) {
     throw Error(saved.failure().code,

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "base/files.h"
+#include "model/adapter.h"
 #include "model/backbone.h"
-#include "model/ladder.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -18,22 +18,54 @@ struct ComputeOptions {
   DType compute = DType::kF32;
 };
 
+// What is trained. xladder is a ladder whose taps are the top layers, with as many free rungs behind them.
+enum class Method : uint8_t { kLadder, kXladder, kLora };
+Result<Method> ParseMethod(const std::string& name);
+const char* NameOf(Method method);
+
+// Where a ladder's rungs begin: random numbers, or the backbone's own weights, the most important kept, by
+// magnitude or by Fisher information over some training samples.
+enum class LadderInit : uint8_t { kRandom, kPruned, kFisher };
+
+// Zeros and empty: chosen from the model's shape.
+struct LadderOptions {
+  std::string taps = "";  // see model::ParseLayers
+  int64_t rungs = 0;
+  int64_t delta = 0;   // xladder: tapped top layers
+  double width = 0.0;  // up to 1: a fraction of the model's
+  int64_t heads = 0;   // of a rung
+  model::RungKind kind = model::RungKind::kDecoder;
+  model::Gate gate = model::Gate::kSum;
+  model::TapNorm tap_norm = model::TapNorm::kStandardize;
+  model::TapMap tap_map = model::TapMap::kFull;
+  int64_t rejoin = 0;
+  double output_scale = 1.0;  // factor of the measured scale
+  LadderInit init = LadderInit::kRandom;
+  int64_t fisher_samples = 64;
+};
+
+struct LoraOptions {
+  int64_t r = 0;  // 0: 64 for method lora, none beside a ladder
+  double alpha = 16.0, dropout = 0.0;
+  bool rank_stabilized = false;
+  std::string targets = "all", layers = "";  // layers empty: all, or those above a ladder's joining point
+};
+
 struct TrainOptions {
   Path model, data, eval_data, out;
   ComputeOptions compute;
   model::BackboneOptions backbone;
 
-  // The ladder. Zeros and empty: chosen from the model's shape.
-  std::string taps = "";  // see model::ParseTaps
-  int64_t rungs = 0, width = 0;
-  model::Gate gate = model::Gate::kSum;
-  model::TapNorm tap_norm = model::TapNorm::kStandardize;
-  double output_scale = 0.0;  // 0: measured by calibration
-  model::RungMemory rung_memory = model::RungMemory::kKeep;
+  Method method = Method::kLadder;
+  LadderOptions ladder;
+  LoraOptions lora;
+  model::MemoryPolicy policy;
+  Path tap_cache;  // empty: none
+  uint64_t tap_cache_limit = uint64_t{20} << 30;
 
   double epochs = 3.0;
   int64_t max_steps = 0;       // 0: by epochs
-  double learning_rate = 0.0;  // 0: 3e-3 at width 128, scaled by 1/sqrt(width)
+  double learning_rate = 0.0;  // 0: see ResolveLearningRate
   Schedule schedule = Schedule::kCosine;
   double warmup_ratio = 0.06;
   OptimizerOptions optimizer;
@@ -47,9 +79,13 @@ struct TrainOptions {
   uint64_t memory_limit = 0;  // 0: what the machine has free
 };
 
-// The defaults that depend on the model: about five taps, evenly spaced, last included; one rung a tap; width
-// about C / 4.5 in whole heads; MLP 8/3 of it, rounded to 16.
-Result<model::LadderSpec> ResolveLadder(const TrainOptions& options, const model::Config& config);
-double ResolveLearningRate(const TrainOptions& options, const model::LadderSpec& spec);
+// What a method's defaults become for a model. A ladder: about five taps, evenly spaced, last included (or
+// the top five, for xladder, with ten rungs); one rung a tap; width about C / 4.5 in whole heads; MLP 8/3 of
+// it, rounded to 16. Low-rank pairs: every linear layer but the head, in every layer.
+Result<model::AdapterSpec> ResolveAdapter(const TrainOptions& options, const model::Config& config);
+// A ladder: 3e-3 at width 128, scaled by 1/sqrt(width). Low-rank pairs: 1e-3 at hidden size 576, scaled by
+// 1/sqrt(hidden size).
+double ResolveLearningRate(const TrainOptions& options, const model::AdapterSpec& spec,
+                           const model::Config& config);
 
 }  // namespace rung::train

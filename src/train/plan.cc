@@ -33,6 +33,27 @@ uint64_t ReadKilobytes(const char* file, std::string_view key) {
   return 0;
 }
 
+// The rows of the step's arena. A use that the method has not is left out; one that it has is worth a row
+// even where it is not live at the peak.
+void AddStepItems(const model::AdapterSpec& spec, bool training, MemoryPlan* plan) {
+  const bool crosses = training && (spec.lora || (spec.ladder && spec.ladder->rejoin > 0));
+  const struct {
+    Use use;
+    bool shown;
+    const char* option;
+  } rows[] = {{Use::kTaps, spec.ladder.has_value(), "--tokens, --taps, --tap-storage int8, --tap-map pooled"},
+              {Use::kRungs, spec.ladder.has_value(), "--tokens, --width, --recompute-rungs"},
+              {Use::kSaved, crosses, "--tokens, --recompute, --layers, --rejoin"},
+              {Use::kLowRank, spec.lora.has_value(), "--tokens, --lora-r"},
+              {Use::kBackbone, true, "--tokens"},
+              {Use::kHead, true, "--tokens"}};
+  for (const auto& row : rows) {
+    if (!row.shown) continue;
+    plan->items.push_back({NameOf(row.use), plan->step.peak.by_use[static_cast<int>(row.use)],
+                           "of the step's arena, at its peak", row.option});
+  }
+}
+
 data::Batch BatchOf(const std::vector<int64_t>& lengths, int64_t targets) {
   data::Batch batch;
   batch.starts.push_back(0);
@@ -57,13 +78,16 @@ data::Batch UniformBatch(int64_t tokens, int64_t sequence) {
 }
 
 StepPlan PlanStep(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-                  const model::Ladder* ladder, const data::Batch& batch, bool learn) {
+                  const model::Adapter* adapter, const data::Batch& batch, bool learn,
+                  const model::CrossingIo* crossing) {
   Exec ex = Exec::Planning(context, compute);
-  const model::BatchInput input(batch);
+  model::BatchInput input(batch);
+  input.set_crossing(crossing);
+  input.set_draw(learn ? 1 : 0);  // a step that learns drops out
   const Tensor loss = View(static_cast<float*>(nullptr), 1, input.target_count());
   const Tensor best = View(static_cast<int32_t*>(nullptr), 1, input.target_count());
   const Out best_out{best};
-  Step(ex, backbone, ladder, input, learn, Out{loss}, learn ? nullptr : &best_out);
+  Step(ex, backbone, adapter, input, learn, Out{loss}, learn ? nullptr : &best_out);
   return {ex.arena().peak(), ex.fingerprint(), ex.flops()};
 }
 
@@ -89,10 +113,11 @@ std::string MemoryPlan::Refusal(uint64_t limit, const std::string& limit_name) c
 }
 
 MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-                    const model::Ladder& ladder, const data::Batch& batch, const PlanInputs& inputs) {
+                    const model::Adapter& adapter, const data::Batch& batch, const PlanInputs& inputs) {
   MemoryPlan plan;
-  plan.step = PlanStep(context, compute, backbone, &ladder, batch, inputs.training);
-  const auto n = static_cast<uint64_t>(ladder.parameter_count());
+  plan.step = PlanStep(context, compute, backbone, &adapter, batch, inputs.training);
+  const model::AdapterSpec spec = adapter.spec();
+  const auto n = static_cast<uint64_t>(adapter.parameter_count());
   const auto add = [&](const char* name, uint64_t bytes, std::string note, const char* option) {
     if (bytes > 0) plan.items.push_back({name, bytes, std::move(note), option});
   };
@@ -103,23 +128,19 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
   }
   add("weights", backbone.weight_totals().total, formats,
       "a smaller model, or --quantize nf4 --quantize-embeddings");
-  add("parameters", n * 4, fmt::format("{} in f32", n), "--width, --rungs");
+  const char* smaller = spec.ladder ? "--width, --rungs" : "--lora-r, --layers";
+  add("parameters", n * 4, fmt::format("{} in f32", n), smaller);
   if (inputs.training) {
-    add("gradients", n * 4, "f32", "--width, --rungs");
-    add("optimizer", Optimizer::StateBytes(ladder.parameter_count()), "AdamW, two f32 moments",
-        "--width, --rungs");
+    const bool small_moments = inputs.optimizer.moments == Moments::k8Bit;
+    add("gradients", n * 4, "f32", smaller);
+    add("optimizer", Optimizer::StateBytes(inputs.optimizer.moments, adapter.params().begins),
+        small_moments ? "AdamW, two 8-bit moments" : "AdamW, two f32 moments",
+        small_moments ? smaller : "--optimizer adamw8bit");
   }
-
-  const char* shrink[kUseCount] = {"--tokens, --taps", "--tokens, --width, --recompute-rungs", "--tokens",
-                                   "--tokens"};
-  for (int use = 0; use < kUseCount; ++use) {
-    // Zero is worth a row too: it says that this use is not live at the peak.
-    plan.items.push_back({NameOf(static_cast<Use>(use)), plan.step.peak.by_use[use],
-                          "of the step's arena, at its peak", shrink[use]});
-  }
+  AddStepItems(spec, inputs.training, &plan);
   const auto C = static_cast<uint64_t>(backbone.config().C), D = static_cast<uint64_t>(backbone.config().D);
   const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * (D + 32) * sizeof(float);
-  const uint64_t calibration = 2 * C * ladder.spec().taps.size() * sizeof(float);
+  const uint64_t calibration = spec.ladder ? 2 * C * spec.ladder->taps.size() * sizeof(float) : 0;
   add("tables", angles + calibration, "RoPE angles, tap statistics", "--max-length");
   add("tokenizer and data", inputs.tokenizer_bytes + inputs.data_bytes, "vocabulary, encoded examples", "");
   add("program", kProcessBytes + kLibraryBytesPerThread * static_cast<uint64_t>(context.threads),

@@ -7,20 +7,23 @@
 #include <vector>
 
 #include "model/forward.h"
+#include "train/optimizer.h"
 
 namespace rung::train {
 
 // `tokens` rows in sequences of `sequence`, every row a target.
 data::Batch UniformBatch(int64_t tokens, int64_t sequence);
 
-// Bytes and launches of Step for this batch, found by running it with a planning Exec.
+// Bytes and launches of Step for this batch, found by running it with a planning Exec. `crossing`: as in
+// model::PassInput.
 struct StepPlan {
   ArenaPeak peak;
   uint64_t fingerprint = 0;
   double flops = 0.0;
 };
 StepPlan PlanStep(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-                  const model::Ladder* ladder, const data::Batch& batch, bool learn);
+                  const model::Adapter* adapter, const data::Batch& batch, bool learn,
+                  const model::CrossingIo* crossing = nullptr);
 
 struct PlanItem {
   std::string name;
@@ -42,13 +45,14 @@ struct PlanInputs {
   uint64_t tokenizer_bytes = 0;  // vocabulary in memory
   uint64_t data_bytes = 0;       // encoded examples
   bool training = true;          // gradients and optimizer state
+  OptimizerOptions optimizer = {};
 };
 
 // Of a vocabulary of V tokens in memory: texts, hash slots, merges.
 constexpr uint64_t TokenizerBytes(int64_t V) { return static_cast<uint64_t>(V) * 320; }
 
 MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-                    const model::Ladder& ladder, const data::Batch& batch, const PlanInputs& inputs);
+                    const model::Adapter& adapter, const data::Batch& batch, const PlanInputs& inputs);
 
 // Bytes that this machine can still give without swapping; 0 when unknown.
 uint64_t AvailableMemory();

@@ -35,7 +35,7 @@ struct EvalReport {
 
 // Whom the run tells what happens. Every member may be empty.
 struct RunEvents {
-  std::function<void(const MemoryPlan&, const TrainOptions&, const model::LadderSpec&)> on_plan;
+  std::function<void(const MemoryPlan&, const model::AdapterSpec&, const model::Config&)> on_plan;
   std::function<void(const StepReport&)> on_step;
   std::function<void(const EvalReport&)> on_eval;
   std::function<void(const std::string&)> on_note;  // one line for the user
@@ -59,7 +59,7 @@ EncodedData LoadData(const Path& path, const model::ModelText& text, const Train
 
 // Loss over a whole data set, in order. The slab of `ex` must hold PlanStep(learn = false) of the largest
 // batch.
-EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,
+EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
                         const EncodedData& data, int64_t tokens);
 
 // The batch that needs the largest arena of those looked at so far.
@@ -72,7 +72,7 @@ struct LargestBatch {
 // its rows fall into sequences, in no simple way: planning it is the only exact answer, and takes a tenth of
 // a millisecond.
 void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
-                      const model::Ladder& ladder, const EncodedData& data, const data::EpochPlan& plan,
+                      const model::Adapter& adapter, const EncodedData& data, const data::EpochPlan& plan,
                       bool learn, LargestBatch* largest);
 inline constexpr int64_t kPlannedBatches = 10000;
 

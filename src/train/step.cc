@@ -2,14 +2,14 @@
 
 namespace rung::train {
 
-void Step(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,
+void Step(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
           const model::BatchInput& batch, bool learn, Out loss, const Out* best) {
   KeepFrame kept(ex.arena());
   Frame frame(ex.arena());
   const int64_t M = batch.target_count(), C = backbone.config().C;
   const Tensor z = ex.arena().Scratch(DType::kF32, M, C, Use::kHead, "head input");
 
-  model::Pass pass(ex, backbone, ladder, batch.pass(), learn, {});
+  model::Pass pass(ex, backbone, adapter, batch.pass(), learn, {});
   pass.Forward(Out{z});
 
   const Tensor h = ex.arena().Scratch(ex.compute(), M, C, Use::kHead, "normed head input");

@@ -7,12 +7,12 @@
 namespace rung::train {
 
 // Forward, loss and, when `learn`, backward.
-//   ladder  nullptr: the backbone alone (evaluation)
-//   loss    (1,M) nats of each target
-//   best    (1,M) i32 most probable token of each target row; nullptr when not wanted
-// Gradients of the SUM of losses are added to the ladder's: whoever updates divides by the number of targets,
-// so that k micro-batches and one big batch are the same.
-void Step(Exec& ex, const model::Backbone& backbone, const model::Ladder* ladder,
+//   adapter  nullptr: the backbone alone (evaluation)
+//   loss     (1,M) nats of each target
+//   best     (1,M) i32 most probable token of each target row; nullptr when not wanted
+// Gradients of the SUM of losses are added to the adapter's: whoever updates divides by the number of
+// targets, so that k micro-batches and one big batch are the same.
+void Step(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
           const model::BatchInput& batch, bool learn, Out loss, const Out* best);
 
 }  // namespace rung::train

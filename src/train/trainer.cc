@@ -1,14 +1,16 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/text.h"
 #include "kernels/cpu/peak.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 #include "train/calibrate.h"
+#include "train/fisher.h"
 #include "train/step.h"
 
 namespace rung::train {
@@ -30,6 +32,33 @@ uint64_t HashOf(const EncodedData& data) {
   return h;
 }
 
+// Size and time of the weights' files: enough to tell that a model was replaced, without reading gigabytes.
+std::string WeightsIdentity(const Path& model) {
+  uint64_t h = 0xcbf29ce484222325ull;
+  const auto add = [&](const Path& path) {
+    std::error_code error;
+    const uint64_t size = std::filesystem::file_size(path, error);
+    const auto time = std::filesystem::last_write_time(path, error).time_since_epoch().count();
+    const std::string name = path.filename().string();
+    h = Hash(h, name.data(), name.size());
+    h = Hash(h, &size, sizeof(size));
+    h = Hash(h, &time, sizeof(time));
+  };
+  std::error_code error;
+  if (!std::filesystem::is_directory(model, error)) {
+    add(model);
+  } else {
+    std::vector<Path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
+      const std::string extension = entry.path().extension().string();
+      if (extension == ".safetensors" || extension == ".json") files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    for (const Path& file : files) add(file);
+  }
+  return fmt::format("{:016x}", h);
+}
+
 uint64_t DataBytes(const EncodedData& data) {
   uint64_t bytes = 0;
   for (const data::Example& e : data.examples)
@@ -48,8 +77,12 @@ void Trainer::Note(const std::string& line) const {
 
 void Trainer::Prepare() {
   config_ = model::ReadConfig(options_.model).OrThrow();
-  spec_ = ResolveLadder(options_, config_).OrThrow();
-  base_rate_ = ResolveLearningRate(options_, spec_);
+  spec_ = ResolveAdapter(options_, config_).OrThrow();
+  base_rate_ = ResolveLearningRate(options_, spec_, config_);
+  if (!options_.tap_cache.empty() && !spec_.ladder) {
+    throw Error(ExitCode::kUsage,
+                "--tap-cache: low-rank pairs have no taps; it is for --method ladder, xladder");
+  }
   const int64_t longest = config_.window > 0 ? std::min(config_.window, config_.context) : config_.context;
   if (options_.max_length > longest) {
     throw Error(ExitCode::kUsage, fmt::format("--max-length {}: this model attends over {} tokens at most",
@@ -106,26 +139,34 @@ void Trainer::Plan() {
   model::BackboneOptions backbone = options_.backbone;
   backbone.positions = options_.max_length;
   const model::Backbone shape = model::Backbone::PlannedFrom(options_.model, backbone).OrThrow();
-  const model::Ladder planned_ladder = model::Ladder::Planned(config_, spec_, options_.max_length);
+  model::Adapter planned = model::Adapter::Planned(config_, spec_, options_.max_length);
+  planned.policy = options_.policy;
   LargestBatch largest, largest_eval;
   for (uint32_t epoch = 0; epoch < epochs_; ++epoch) {
     const data::EpochPlan order =
         data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epoch).OrThrow();
-    FindLargestBatch(options_.compute, shape, planned_ladder, data_, order, true, &largest);
+    FindLargestBatch(options_.compute, shape, planned, data_, order, true, &largest);
   }
   if (!eval_data_.rows.empty()) {
     const data::EpochPlan order = data::PlanInOrder(eval_data_.rows, options_.tokens).OrThrow();
-    FindLargestBatch(options_.compute, shape, planned_ladder, eval_data_, order, false, &largest_eval);
+    FindLargestBatch(options_.compute, shape, planned, eval_data_, order, false, &largest_eval);
   }
   slab_bytes_ = std::max(largest.bytes, largest_eval.bytes);
-  const PlanInputs inputs{TokenizerBytes(config_.V), DataBytes(data_) + DataBytes(eval_data_), true};
-  plan_ = MakePlan(options_.compute.context, options_.compute.compute, shape, planned_ladder, largest.batch,
-                   inputs);
+  const PlanInputs inputs{TokenizerBytes(config_.V), DataBytes(data_) + DataBytes(eval_data_), true,
+                          options_.optimizer};
+  plan_ = MakePlan(options_.compute.context, options_.compute.compute, shape, planned, largest.batch, inputs);
   if (slab_bytes_ > largest.bytes) {
     plan_.items.push_back(
         {"evaluation", slab_bytes_ - largest.bytes, "arena beyond the training step's", "--tokens"});
   }
-  if (events_.on_plan) events_.on_plan(plan_, options_, spec_);
+  PlanImportance(shape);
+  if (events_.on_plan) events_.on_plan(plan_, spec_, config_);
+  if (!options_.tap_cache.empty()) {
+    const std::vector<uint64_t> entries =
+        StateEntryBytes(spec_, options_.policy, options_.compute.compute, config_, data_.examples);
+    Note(fmt::format("tap cache: {} on disk in {}", FormatBytes(model::TapCache::Need(entries)),
+                     options_.tap_cache.string()));
+  }
   const uint64_t limit = options_.memory_limit > 0 ? options_.memory_limit : AvailableMemory();
   if (limit > 0 && plan_.total() > limit) {
     throw Error(ExitCode::kNoMemory,
@@ -160,15 +201,79 @@ void Trainer::Start() {
   model::BackboneOptions backbone = options_.backbone;
   backbone.positions = options_.max_length;
   backbone_ = model::Backbone::Load(options_.model, backbone).OrThrow();
-  ladder_ = model::Ladder::Make(config_, spec_, options_.seed, true, options_.max_length);
+  MakeAdapter();
   MakeFolder();
   Reserve(slab_bytes_);
-  optimizer_.emplace(options_.optimizer, ladder_->parameter_count());
+  optimizer_.emplace(options_.optimizer, adapter_->params().begins);
   log_.emplace(options_.out);
   const cpu::Context& context = options_.compute.context;
   peak_flops_ = options_.compute.compute == DType::kBf16 ? cpu::MeasurePeakFlops<Bf16>(context)
                                                          : cpu::MeasurePeakFlops<float>(context);
-  ResumeOrCalibrate();
+  ResumeOrBegin();
+  OpenStateCache();
+}
+
+// The first examples of the first epoch: a random draw that every run with this seed makes.
+std::vector<data::Example> Trainer::FisherExamples() const {
+  const data::EpochPlan plan = data::PlanEpoch(data_.rows, options_.tokens, options_.seed, 0).OrThrow();
+  std::vector<data::Example> examples;
+  for (const std::vector<int64_t>& batch : plan.batches) {
+    for (const int64_t i : batch) {
+      if (static_cast<int64_t>(examples.size()) == options_.ladder.fisher_samples) return examples;
+      examples.push_back(data_.examples[static_cast<size_t>(i)]);
+    }
+  }
+  return examples;
+}
+
+// Importances are measured and gone before anything of the training step exists: what counts is how much more
+// they take.
+void Trainer::PlanImportance(const model::Backbone& shape) {
+  if (!spec_.ladder || options_.ladder.init != LadderInit::kFisher || checkpoint_.position.step > 0) return;
+  const std::vector<data::Example> examples = FisherExamples();
+  const Fisher::Need need = Fisher::Plan(options_.compute, shape, spec_.ladder->taps, examples);
+  uint64_t later = 0;
+  for (const PlanItem& item : plan_.items) {
+    const bool there = item.name == "weights" || item.name == "tokenizer and data" || item.name == "program";
+    if (!there) later += item.bytes;
+  }
+  if (need.total() > later) {
+    plan_.items.push_back({"importance", need.total() - later,
+                           "Fisher information, before training and beyond it",
+                           "--ladder-init pruned, fewer --taps"});
+  }
+  Note(fmt::format("ladder init: Fisher information of {} examples in {}, given back before training",
+                   examples.size(), FormatBytes(need.total())));
+}
+
+model::PrunedSelection Trainer::SelectRungs() const {
+  const model::LadderSpec& ladder = *spec_.ladder;
+  if (options_.ladder.init == LadderInit::kPruned) {
+    return model::SelectPruned(*backbone_, ladder, model::Magnitude(*backbone_)).OrThrow();
+  }
+  const Fisher fisher(options_.compute, *backbone_, ladder.taps, FisherExamples());
+  return model::SelectPruned(*backbone_, ladder, fisher.importance()).OrThrow();
+}
+
+void Trainer::MakeAdapter() {
+  std::optional<model::PrunedSelection> selection;
+  const bool pruned = spec_.ladder && options_.ladder.init != LadderInit::kRandom;
+  if (pruned && checkpoint_.position.step > 0) {
+    // The weights will come from the checkpoint; which frequencies they turn by is its ladder's shape.
+    const model::AdapterInfo info = model::ReadAdapterInfo(checkpoint_.folder, config_).OrThrow();
+    const size_t pairs = static_cast<size_t>(spec_.ladder->head_dim / 2);
+    if (!info.spec.ladder || info.spec.ladder->rope_pairs.size() != pairs) {
+      throw Error(ExitCode::kBadInput,
+                  fmt::format("{}: its ladder must have {} rope_pairs", checkpoint_.folder.string(), pairs));
+    }
+    spec_.ladder->rope_pairs = info.spec.ladder->rope_pairs;
+  } else if (pruned) {
+    selection = SelectRungs();
+    spec_.ladder->rope_pairs = selection->rope_pairs;
+  }
+  adapter_ = model::Adapter::Make(config_, spec_, options_.seed, true, options_.max_length);
+  adapter_->policy = options_.policy;
+  if (selection) model::FillPruned(*backbone_, *selection, adapter_->ladder());
 }
 
 void Trainer::MakeFolder() {
@@ -180,7 +285,7 @@ void Trainer::MakeFolder() {
   }
   RemoveUnfinishedCheckpoints(options_.out);
   // Kept checkpoints, one being written, and the adapter.
-  const auto n = static_cast<uint64_t>(ladder_->parameter_count());
+  const auto n = static_cast<uint64_t>(adapter_->parameter_count());
   const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1);
   const std::filesystem::space_info space = std::filesystem::space(options_.out, error);
   if (!error && space.available < needed) {
@@ -199,37 +304,71 @@ void Trainer::Reserve(size_t bytes) {
   exec_.emplace(Arena(slab_->base(), slab_->bytes()), options_.compute.context, options_.compute.compute);
 }
 
-void Trainer::ResumeOrCalibrate() {
+void Trainer::OpenStateCache() {
+  if (options_.tap_cache.empty()) return;
+  cache_ = StateCache::Open(options_, *adapter_, config_, Identity(), data_.examples).OrThrow();
+  if (!cache_->store().note().empty()) Note(cache_->store().note());
+  if (cache_->store().complete() > 0) {
+    Note(fmt::format("tap cache: {} of {} examples are already there", cache_->store().complete(),
+                     cache_->store().entries()));
+  }
+}
+
+void Trainer::ResumeOrBegin() {
   if (checkpoint_.position.step > 0) {
-    Status loaded = LoadCheckpoint(checkpoint_, &*ladder_, &*optimizer_);
+    Status loaded = LoadCheckpoint(checkpoint_, &*adapter_, &*optimizer_);
     if (!loaded.ok()) throw Error(loaded.failure().code, loaded.failure().message);
     position_ = checkpoint_.position;
     first_step_ = position_.step;
     Note(fmt::format("resumed from {}", checkpoint_.folder.string()));
     return;
   }
+  model::Ladder* ladder = adapter_->ladder();
+  if (!ladder || ladder->spec().tap_norm == model::TapNorm::kNone) return;
   const data::EpochPlan plan = data::PlanEpoch(data_.rows, options_.tokens, options_.seed, 0).OrThrow();
-  Calibrate(*exec_, *backbone_, plan, data_.examples, &*ladder_);
-  if (options_.output_scale > 0) ladder_->spec().output_scale = static_cast<float>(options_.output_scale);
-  Note(fmt::format("calibrated: output scale {:.2f}", ladder_->spec().output_scale));
+  Calibrate(*exec_, *backbone_, plan, data_.examples, static_cast<float>(options_.ladder.output_scale),
+            ladder);
+  Note(fmt::format("calibrated: output scale {:.2f}", ladder->spec().output_scale));
+}
+
+std::string Trainer::Identity() const {
+  return fmt::format("model={}:{}x{}x{} weights={} data={:016x}", config_.family, config_.L, config_.C,
+                     config_.V, WeightsIdentity(options_.model), HashOf(data_));
 }
 
 // Everything that changes the resulting bits, as text that a person can compare.
 std::string Trainer::Fingerprint() const {
-  std::string taps;
-  for (const int64_t tap : spec_.taps) taps += fmt::format("{}{}", taps.empty() ? "" : ",", tap);
-  return fmt::format(
+  std::string text = fmt::format(
       "model={}x{}x{} data={:016x} seed={} tokens={} max_length={} accumulation={} steps={} warmup={} "
-      "schedule={} "
-      "lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} taps={} rungs={} width={} gate={} tap_norm={} "
-      "scale={:.6g} quantize={}{} compute={} isa={} threads={}",
+      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={}{} "
+      "compute={} "
+      "isa={} threads={} method={}",
       config_.L, config_.C, config_.V, HashOf(data_), options_.seed, options_.tokens, options_.max_length,
       options_.gradient_accumulation, total_steps_, warmup_steps_, NameOf(options_.schedule), base_rate_,
       options_.optimizer.beta1, options_.optimizer.beta2, options_.optimizer.weight_decay,
-      options_.optimizer.max_grad_norm, taps, spec_.rungs, spec_.S, static_cast<int>(spec_.gate),
-      static_cast<int>(spec_.tap_norm), options_.output_scale, static_cast<int>(options_.backbone.quantize),
+      options_.optimizer.max_grad_norm, options_.optimizer.moments == Moments::kF32 ? "f32" : "8bit",
+      static_cast<int>(options_.backbone.quantize),
       options_.backbone.quantize_embeddings ? "+embeddings" : "", NameOf(options_.compute.compute),
-      cpu::NameOf(options_.compute.context.isa), options_.compute.context.threads);
+      cpu::NameOf(options_.compute.context.isa), options_.compute.context.threads, NameOf(options_.method));
+  if (spec_.ladder) {
+    const model::LadderSpec& l = *spec_.ladder;
+    text += fmt::format(
+        " taps={} rungs={} kind={} width={} heads={}x{} gate={} tap_norm={} tap_map={} tap_storage={} "
+        "rejoin={} "
+        "scale={:.6g} init={}",
+        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), l.S, l.block().Hq, l.head_dim,
+        static_cast<int>(l.gate), static_cast<int>(l.tap_norm), static_cast<int>(l.tap_map),
+        static_cast<int>(options_.policy.taps), l.rejoin, options_.ladder.output_scale,
+        static_cast<int>(options_.ladder.init));
+    if (options_.ladder.init == LadderInit::kFisher)
+      text += fmt::format(" fisher_samples={}", options_.ladder.fisher_samples);
+  }
+  if (spec_.lora) {
+    const model::LoraSpec& l = *spec_.lora;
+    text += fmt::format(" r={} alpha={:.6g} dropout={:.6g} rslora={} targets={} layers={}", l.R, l.alpha,
+                        l.dropout, l.rank_stabilized, fmt::join(l.targets, ","), fmt::join(l.layers, ","));
+  }
+  return text;
 }
 
 }  // namespace rung::train

@@ -1,0 +1,199 @@
+#include "train/fisher.h"
+
+#include <algorithm>
+
+#include "base/threads.h"
+#include "model/forward.h"
+
+namespace rung::train {
+namespace {
+
+// The matrices of one block behind each other, then the biases.
+struct BlockLayout {
+  std::vector<int64_t> begins, cols;
+  int64_t weights = 0, biases = 0;
+
+  explicit BlockLayout(const nn::DecoderBlock& block) {
+    for (int m = 0; m < model::kBlockMatrices; ++m) {
+      const nn::Linear& linear = model::LinearOf(block, static_cast<model::BlockMatrix>(m));
+      begins.push_back(weights);
+      cols.push_back(linear.in_features());
+      weights += linear.out_features() * linear.in_features();
+      biases += static_cast<int64_t>(linear.bias.size());
+    }
+  }
+};
+
+size_t BytesOf(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
+
+float* Offset(float* base, int64_t at) { return base ? base + at : nullptr; }
+
+}  // namespace
+
+// One backward pass after another through the backbone. Null arrays: to plan it.
+struct Fisher::Pass {
+  const model::Backbone& backbone;
+  const std::vector<int64_t>& layers;
+  BlockLayout layout;
+  float *weights = nullptr, *gradients = nullptr, *importances = nullptr;
+
+  Pass(const model::Backbone& from, const std::vector<int64_t>& measured)
+      : backbone(from), layers(measured), layout(from.block(measured.front())) {}
+
+  size_t LayerBytes() const { return BytesOf(2 * layout.weights + layout.biases); }
+  size_t ImportanceBytes() const { return BytesOf(static_cast<int64_t>(layers.size()) * layout.weights); }
+
+  // The layer as a trained block in f32, its gradients zero.
+  nn::DecoderBlock TrainedCopy(Exec& ex, int64_t layer) const;
+  // Importances of the layer += gradients squared.
+  void AddSquares(Exec& ex, size_t measured) const;
+  // The gradient dx (N,C) of the residual stream above all layers, and its way down.
+  void Learn(Exec& ex, const model::BatchInput& input, In x, Out dx) const;
+  void Descend(Exec& ex, const model::BatchInput& input, const std::vector<Tensor>& inputs, Acc dx) const;
+  void Run(Exec& ex, const data::Example& example) const;
+};
+
+nn::DecoderBlock Fisher::Pass::TrainedCopy(Exec& ex, int64_t layer) const {
+  nn::DecoderBlock copy = backbone.block(layer);
+  copy.shape.act = DType::kF32;
+  int64_t bias_at = layout.weights;
+  for (int m = 0; m < model::kBlockMatrices; ++m) {
+    nn::Linear& linear = model::LinearOf(copy, static_cast<model::BlockMatrix>(m));
+    const int64_t rows = linear.frozen.rows, at = layout.begins[static_cast<size_t>(m)];
+    linear.trained = true;
+    linear.weight.value = View(Offset(weights, at), rows, linear.frozen.cols);
+    linear.weight.grad = View(Offset(gradients, at), rows, linear.frozen.cols);
+    if (!linear.bias.empty()) {
+      linear.trained_bias.value = View(linear.bias.data(), 1, rows);
+      linear.trained_bias.grad = View(Offset(gradients, bias_at), 1, rows);
+      bias_at += rows;
+    }
+    ex.Launch("decode_weights", {}, [&] {
+      float* out = Out{linear.weight.value}.as<float>();
+      OnEachThread(ex.cpu().threads, [&](int thread) {
+        const Share share = ShareOf(rows, thread, ex.cpu().threads);
+        for (int64_t r = share.begin; r < share.end; ++r) {
+          format::DecodeRow(linear.frozen, r, out + r * linear.frozen.cols);
+        }
+      });
+    });
+  }
+  ops::Zero(ex, Out{View(gradients, 1, layout.weights + layout.biases)});
+  return copy;
+}
+
+void Fisher::Pass::AddSquares(Exec& ex, size_t measured) const {
+  ex.Launch("add_squares", {}, [&] {
+    float* sum = importances + static_cast<int64_t>(measured) * layout.weights;
+    OnEachThread(ex.cpu().threads, [&](int thread) {
+      const Share share = ShareOf(layout.weights, thread, ex.cpu().threads);
+      for (int64_t i = share.begin; i < share.end; ++i) sum[i] += gradients[i] * gradients[i];
+    });
+  });
+}
+
+void Fisher::Pass::Learn(Exec& ex, const model::BatchInput& input, In x, Out dx) const {
+  Frame frame(ex.arena());
+  const int64_t M = input.target_count(), C = x.t.cols();
+  const auto scratch = [&](DType dtype, int64_t rows, int64_t cols, const char* label) {
+    return ex.arena().Scratch(dtype, rows, cols, Use::kHead, label);
+  };
+  const Tensor z = scratch(DType::kF32, M, C, "head input"), rstd = scratch(DType::kF32, 1, M, "rstd");
+  const Tensor h = scratch(ex.compute(), M, C, "normed head input");
+  const Tensor dh = scratch(DType::kF32, M, C, "d normed head input");
+  const Tensor loss = scratch(DType::kF32, 1, M, "loss");
+  const Out rstd_out{rstd}, dh_out{dh};
+  const nn::Norm& norm = backbone.final_norm();
+  ops::Gather(ex, x, input.pass().picked, Out{z});
+  norm.Forward(ex, z, Out{h}, &rstd_out);
+  ops::HeadLoss(ex, h, backbone.head(), input.target(), Out{loss}, &dh_out, nullptr);
+  ops::Scale(ex, 1.0f / static_cast<float>(M), Acc{dh});
+  const Tensor dz = scratch(DType::kF32, M, C, "d head input");
+  norm.Backward(ex, dh, z, rstd, Out{dz});
+  ops::Scatter(ex, dz, input.pass().picked, dx);
+}
+
+// inputs[i]: of layer layers.front() + i. What a block keeps for its backward pass is made again.
+void Fisher::Pass::Descend(Exec& ex, const model::BatchInput& input, const std::vector<Tensor>& inputs,
+                           Acc dx) const {
+  const nn::BlockCall call{input.pass().rows, backbone.rope()};
+  for (size_t i = inputs.size(); i-- > 0;) {
+    const int64_t layer = layers.front() + static_cast<int64_t>(i);
+    const auto measured = std::find(layers.begin(), layers.end(), layer);
+    KeepFrame kept(ex.arena());
+    Frame frame(ex.arena());
+    const Tensor again =
+        ex.arena().Scratch(DType::kF32, dx.t.rows(), dx.t.cols(), Use::kBackbone, "layer's output again");
+    const auto back = [&](const nn::DecoderBlock& block) {
+      nn::DecoderBlock::Saved saved;
+      block.Forward(ex, inputs[i], call, Out{again}, &saved);
+      block.Backward(ex, call, saved, dx);
+    };
+    if (measured == layers.end()) {
+      back(backbone.block(layer));
+    } else {
+      back(TrainedCopy(ex, layer));
+      AddSquares(ex, static_cast<size_t>(measured - layers.begin()));
+    }
+  }
+}
+
+void Fisher::Pass::Run(Exec& ex, const data::Example& example) const {
+  const data::Batch batch = data::MakeBatch({&example});
+  const model::BatchInput input(batch);
+  if (input.target_count() == 0) return;
+  KeepFrame kept(ex.arena());
+  Frame frame(ex.arena());
+  const int64_t N = batch.rows(), C = backbone.config().C, lowest = layers.front();
+  const auto keep = [&] { return ex.arena().Keep(DType::kF32, N, C, Use::kSaved, "measured layer's input"); };
+  Tensor x = keep();
+  backbone.Forward(ex, input.pass().ids, input.pass().rows, lowest, Out{x}, {});
+  std::vector<Tensor> inputs;
+  for (int64_t layer = lowest; layer < backbone.config().L; ++layer) {
+    inputs.push_back(x);
+    x = keep();
+    backbone.block(layer).Forward(ex, inputs.back(), {input.pass().rows, backbone.rope()}, Out{x}, nullptr);
+  }
+  const Tensor dx = ex.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "d residual stream");
+  Learn(ex, input, x, Out{dx});
+  Descend(ex, input, inputs, Acc{dx});
+}
+
+Fisher::Need Fisher::Plan(const ComputeOptions& compute, const model::Backbone& backbone,
+                          const std::vector<int64_t>& layers, std::span<const data::Example> examples) {
+  const Pass pass(backbone, layers);
+  Exec ex = Exec::Planning(compute.context, compute.compute);
+  for (const data::Example& example : examples) pass.Run(ex, example);
+  return {pass.ImportanceBytes(), pass.LayerBytes(), ex.arena().peak().bytes};
+}
+
+Fisher::Fisher(const ComputeOptions& compute, const model::Backbone& backbone,
+               const std::vector<int64_t>& layers, std::span<const data::Example> examples)
+    : layers_(layers) {
+  const Need need = Plan(compute, backbone, layers, examples);
+  Pass pass(backbone, layers_);
+  cols_ = pass.layout.cols;
+  begins_ = pass.layout.begins;
+  layer_size_ = pass.layout.weights;
+  importances_ = std::make_unique<Slab>(need.importances);
+  const Slab layer(need.layer), slab(std::max<uint64_t>(need.arena, Arena::kAlignment));
+  pass.importances = importances_->as<float>();
+  pass.weights = layer.as<float>();
+  pass.gradients = pass.weights + layer_size_;
+  Exec ex(Arena(slab.base(), slab.bytes()), compute.context, compute.compute);
+  for (const data::Example& example : examples) pass.Run(ex, example);
+  RUNG_CHECK(ex.arena().peak().bytes == need.arena, "fisher: a pass used other memory than its plan");
+}
+
+model::Importance Fisher::importance() const {
+  return [this](int64_t layer, model::BlockMatrix matrix, int64_t row, float* out) {
+    const auto at = std::find(layers_.begin(), layers_.end(), layer);
+    RUNG_CHECK(at != layers_.end(), "fisher: the layer was not measured");
+    const auto m = static_cast<size_t>(matrix);
+    const float* from =
+        importances_->as<float>() + (at - layers_.begin()) * layer_size_ + begins_[m] + row * cols_[m];
+    std::copy_n(from, cols_[m], out);
+  };
+}
+
+}  // namespace rung::train

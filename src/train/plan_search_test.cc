@@ -1,0 +1,158 @@
+#include "train/plan_search.h"
+
+#include <gtest/gtest.h>
+
+#include "model/shapes.h"
+
+namespace rung::train {
+namespace {
+
+constexpr const char* kConfig = "tests/data/plan/config.json";
+
+TrainOptions Options(Method method) {
+  TrainOptions options;
+  options.method = method;
+  options.compute.context = {cpu::Isa::kBaseline, 2};
+  return options;
+}
+
+constexpr Method kMethods[] = {Method::kLadder, Method::kXladder, Method::kLora};
+constexpr model::BlockMemory kBlocks[] = {model::BlockMemory::kKeep, model::BlockMemory::kRecompute};
+
+uint64_t Bytes(const MemoryPlan& plan, const std::string& name) {
+  for (const PlanItem& item : plan.items) {
+    if (item.name == name) return item.bytes;
+  }
+  return 0;
+}
+
+TEST(PlanSearchTest, EveryShapePlansForEveryMethod) {
+  for (const std::string& name : model::ShapeNames()) {
+    const PlanModel model(model::ShapeOf(name).OrThrow());
+    for (const Method method : kMethods) {
+      for (const model::BlockMemory blocks : kBlocks) {
+        TrainOptions options = Options(method);
+        options.policy.blocks = blocks;
+        Result<PlannedRun> run = PlanRun(model, options, options.max_length);
+        ASSERT_TRUE(run.ok()) << name << " " << NameOf(method) << ": " << run.failure().message;
+        // More than the 4-bit weights alone, less than the 16-bit model twice over.
+        const auto parameters = static_cast<uint64_t>(model.config().parameter_count());
+        EXPECT_GT(run.value().memory.total(), parameters / 2) << name;
+        EXPECT_LT(run.value().memory.total(), 4 * parameters) << name << " " << NameOf(method);
+        EXPECT_GT(run.value().memory.step.flops, 2.0 * static_cast<double>(parameters)) << name;
+      }
+    }
+  }
+}
+
+// By hand, from the shapes of tests/data/plan/config.json: C 128, F 352, q and o 128, k and v 64, V 1000.
+TEST(PlanSearchTest, ItemsOfASmallModelAsCountedByHand) {
+  const PlanModel model = PlanModel::Open(kConfig).OrThrow();
+  TrainOptions options = Options(Method::kLora);
+  options.lora.r = 8;
+  const PlannedRun run = PlanRun(model, options, 512).OrThrow();
+  const int64_t pairs = 6 * 8 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 352));
+  EXPECT_EQ(run.parameters, pairs);
+  EXPECT_EQ(Bytes(run.memory, "parameters"), static_cast<uint64_t>(4 * pairs));
+  EXPECT_EQ(Bytes(run.memory, "gradients"), static_cast<uint64_t>(4 * pairs));
+  EXPECT_EQ(Bytes(run.memory, "optimizer"), static_cast<uint64_t>(8 * pairs));
+  EXPECT_EQ(run.end_bytes, 2 * 1000 * 128 * 2);
+  TrainOptions ladder = Options(Method::kLadder);
+  ladder.ladder.taps = "1,3,5";
+  EXPECT_EQ(Bytes(PlanRun(model, ladder, 512).OrThrow().memory, "taps"), 3u * 512 * 128 * 4);
+}
+
+TEST(PlanSearchTest, BytesOnlyGrowWithTokens) {
+  const PlanModel model = PlanModel::Open(kConfig).OrThrow();
+  for (const Method method : kMethods) {
+    for (const model::BlockMemory blocks : kBlocks) {
+      TrainOptions options = Options(method);
+      options.policy.blocks = blocks;
+      uint64_t last = 0;
+      for (int64_t tokens = kFitStep; tokens <= 2048; tokens += kFitStep) {
+        options.tokens = tokens;
+        options.max_length = std::min<int64_t>(tokens, 1024);
+        const uint64_t bytes = PlanRun(model, options, options.max_length).OrThrow().memory.total();
+        EXPECT_GT(bytes, last) << NameOf(method) << " at " << tokens;
+        last = bytes;
+      }
+    }
+  }
+}
+
+TEST(PlanSearchTest, TheLargestFitsAndOneStepMoreDoesNot) {
+  const PlanModel models[] = {PlanModel::Open(kConfig).OrThrow(),
+                              PlanModel(model::ShapeOf("qwen2.5-0.5b").OrThrow())};
+  for (const PlanModel& model : models) {
+    for (const Method method : kMethods) {
+      for (const uint64_t limit : {uint64_t{70} << 20, uint64_t{800} << 20, uint64_t{3} << 30}) {
+        const TrainOptions options = Options(method);
+        const int64_t longest = 1000;  // not a multiple of the step
+        const Fit fit = LargestFit(model, options, longest, limit).OrThrow();
+        const auto bytes = [&](int64_t tokens) {
+          TrainOptions at = options;
+          at.tokens = tokens;
+          at.max_length = std::min(tokens, longest);
+          return PlanRun(model, at, at.max_length).OrThrow().memory.total();
+        };
+        EXPECT_GT(bytes(fit.tokens + kFitStep), limit) << NameOf(method);
+        if (fit.tokens == 0) continue;
+        EXPECT_EQ(fit.tokens % kFitStep, 0);
+        EXPECT_EQ(fit.sequence, std::min(fit.tokens, longest));
+        EXPECT_LE(bytes(fit.tokens), limit) << NameOf(method);
+        EXPECT_EQ(fit.run.memory.total(), bytes(fit.tokens));
+      }
+    }
+  }
+}
+
+TEST(PlanSearchTest, NothingFitsInLessThanTheWeights) {
+  const PlanModel model(model::ShapeOf("qwen2.5-7b").OrThrow());
+  const Fit fit = LargestFit(model, Options(Method::kLadder), 1024, uint64_t{3} << 30).OrThrow();
+  EXPECT_EQ(fit.tokens, 0);
+  EXPECT_GT(fit.run.memory.total(), uint64_t{3} << 30);
+}
+
+TEST(PlanSearchTest, PolicySetsAreThoseOfTheMethod) {
+  const PlanModel model = PlanModel::Open(kConfig).OrThrow();
+  const auto flags = [&](const TrainOptions& options) {
+    std::vector<std::string> texts;
+    for (const PolicySet& set :
+         PolicySets(model, options, ResolveAdapter(options, model.config()).OrThrow())) {
+      texts.push_back(set.flags);
+    }
+    return texts;
+  };
+  EXPECT_EQ(flags(Options(Method::kLora)),
+            (std::vector<std::string>{"", "--recompute", "--optimizer adamw8bit", "--quantize-embeddings",
+                                      "--recompute --optimizer adamw8bit",
+                                      "--recompute --optimizer adamw8bit --quantize-embeddings"}));
+  TrainOptions ladder = Options(Method::kLadder);
+  ladder.policy.rungs = model::RungMemory::kRecompute;
+  ladder.backbone.quantize_embeddings = true;
+  ladder.ladder.tap_map = model::TapMap::kPooled;
+  EXPECT_EQ(flags(ladder), (std::vector<std::string>{"", "--optimizer adamw8bit"}));
+  // A GGUF file has its formats.
+  const PlanModel gguf = PlanModel::Open("tests/data/models/stories260k/stories260K.gguf").OrThrow();
+  for (const PolicySet& set : PolicySets(gguf, Options(Method::kLora),
+                                         ResolveAdapter(Options(Method::kLora), gguf.config()).OrThrow())) {
+    EXPECT_EQ(set.flags.find("quantize"), std::string::npos);
+  }
+}
+
+TEST(PlanSearchTest, EveryPolicySavesMemory) {
+  const PlanModel model(model::ShapeOf("qwen2.5-1.5b").OrThrow());
+  for (const Method method : kMethods) {
+    TrainOptions options = Options(method);
+    options.tokens = options.max_length = 2048;
+    const model::AdapterSpec spec = ResolveAdapter(options, model.config()).OrThrow();
+    const uint64_t plain = PlanRun(model, options, 2048).OrThrow().memory.total();
+    for (const PolicySet& set : PolicySets(model, options, spec)) {
+      if (set.flags.empty()) continue;
+      EXPECT_LT(PlanRun(model, set.Apply(options), 2048).OrThrow().memory.total(), plain) << set.flags;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rung::train
