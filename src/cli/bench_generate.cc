@@ -10,7 +10,7 @@
 #include "cli/bench.h"
 #include "infer/generate.h"
 #include "kernels/cpu/peak.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 #include "train/plan.h"
 
 namespace rung::cli {
@@ -67,10 +67,10 @@ GenerateTimes RunSession(infer::Session& session, int64_t vocabulary, int64_t pr
 }
 
 // What the products of one token read: all weights but an embedding that is not the head too.
-double WeightBytesPerToken(const model::Backbone& backbone, const model::Ladder* ladder) {
+double WeightBytesPerToken(const model::Backbone& backbone, const model::Adapter* adapter) {
   auto bytes = static_cast<double>(backbone.weight_totals().total);
   if (!backbone.config().tied_head) bytes -= static_cast<double>(format::TotalBytes(backbone.embedding()));
-  if (ladder) bytes += static_cast<double>(ladder->parameter_count()) * sizeof(float);
+  if (adapter) bytes += static_cast<double>(adapter->parameter_count()) * sizeof(float);
   return bytes;
 }
 
@@ -136,15 +136,15 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
                 fmt::format("--prompt-tokens and --new-tokens: {} together, the model takes {}", positions,
                             config.context));
   }
-  std::optional<model::Ladder> ladder;
+  std::optional<model::Adapter> loaded;
   if (!command.adapter.empty())
-    ladder = model::LoadAdapter(command.adapter, config, false, positions).OrThrow();
-  const model::Ladder* side = ladder ? &*ladder : nullptr;
+    loaded = model::LoadAdapter(command.adapter, config, false, positions).OrThrow();
+  const model::Adapter* adapter = loaded ? &*loaded : nullptr;
   model::BackboneOptions options = Resolve(command.model, compute);
   options.positions = positions;
   const model::Backbone backbone = model::Backbone::Load(command.model.model, options).OrThrow();
 
-  infer::Session session(compute.context, compute.compute, backbone, side, 1, positions);
+  infer::Session session(compute.context, compute.compute, backbone, adapter, 1, positions);
   const GenerateTimes times = RunSession(session, config.V, command.prompt_tokens, command.new_tokens);
   // Before the bandwidth is measured with a buffer of its own.
   const uint64_t resident = train::ResidentPeak();
@@ -155,7 +155,7 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
                             times,
                             peaks,
                             cpu::MeasureStreamBandwidth(compute.context),
-                            WeightBytesPerToken(backbone, side),
+                            WeightBytesPerToken(backbone, adapter),
                             resident};
   if (command.json) {
     fmt::print("{}\n", ToJson(facts).dump(2));
@@ -169,7 +169,7 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
 Action AddBenchGenerate(CLI::App& app) {
   auto command = std::make_shared<BenchGenerateCommand>();
   AddModelFlags(app, &command->model);
-  app.add_option("--adapter", command->adapter, "folder of a trained ladder");
+  app.add_option("--adapter", command->adapter, "folder of a trained adapter");
   app.add_option("--prompt-tokens", command->prompt_tokens, "random tokens of the prompt")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 24));

@@ -27,6 +27,10 @@ constexpr MatrixShape kShapes[] = {{576, 576}, {1536, 576}, {576, 1536}, {3584, 
 constexpr int64_t kRows[] = {1, 8, 32, 256, 2048};
 constexpr MatrixShape kQuickShapes[] = {{1536, 576}};
 constexpr int64_t kQuickRows[] = {1, 32, 512};
+// Backward passes come with many rows. The widest matrix of a 7B model, in one format.
+constexpr int64_t kGradRows = 512;
+constexpr MatrixShape kGradShapes[] = {{1536, 576}, {576, 1536}, {3584, 3584}};
+constexpr MatrixShape kWideShape{3584, 18944};
 
 constexpr double kBudget = 0.03;  // seconds of one row of the table
 
@@ -82,6 +86,29 @@ class OpBench {
         const RandomMatrix weight(format, shape.O, shape.K);
         for (const int64_t N : rows) FrozenProduct(weight.matrix(), N);
       }
+    }
+  }
+
+  // The gradient towards the input of a frozen product.
+  void FrozenGrad() {
+    for (const MatrixShape& shape : quick_ ? std::span<const MatrixShape>(kQuickShapes) : kGradShapes) {
+      for (int f = 0; f < format::kFormatCount; ++f) FrozenGradInput(static_cast<format::Format>(f), shape);
+    }
+    if (!quick_) FrozenGradInput(format::Format::kNf4, kWideShape);
+  }
+
+  // The second factor of a low-rank pair, of rank 16, added to what the frozen matrix gave.
+  void LowRank() {
+    constexpr int64_t kRank = 16;
+    for (const MatrixShape& shape : quick_ ? std::span<const MatrixShape>(kQuickShapes) : kGradShapes) {
+      const RandomTensor x(compute_.compute, kGradRows, kRank, 0), w(DType::kF32, shape.O, kRank, 1),
+          y(compute_.compute, kGradRows, shape.O, 2);
+      const format::Matrix factor = ops::AsMatrix(w.tensor());
+      const ops::FrozenProduct product{&factor, nullptr, y.tensor(), true};
+      Measure({"low-rank added", "f32", fmt::format("{}x{}", shape.O, kRank), kGradRows, compute_.compute},
+              [&](Exec& ex) {
+                ops::ProjectFrozen(ex, x.tensor(), {&product, 1});
+              });
     }
   }
 
@@ -194,6 +221,15 @@ class OpBench {
             });
   }
 
+  void FrozenGradInput(format::Format format, const MatrixShape& shape) {
+    const RandomMatrix weight(format, shape.O, shape.K);
+    const RandomTensor dy(compute_.compute, kGradRows, shape.O, 0), dx(DType::kF32, kGradRows, shape.K, 1);
+    Measure(
+        {"frozen grad input", std::string(format::Of(format).name), fmt::format("{}x{}", shape.O, shape.K),
+         kGradRows, compute_.compute},
+        [&](Exec& ex) { ops::ProjectFrozenGradInput(ex, dy.tensor(), weight.matrix(), Out{dx.tensor()}); });
+  }
+
   void Measure(OpRow row, const std::function<void(Exec&)>& body) {
     Exec planning = Exec::Planning(compute_.context, compute_.compute);
     body(planning);
@@ -228,6 +264,8 @@ class OpBench {
 void RunOps(const OpsCommand& command) {
   OpBench bench(Resolve(command.compute), command.quick, !command.json);
   bench.Frozen();
+  bench.FrozenGrad();
+  bench.LowRank();
   bench.Attention();
   bench.SideAttention();
   bench.Head();

@@ -23,7 +23,7 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
-    {"train", "fine-tune a ladder beside a frozen model",
+    {"train", "fine-tune a ladder, or low-rank pairs, beside a frozen model",
      "rung train --model smollm2.gguf --data examples/banking/train.jsonl --out runs/banking", AddTrain},
     {"eval", "loss, perplexity and accuracy on held-out records",
      "rung eval --model smollm2.gguf --adapter runs/banking --data examples/banking/test.jsonl", AddEval},
@@ -34,6 +34,10 @@ constexpr Verb kVerbs[] = {
     {"inspect", "what a model file or an adapter holds", "rung inspect smollm2.gguf --tensors", AddInspect},
     {"quantize", "a 16-bit folder to NF4", "rung quantize --model SmolLM2-135M-Instruct --out smollm2-nf4",
      AddQuantize},
+    {"merge", "a low-rank adapter into the weights of its model",
+     "rung merge --model SmolLM2-135M-Instruct --adapter runs/banking --out smollm2-banking", AddMerge},
+    {"export", "a low-rank adapter as llama.cpp reads it",
+     "rung export --gguf --model smollm2.gguf --adapter runs/banking --out banking-lora.gguf", AddExport},
     {"bench", "speed of this machine and of a model on it",
      "rung bench step --model smollm2.gguf --tokens 2048", AddBench},
     {"version", "build, instruction sets, libraries", "rung version", AddVersion},

@@ -182,7 +182,7 @@ void RunEval(const EvalCommand& command) {
   LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.raw);
   const int64_t positions = std::min(loaded.context(), command.max_length + command.max_new_tokens);
   loaded.ReadWeights(Resolve(command.model, compute), positions);
-  const eval::Subject subject{loaded.backbone(), loaded.ladder(), loaded.text(), compute};
+  const eval::Subject subject{loaded.backbone(), loaded.adapter(), loaded.text(), compute};
 
   CatchSignals();
   Progress progress(ParseProgress(command.progress));
@@ -204,7 +204,7 @@ void RunEval(const EvalCommand& command) {
 Action AddEval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
   AddModelFlags(app, &command->model);
-  app.add_option("--adapter", command->adapter, "folder of a trained ladder");
+  app.add_option("--adapter", command->adapter, "folder of a trained adapter");
   app.add_option("--data", command->data, "held-out records, .jsonl")->required();
   app.add_option(
       "--choices", command->choices,

@@ -81,7 +81,7 @@ void RunGenerate(const GenerateCommand& command) {
   infer::GenerateOptions options = command.options;
   // A prompt of a beginning token alone is no text that could go on.
   options.continues = !loaded.uses_template() && prompt.size() > 1;
-  infer::Session session(compute.context, compute.compute, loaded.backbone(), loaded.ladder(), 1, positions);
+  infer::Session session(compute.context, compute.compute, loaded.backbone(), loaded.adapter(), 1, positions);
   CatchSignals();
   const auto print = [&](const std::string& piece) {
     if (command.json) return;
@@ -108,7 +108,7 @@ Action AddGenerate(CLI::App& app) {
   auto command = std::make_shared<GenerateCommand>();
   infer::GenerateOptions& o = command->options;
   AddModelFlags(app, &command->model);
-  app.add_option("--adapter", command->adapter, "folder of a trained ladder");
+  app.add_option("--adapter", command->adapter, "folder of a trained adapter");
   CLI::Option* prompt =
       app.add_option("--prompt", command->prompt, "text to answer, or to go on from with --raw");
   app.add_option("--prompt-file", command->prompt_file, "the same from a file")->excludes(prompt);

@@ -51,16 +51,59 @@ std::string ConfigText(const model::Config& c) {
   return text;
 }
 
-std::string AdapterText(const model::AdapterInfo& a) {
-  const model::LadderSpec& spec = a.spec;
-  std::string text = Line(
-      "made for", fmt::format("{} ({} layers, hidden size {}, vocabulary {})", a.base_model, a.L, a.C, a.V));
-  text += Line("rungs", fmt::format("{} of width {}, MLP {}, heads {} wide", spec.rungs, spec.S, spec.F,
-                                    spec.head_dim));
-  text += Line("taps", fmt::format("after layers {}", fmt::join(spec.taps, ", ")));
-  text += Line("gate", spec.gate == model::Gate::kSum ? "sum" : "interpolate");
+std::string LadderText(const model::LadderSpec& spec) {
+  const nn::BlockShape block = spec.block();
+  std::string text =
+      Line("rungs", fmt::format("{} of width {}, MLP {}, {} heads {} wide{}", spec.rungs, spec.S, spec.F,
+                                block.Hq, block.D, block.norms ? "" : ", plain"));
+  text += Line("taps", fmt::format("after layers {}{}", fmt::join(spec.taps, ", "),
+                                   spec.tap_map == model::TapMap::kPooled ? ", pooled" : ""));
+  text += Line("gate", spec.gate == model::Gate::kSum           ? "sum"
+                       : spec.gate == model::Gate::kInterpolate ? "interpolate"
+                                                                : "interpolate, a gate a channel");
+  if (spec.rejoin > 0) text += Line("rejoins", fmt::format("{} layers below the top", spec.rejoin));
   text += Line("output scale", fmt::format("{}", spec.output_scale));
   return text;
+}
+
+std::string LoraText(const model::LoraSpec& spec) {
+  std::string text =
+      Line("low-rank pairs", fmt::format("rank {}, alpha {}{}, dropout {}", spec.R, spec.alpha,
+                                         spec.rank_stabilized ? ", rank-stabilised" : "", spec.dropout));
+  text += Line("of", fmt::format("{}", fmt::join(spec.targets, ", ")));
+  text += Line("in layers", fmt::format("{}", fmt::join(spec.layers, ", ")));
+  return text;
+}
+
+std::string AdapterText(const model::AdapterInfo& a) {
+  std::string text = Line("made for", a.L > 0 ? fmt::format("{} ({} layers, hidden size {}, vocabulary {})",
+                                                            a.base_model, a.L, a.C, a.V)
+                                              : a.base_model);
+  if (a.spec.ladder) text += LadderText(*a.spec.ladder);
+  if (a.spec.lora) text += LoraText(*a.spec.lora);
+  return text;
+}
+
+void AddAdapter(const model::AdapterInfo& a, nlohmann::ordered_json* json) {
+  if (a.spec.ladder) {
+    const model::LadderSpec& spec = *a.spec.ladder;
+    (*json)["ladder"] = {{"taps", spec.taps},         {"rungs", spec.rungs},
+                         {"width", spec.S},           {"mlp_width", spec.F},
+                         {"head_dim", spec.head_dim}, {"output_scale", spec.output_scale},
+                         {"rejoin", spec.rejoin}};
+  }
+  if (a.spec.lora) {
+    const model::LoraSpec& spec = *a.spec.lora;
+    (*json)["lora"] = {{"r", spec.R},
+                       {"alpha", spec.alpha},
+                       {"dropout", spec.dropout},
+                       {"rslora", spec.rank_stabilized},
+                       {"targets", spec.targets},
+                       {"layers", spec.layers}};
+  }
+  (*json)["base_model"] = {
+      {"name", a.base_model}, {"layers", a.L}, {"hidden_size", a.C}, {"vocabulary", a.V}};
+  (*json)["chat_template"] = a.chat_template;
 }
 
 std::string TemplateText(const std::string& source) {
@@ -134,15 +177,7 @@ nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
     json["shapes"] = found.shapes;
   }
   if (found.adapter) {
-    const model::LadderSpec& spec = found.adapter->spec;
-    json["shapes"] = {{"taps", spec.taps},         {"rungs", spec.rungs},
-                      {"width", spec.S},           {"mlp_width", spec.F},
-                      {"head_dim", spec.head_dim}, {"output_scale", spec.output_scale}};
-    json["base_model"] = {{"name", found.adapter->base_model},
-                          {"layers", found.adapter->L},
-                          {"hidden_size", found.adapter->C},
-                          {"vocabulary", found.adapter->V}};
-    json["chat_template"] = found.adapter->chat_template;
+    AddAdapter(*found.adapter, &json);
   }
   json["parameters"] = found.parameters;
   json["formats"] = nlohmann::ordered_json::object();

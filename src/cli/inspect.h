@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/files.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 #include "model/config.h"
 #include "text/tokenizer.h"
 
@@ -27,7 +27,7 @@ struct FormatTotal {
 };
 
 struct Inspection {
-  std::string kind;  // "GGUF file", "Hugging Face folder", "config", "ladder adapter"
+  std::string kind;  // "GGUF file", "Hugging Face folder", "config", "adapter"
   std::string architecture, name;
   std::optional<model::Config> config;        // nullopt: not one that can be run
   std::map<std::string, std::string> shapes;  // as the file says, when there is no config

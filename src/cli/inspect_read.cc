@@ -158,7 +158,7 @@ Inspection InspectFolder(const Path& path, bool is_config) {
 
 Inspection InspectAdapter(const Path& path) {
   Inspection found;
-  found.kind = "ladder adapter";
+  found.kind = "adapter";
   found.adapter = model::ReadAdapterInfo(path).OrThrow();
   found.architecture = found.adapter->family;
   found.name = found.adapter->base_model;

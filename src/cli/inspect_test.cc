@@ -51,12 +51,12 @@ TEST_F(InspectTest, FolderPlainAndQuantised) {
 
 TEST_F(InspectTest, AdapterFolder) {
   const model::Backbone backbone = infer::LoadSmall("tests/data/families/llama3", DType::kF32, 64);
-  model::Ladder ladder = infer::RandomLadder(backbone.config());
+  model::Adapter ladder = infer::RandomLadder(backbone.config());
   ASSERT_TRUE(model::SaveAdapter(folder_, ladder, backbone.config(), "base", "{{ messages }}").ok());
   const json found = InspectJson(folder_);
-  EXPECT_EQ(found["kind"], "ladder adapter");
-  EXPECT_EQ(found["shapes"]["rungs"], 3);
-  EXPECT_EQ(found["shapes"]["taps"], json({0, 2}));
+  EXPECT_EQ(found["kind"], "adapter");
+  EXPECT_EQ(found["ladder"]["rungs"], 3);
+  EXPECT_EQ(found["ladder"]["taps"], json({0, 2}));
   EXPECT_EQ(found["parameters"], ladder.parameter_count());
   EXPECT_EQ(found["chat_template"], "{{ messages }}");
   EXPECT_NE(RunVerb(AddInspect, {folder_.string()}).find("after layers 0, 2"), std::string::npos);

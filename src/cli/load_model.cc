@@ -9,16 +9,18 @@ namespace rung::cli {
 LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, bool raw) {
   LoadedModel loaded;
   loaded.model_ = model;
-  loaded.adapter_ = adapter;
+  loaded.adapter_path_ = adapter;
   loaded.config_ = model::ReadConfig(model).OrThrow();
   std::string chat_template;
   if (!adapter.empty()) {
-    chat_template = model::ReadAdapterInfo(adapter).OrThrow().chat_template;
+    const model::AdapterInfo info = model::ReadAdapterInfo(adapter, loaded.config_).OrThrow();
+    chat_template = info.chat_template;
     if (raw && !chat_template.empty()) {
       throw Error(ExitCode::kUsage, fmt::format("--raw: {} was trained with a chat template; leave --raw out",
                                                 adapter.string()));
     }
-    raw = chat_template.empty();
+    // An adapter of another program says nothing: the model's own template, unless asked otherwise.
+    if (info.has_template_choice) raw = chat_template.empty();
   }
   loaded.text_ = std::make_unique<model::ModelText>(
       model::LoadText(model, raw, chat_template, loaded.config_.V).OrThrow());
@@ -33,7 +35,8 @@ void LoadedModel::ReadWeights(const model::BackboneOptions& options, int64_t pos
   model::BackboneOptions chosen = options;
   chosen.positions = positions;
   // The adapter is small: what is wrong with it is found before gigabytes are read.
-  if (!adapter_.empty()) ladder_ = model::LoadAdapter(adapter_, config_, false, positions).OrThrow();
+  if (!adapter_path_.empty())
+    adapter_ = model::LoadAdapter(adapter_path_, config_, false, positions).OrThrow();
   backbone_ = model::Backbone::Load(model_, chosen).OrThrow();
 }
 

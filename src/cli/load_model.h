@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "cli/verb.h"
-#include "model/adapter.h"
+#include "model/adapter_file.h"
 #include "model/model.h"
 
 namespace rung::cli {
@@ -26,14 +26,14 @@ class LoadedModel {
   const model::ModelText& text() const { return *text_; }
   bool uses_template() const { return text_->chat.has_value(); }
   const model::Backbone& backbone() const { return *backbone_; }
-  const model::Ladder* ladder() const { return ladder_ ? &*ladder_ : nullptr; }
+  const model::Adapter* adapter() const { return adapter_ ? &*adapter_ : nullptr; }
 
  private:
-  Path model_, adapter_;
+  Path model_, adapter_path_;
   model::Config config_;
   std::unique_ptr<model::ModelText> text_;  // does not move: vocabularies refer to it
   std::optional<model::Backbone> backbone_;
-  std::optional<model::Ladder> ladder_;
+  std::optional<model::Adapter> adapter_;
 };
 
 }  // namespace rung::cli

@@ -1,7 +1,6 @@
 // A 16- or 32-bit Hugging Face folder to NF4 in bitsandbytes' layout (docs/formats/nf4.md).
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <string>
 
@@ -20,14 +19,11 @@ struct QuantizeResult {
   uint64_t bytes_before = 0, bytes_after = 0;
 };
 
-// on_progress: linears done, of how many; returns false to stop. Memory: one matrix at a time, half a byte a
-// weight. `out` is complete or not there: it is made as `<out>.tmp` and renamed. Throws Error.
-QuantizeResult QuantizeFolder(const QuantizeOptions& options,
-                              const std::function<bool(size_t done, size_t total)>& on_progress);
+// on_progress: matrices done, of how many; returns false to stop.
+using QuantizeProgress = std::function<bool(size_t done, size_t total)>;
 
-// The JSON text that bitsandbytes keeps beside an NF4 weight, as Python's json.dumps writes it.
-// `nested_offset` is written as Python's repr of a double; ignored without nesting.
-std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols, bool nested,
-                           float nested_offset);
+// Memory: one matrix at a time, half a byte a weight. `out` is complete or not there: it is made as
+// `<out>.tmp` and renamed. Throws Error.
+QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress);
 
 }  // namespace rung::cli

@@ -16,7 +16,8 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--max-steps", o.max_steps, "optimizer steps; 0: by epochs")->check(CLI::NonNegativeNumber);
-  app.add_option("--learning-rate", o.learning_rate, "peak rate; 0: 3e-3 * sqrt(128 / width)")
+  app.add_option("--learning-rate", o.learning_rate,
+                 "peak rate; 0: ladder 3e-3 * sqrt(128 / width), lora 1e-3 * sqrt(576 / hidden size)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--lr-scheduler", flags->schedule, "constant, linear, cosine")
       ->capture_default_str()
@@ -42,6 +43,11 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
   app.add_flag("--resume", o.resume, "go on from the newest checkpoint in --out");
+  app.add_option(
+      "--tap-cache", flags->tap_cache,
+      "folder for the taps of every example: from the second epoch on the frozen model is not run");
+  app.add_option("--tap-cache-limit", flags->tap_cache_limit, "refuse a tap cache that needs more disk")
+      ->capture_default_str();
   app.add_flag("--raw", o.raw, "no chat template");
   app.add_flag("--train-on-prompt", o.train_on_prompt, "learn the prompt's tokens too");
 }
@@ -72,12 +78,11 @@ void RunTrain(const TrainCommand& command) {
   const train::TrainOptions options = Resolve(command.flags);
   Progress progress(ParseProgress(command.progress));
   train::RunEvents events;
-  events.on_plan = [&](const train::MemoryPlan& plan, const train::TrainOptions&,
-                       const model::LadderSpec& spec) {
-    std::string taps;
-    for (const int64_t tap : spec.taps) taps += fmt::format("{}{}", taps.empty() ? "" : ", ", tap);
-    progress.Note(fmt::format("{}ladder: {} rungs of width {}, taps after layers {}; {} tokens a step",
-                              PlanTable(plan, train::AvailableMemory()), spec.rungs, spec.S, taps,
+  events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec,
+                       const model::Config& config) {
+    const int64_t parameters = model::Adapter::Planned(config, spec, options.max_length).parameter_count();
+    progress.Note(fmt::format("{}{}; {} tokens a step", PlanTable(plan, train::AvailableMemory()),
+                              Describe(spec, config, parameters),
                               options.tokens * options.gradient_accumulation));
   };
   events.on_step = [&](const train::StepReport& step) { progress.Step(step); };
@@ -99,7 +104,7 @@ Action AddTrain(CLI::App& app) {
   app.add_option("--eval-data", flags->eval_data, "held-out records, .jsonl");
   app.add_option("--out", flags->out, "folder for the adapter, checkpoints and log")->required();
   app.add_option("--config", flags->config, "a YAML file with these options; flags win");
-  AddLadderFlags(app, flags);
+  AddMethodFlags(app, flags);
   AddBatchFlags(app, flags);
   AddLearningFlags(app, flags);
   AddComputeFlags(app, &flags->compute);

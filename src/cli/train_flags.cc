@@ -1,32 +1,95 @@
 #include "cli/train_flags.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/text.h"
 
 namespace rung::cli {
 
+namespace {
+
 void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
-  train::TrainOptions& o = flags->options;
-  app.add_option("--method", flags->method, "what is trained: ladder")->check(CLI::IsMember({"ladder"}));
+  train::LadderOptions& o = flags->options.ladder;
+  const auto choice = [&](const char* name, std::string* value, const char* help,
+                          std::set<std::string> known) {
+    app.add_option(name, *value, help)->check(CLI::IsMember(std::move(known)));
+  };
   app.add_option("--taps", o.taps,
                  "tapped layers: all, every:k, top:k or a list; default about five, evenly spaced");
-  app.add_option("--rungs", o.rungs, "blocks of the ladder; default one a tap, more are free")
+  app.add_option("--delta", o.delta, "xladder: tapped top layers; default 5")->check(CLI::Range(0, 4096));
+  app.add_option("--rungs", o.rungs, "blocks of the ladder; default one a tap (xladder: two), more are free")
       ->check(CLI::Range(0, 4096));
-  app.add_option("--width", o.width, "width of the ladder, a multiple of 32; default hidden size / 4.5")
+  app.add_option("--width", o.width,
+                 "width of the ladder, or up to 1 a fraction of the model's; default hidden size / 4.5")
+      ->check(CLI::Range(0.0, 65536.0));
+  app.add_option("--side-heads", o.heads, "attention heads of a rung; default one for 32 channels")
+      ->check(CLI::Range(0, 1024));
+  choice("--rung-block", &flags->rung_block,
+         "decoder (RMSNorm, RoPE, SwiGLU), or plain (one head, no norms or positions, ReLU)",
+         {"decoder", "plain"});
+  choice("--gate", &flags->gate, "how a tap joins the ladder: sum, interpolate, interpolate-vector",
+         {"sum", "interpolate", "interpolate-vector"});
+  choice("--tap-norm", &flags->tap_norm, "normalisation of taps: standardize, rms, none",
+         {"standardize", "rms", "none"});
+  choice("--tap-map", &flags->tap_map,
+         "full, or pooled: channels of a tap averaged down to the ladder's width", {"full", "pooled"});
+  app.add_option("--rejoin", o.rejoin,
+                 "layers below the top where the ladder's output joins the model; those above run with a "
+                 "backward pass")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--output-scale", o.output_scale, "factor of the scale that is measured from the model")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  choice("--ladder-init", &flags->ladder_init,
+         "random, or the model's own most important weights: pruned (by magnitude), fisher",
+         {"random", "pruned", "fisher"});
+  app.add_option("--fisher-samples", o.fisher_samples, "examples that measure importance")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+}
+
+void AddLoraFlags(CLI::App& app, TrainFlags* flags) {
+  train::LoraOptions& o = flags->options.lora;
+  app.add_option("--lora-r", o.r,
+                 "rank; default 64. With --rejoin: low-rank pairs above the joining point too")
       ->check(CLI::Range(0, 65536));
-  app.add_option("--gate", flags->gate, "how a tap joins the ladder: sum, interpolate")
-      ->check(CLI::IsMember({"sum", "interpolate"}));
-  app.add_option("--tap-norm", flags->tap_norm, "normalisation of taps: standardize, rms, none")
-      ->check(CLI::IsMember({"standardize", "rms", "none"}));
-  app.add_option("--output-scale", o.output_scale,
-                 "factor of the ladder's output; 0: measured from the model");
-  app.add_flag("--recompute-rungs", flags->recompute_rungs,
-               "run rungs again in the backward pass instead of keeping them");
+  app.add_option("--lora-alpha", o.alpha, "the pairs are scaled by alpha / r")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--lora-dropout", o.dropout, "of the pairs' inputs")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 0.99));
+  app.add_flag("--rslora", o.rank_stabilized, "scale by alpha / sqrt(r)");
+  app.add_option("--lora-targets", o.targets, "all, or linear layers such as q_proj,v_proj")
+      ->capture_default_str();
+  app.add_option(
+      "--layers", o.layers,
+      "layers with low-rank pairs: all, top:k, every:k or a list; the backward pass ends at the lowest");
+}
+
+}  // namespace
+
+void AddMethodFlags(CLI::App& app, TrainFlags* flags) {
+  app.add_option("--method", flags->method, "what is trained: ladder, xladder, lora")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"ladder", "xladder", "lora"}));
+  AddLadderFlags(app, flags);
+  AddLoraFlags(app, flags);
+  app.add_flag("--recompute", flags->recompute,
+               "keep only the inputs of layers that the backward pass crosses, and run them again");
+  app.add_flag("--recompute-rungs", flags->recompute_rungs, "the same for the rungs of a ladder");
+  app.add_option("--tap-storage", flags->tap_storage,
+                 "taps until the backward pass: compute (the compute type), int8")
+      ->check(CLI::IsMember({"compute", "int8"}));
+  app.add_option("--optimizer", flags->optimizer, "adamw, or adamw8bit: moments in 8 bits")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"adamw", "adamw8bit"}));
 }
 
 void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
@@ -41,6 +104,39 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
                  "refuse a plan above this, e.g. 8GiB; default: free memory");
 }
 
+namespace {
+
+uint64_t SizeOf(const std::string& text, const char* flag) {
+  const int64_t size = ParseBytes(text);
+  if (size <= 0)
+    throw Error(ExitCode::kUsage, fmt::format("{} {}: not a size; write 8GiB or 350MB", flag, text));
+  return static_cast<uint64_t>(size);
+}
+
+void ResolveMethod(const TrainFlags& flags, train::TrainOptions* options) {
+  options->method = train::ParseMethod(flags.method).OrThrow();
+  train::LadderOptions& ladder = options->ladder;
+  ladder.kind = flags.rung_block == "plain" ? model::RungKind::kPlain : model::RungKind::kDecoder;
+  ladder.gate = flags.gate == "sum"           ? model::Gate::kSum
+                : flags.gate == "interpolate" ? model::Gate::kInterpolate
+                                              : model::Gate::kInterpolateVector;
+  ladder.tap_norm = flags.tap_norm == "none"  ? model::TapNorm::kNone
+                    : flags.tap_norm == "rms" ? model::TapNorm::kRms
+                                              : model::TapNorm::kStandardize;
+  ladder.tap_map = flags.tap_map == "pooled" ? model::TapMap::kPooled : model::TapMap::kFull;
+  ladder.init = flags.ladder_init == "random"   ? train::LadderInit::kRandom
+                : flags.ladder_init == "pruned" ? train::LadderInit::kPruned
+                                                : train::LadderInit::kFisher;
+  options->policy.rungs = flags.recompute_rungs ? model::RungMemory::kRecompute : model::RungMemory::kKeep;
+  options->policy.blocks = flags.recompute ? model::BlockMemory::kRecompute : model::BlockMemory::kKeep;
+  options->policy.taps = flags.tap_storage == "int8" ? model::TapStorage::kInt8 : model::TapStorage::kCompute;
+  options->optimizer.moments = train::OptimizerOptions::ParseOptimizer(flags.optimizer).OrThrow();
+  options->tap_cache = flags.tap_cache;
+  options->tap_cache_limit = SizeOf(flags.tap_cache_limit, "--tap-cache-limit");
+}
+
+}  // namespace
+
 train::TrainOptions Resolve(const TrainFlags& flags) {
   train::TrainOptions options = flags.options;
   options.compute = Resolve(flags.compute);
@@ -50,21 +146,33 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.eval_data = flags.eval_data;
   options.out = flags.out;
   options.schedule = train::ParseSchedule(flags.schedule).OrThrow();
-  options.gate = flags.gate == "sum" ? model::Gate::kSum : model::Gate::kInterpolate;
-  options.tap_norm = flags.tap_norm == "none"  ? model::TapNorm::kNone
-                     : flags.tap_norm == "rms" ? model::TapNorm::kRms
-                                               : model::TapNorm::kStandardize;
-  options.rung_memory = flags.recompute_rungs ? model::RungMemory::kRecompute : model::RungMemory::kKeep;
+  ResolveMethod(flags, &options);
   options.max_length = std::min(options.max_length, options.tokens + 1);
-  if (!flags.memory_limit.empty()) {
-    const int64_t limit = ParseBytes(flags.memory_limit);
-    if (limit <= 0) {
-      throw Error(ExitCode::kUsage,
-                  fmt::format("--memory-limit {}: not a size; write 8GiB or 350MB", flags.memory_limit));
-    }
-    options.memory_limit = static_cast<uint64_t>(limit);
-  }
+  if (!flags.memory_limit.empty()) options.memory_limit = SizeOf(flags.memory_limit, "--memory-limit");
   return options;
+}
+
+std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters) {
+  std::string text = fmt::format("{} parameters", parameters);
+  if (spec.ladder) {
+    const model::LadderSpec& l = *spec.ladder;
+    text += fmt::format("; ladder of {} rungs of width {}, taps after layers {}", l.rungs, l.S,
+                        fmt::join(l.taps, ", "));
+    if (l.rejoin > 0) text += fmt::format(", rejoins {} layers below the top", l.rejoin);
+    const int64_t free = l.rungs - static_cast<int64_t>(l.taps.size());
+    if (free > 0 && l.kind == model::RungKind::kDecoder) {
+      const int64_t projection = l.S * (l.tap_map == model::TapMap::kPooled ? l.S : config.C);
+      text += fmt::format(", {} rungs free (with a tap for each: {} parameters)", free,
+                          parameters + free * projection);
+    }
+    text += fmt::format("; longest path {} blocks (the model alone {})", l.longest_path(config.L), config.L);
+  }
+  if (spec.lora) {
+    const model::LoraSpec& l = *spec.lora;
+    text += fmt::format("; low-rank pairs of rank {} on {} of layers {} to {}", l.R,
+                        fmt::join(l.targets, ","), l.layers.front(), l.layers.back());
+  }
+  return text;
 }
 
 std::string PlanTable(const train::MemoryPlan& plan, uint64_t available) {

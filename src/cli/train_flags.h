@@ -12,14 +12,19 @@ struct TrainFlags {
   ComputeFlags compute;
   ModelFlags model;
   train::TrainOptions options;  // filled by CLI11 where the types agree
-  std::string data, eval_data, out, config, method = "ladder", schedule = "cosine", gate = "sum",
-                                            tap_norm = "standardize", memory_limit;
-  bool recompute_rungs = false;
+  std::string data, eval_data, out, config, schedule = "cosine", memory_limit;
+  std::string method = "ladder", gate = "sum", tap_norm = "standardize", tap_map = "full",
+              rung_block = "decoder", ladder_init = "random", tap_storage = "compute", optimizer = "adamw",
+              tap_cache, tap_cache_limit = "20GiB";
+  bool recompute_rungs = false, recompute = false;
 };
 
-void AddLadderFlags(CLI::App& app, TrainFlags* flags);
+// --method and what it has of settings; memory policies and the optimizer.
+void AddMethodFlags(CLI::App& app, TrainFlags* flags);
 void AddBatchFlags(CLI::App& app, TrainFlags* flags);
 train::TrainOptions Resolve(const TrainFlags& flags);
+// One line: what is trained, for people.
+std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters);
 
 // The table that `rung plan` and `rung train` print.
 std::string PlanTable(const train::MemoryPlan& plan, uint64_t available);

@@ -19,6 +19,8 @@ Action AddGenerate(CLI::App& app);
 Action AddPlan(CLI::App& app);
 Action AddInspect(CLI::App& app);
 Action AddQuantize(CLI::App& app);
+Action AddMerge(CLI::App& app);
+Action AddExport(CLI::App& app);
 Action AddBench(CLI::App& app);
 Action AddVersion(CLI::App& app);
 

@@ -26,7 +26,7 @@ class VerbsTest : public FolderTest {
   // A ladder in a folder of its own.
   Path Adapter(const std::string& name, const std::string& chat_template) const {
     const model::Config config = model::ReadConfig(kStories).OrThrow();
-    model::Ladder ladder = infer::RandomLadder(config);
+    model::Adapter ladder = infer::RandomLadder(config);
     EXPECT_TRUE(model::SaveAdapter(folder_ / name, ladder, config, kStories, chat_template).ok());
     return folder_ / name;
   }
@@ -107,24 +107,24 @@ TEST_F(VerbsTest, AnAdapterOfAnotherModelIsRefused) {
 
 TEST_F(VerbsTest, AdaptersSurviveTheRoundTrip) {
   const model::Config config = model::ReadConfig(kStories).OrThrow();
-  model::Ladder saved = infer::RandomLadder(config);
+  model::Adapter saved = infer::RandomLadder(config);
   saved.ForEachBuffer([](const std::string& name, Tensor& tensor) {
     float* value = Out{tensor}.as<float>();
     for (int64_t i = 0; i < tensor.size(); ++i)
       value[i] = static_cast<float>(i) + static_cast<float>(name.size());
   });
   ASSERT_TRUE(model::SaveAdapter(folder_ / "a", saved, config, "base", kTemplate).ok());
-  const model::AdapterInfo info = model::ReadAdapterInfo(folder_ / "a").OrThrow();
+  const model::AdapterInfo info = model::ReadAdapterInfo(folder_ / "a", config).OrThrow();
   EXPECT_EQ(info.chat_template, kTemplate);
   EXPECT_EQ(info.base_model, "base");
-  model::Ladder loaded = model::LoadAdapter(folder_ / "a", config, false, 16).OrThrow();
-  EXPECT_EQ(loaded.spec().taps, saved.spec().taps);
-  EXPECT_EQ(loaded.spec().gate, saved.spec().gate);
-  EXPECT_EQ(loaded.spec().output_scale, saved.spec().output_scale);
+  model::Adapter loaded = model::LoadAdapter(folder_ / "a", config, false, 16).OrThrow();
+  EXPECT_EQ(loaded.ladder()->spec().taps, saved.ladder()->spec().taps);
+  EXPECT_EQ(loaded.ladder()->spec().gate, saved.ladder()->spec().gate);
+  EXPECT_EQ(loaded.ladder()->spec().output_scale, saved.ladder()->spec().output_scale);
   const auto bytes = [](const Tensor& t) {
     return std::vector<std::byte>(t.data, t.data + static_cast<size_t>(t.size()) * sizeof(float));
   };
-  EXPECT_EQ(bytes(loaded.values()), bytes(saved.values()));
+  EXPECT_EQ(bytes(loaded.params().values), bytes(saved.params().values));
   std::vector<std::vector<std::byte>> first, second;
   saved.ForEachBuffer([&](const std::string&, Tensor& tensor) { first.push_back(bytes(tensor)); });
   loaded.ForEachBuffer([&](const std::string&, Tensor& tensor) { second.push_back(bytes(tensor)); });

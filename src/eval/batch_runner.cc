@@ -8,7 +8,7 @@ namespace rung::eval {
 Exec& BatchRunner::Reserve(const data::Batch& batch) {
   const train::ComputeOptions& compute = subject_.compute;
   const size_t bytes =
-      train::PlanStep(compute.context, compute.compute, subject_.backbone, subject_.ladder, batch, false)
+      train::PlanStep(compute.context, compute.compute, subject_.backbone, subject_.adapter, batch, false)
           .peak.bytes;
   if (slab_ && bytes <= slab_->bytes()) return *exec_;
   exec_.reset();
@@ -25,7 +25,7 @@ std::vector<float> BatchRunner::Losses(const data::Batch& batch) {
   std::vector<float> loss(static_cast<size_t>(M));
   std::vector<int32_t> best(static_cast<size_t>(M));
   const Out best_out{View(best.data(), 1, M)};
-  train::Step(ex, subject_.backbone, subject_.ladder, input, false, Out{View(loss.data(), 1, M)}, &best_out);
+  train::Step(ex, subject_.backbone, subject_.adapter, input, false, Out{View(loss.data(), 1, M)}, &best_out);
   return loss;
 }
 

@@ -60,7 +60,7 @@ Accuracy ScoreExactMatch(const Subject& subject, std::span<const data::Record> r
     CutLeft(&prompt, capacity - generate.max_tokens, subject.text.tokenizer.bos());
   }
   const auto slots = std::min<int64_t>(options.slots, static_cast<int64_t>(questions.prompts.size()));
-  infer::Session session(subject.compute.context, subject.compute.compute, subject.backbone, subject.ladder,
+  infer::Session session(subject.compute.context, subject.compute.compute, subject.backbone, subject.adapter,
                          slots, capacity);
   std::atomic<bool> stop{false};
   const auto report = [&](size_t done) {

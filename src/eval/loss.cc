@@ -30,7 +30,8 @@ LossScore ScoreLoss(const Subject& subject, std::vector<data::Example> examples,
     for (size_t b = 0; b < plan.batches.size(); ++b) {
       ex = &runner.Reserve(data::MakeBatch(plan, static_cast<int64_t>(b), part.examples));
     }
-    const train::EvalReport report = train::EvaluateLoss(*ex, subject.backbone, subject.ladder, part, tokens);
+    const train::EvalReport report =
+        train::EvaluateLoss(*ex, subject.backbone, subject.adapter, part, tokens);
     nats += report.loss * static_cast<double>(report.targets);
     right += report.token_accuracy * static_cast<double>(report.targets);
     score.targets += report.targets;

@@ -15,10 +15,10 @@
 
 namespace rung::eval {
 
-// What is evaluated. ladder: nullptr for the frozen model alone. All of it outlives the calls.
+// What is evaluated. adapter: nullptr for the frozen model alone. All of it outlives the calls.
 struct Subject {
   const model::Backbone& backbone;
-  const model::Ladder* ladder;
+  const model::Adapter* adapter;
   const model::ModelText& text;
   train::ComputeOptions compute;
 };

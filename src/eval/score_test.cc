@@ -22,12 +22,12 @@ class ScoreTest : public testing::Test {
         ladder_(infer::RandomLadder(backbone_.config())),
         text_(model::LoadText(kModel, true, "", backbone_.config().V).OrThrow()) {}
 
-  Subject Of(const model::Ladder* ladder) const {
+  Subject Of(const model::Adapter* ladder) const {
     return {backbone_, ladder, text_, {infer::TestContext(), DType::kF32}};
   }
 
   // Nats of each learned id, from logits of one sequence at a time and a log-softmax in double.
-  std::vector<double> Textbook(const model::Ladder* ladder, data::Example example) const {
+  std::vector<double> Textbook(const model::Adapter* ladder, data::Example example) const {
     const auto N = static_cast<int64_t>(example.ids.size()) - 1;
     const int64_t C = backbone_.config().C, V = backbone_.config().V;
     const model::PackedRows rows({0, static_cast<int32_t>(N)});
@@ -56,7 +56,7 @@ class ScoreTest : public testing::Test {
   }
 
   model::Backbone backbone_;
-  model::Ladder ladder_;
+  model::Adapter ladder_;
   model::ModelText text_;
 };
 
@@ -67,7 +67,8 @@ TEST_F(ScoreTest, LossIsTheMeanOverTargets) {
 {"prompt": "The", "completion": " dog"})");
   const data::Encoder encoder(text_.vocabulary(), {64, true});
   const std::vector<data::Example> examples = encoder.EncodeAll(records, "test", nullptr).OrThrow();
-  for (const model::Ladder* ladder : {static_cast<const model::Ladder*>(nullptr), &std::as_const(ladder_)}) {
+  for (const model::Adapter* ladder :
+       {static_cast<const model::Adapter*>(nullptr), &std::as_const(ladder_)}) {
     double sum = 0.0;
     int64_t count = 0;
     for (const data::Example& example : examples) {
@@ -130,7 +131,8 @@ TEST_F(ScoreTest, RankingPicksTheMostProbableChoice) {
   const std::vector<std::string> choices = {" time", " park and played", " happy", " purple elephants",
                                             " dog"};
   const data::Encoder encoder(text_.vocabulary(), {64, true});
-  for (const model::Ladder* ladder : {static_cast<const model::Ladder*>(nullptr), &std::as_const(ladder_)}) {
+  for (const model::Adapter* ladder :
+       {static_cast<const model::Adapter*>(nullptr), &std::as_const(ladder_)}) {
     for (const bool per_token : {false, true}) {
       const Accuracy accuracy = ScoreRanking(Of(ladder), records, choices, {40, 40, per_token}, nullptr);
       ASSERT_EQ(accuracy.answers.size(), records.size());

@@ -26,7 +26,7 @@ struct Small {
   explicit Small(const std::string& path)
       : backbone(LoadSmall(path, DType::kF32)),
         text(model::LoadText(path, true, "", backbone.config().V).OrThrow()) {}
-  Session Make(int64_t slots, int64_t capacity, const model::Ladder* ladder = nullptr) const {
+  Session Make(int64_t slots, int64_t capacity, const model::Adapter* ladder = nullptr) const {
     return Session(TestContext(), DType::kF32, backbone, ladder, slots, capacity);
   }
   model::Backbone backbone;
@@ -69,7 +69,7 @@ TEST(GenerateTest, TinyStoriesAreTheKnownIds) {
 
 TEST(GenerateTest, ManyAreTheSameAsEachAlone) {
   const Small small(kStories);
-  const model::Ladder ladder = RandomLadder(small.backbone.config());
+  const model::Adapter ladder = RandomLadder(small.backbone.config());
   std::vector<std::vector<int32_t>> prompts;
   for (const char* text :
        {"Once upon", "The dog ran to the park and", "Lily", "A", "Tom and his mom went", "One day"}) {
@@ -77,7 +77,7 @@ TEST(GenerateTest, ManyAreTheSameAsEachAlone) {
     ids.insert(ids.begin(), small.text.tokenizer.bos());
     prompts.push_back(ids);
   }
-  for (const model::Ladder* with : {static_cast<const model::Ladder*>(nullptr), &ladder}) {
+  for (const model::Adapter* with : {static_cast<const model::Adapter*>(nullptr), &ladder}) {
     GenerateOptions options = Greedy(25);
     options.stop = {"there", "."};
     Session alone = small.Make(1, 64, with), together = small.Make(3, 64, with);

@@ -5,24 +5,27 @@
 namespace rung::infer {
 
 Session::Session(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-                 const model::Ladder* ladder, int64_t slots, int64_t capacity)
+                 const model::Adapter* adapter, int64_t slots, int64_t capacity)
     : context_(context),
       compute_(compute),
       backbone_(backbone),
-      ladder_(ladder),
+      adapter_(adapter),
       capacity_(capacity),
       lengths_(static_cast<size_t>(slots), 0),
       backbone_cache_(backbone.config(), compute, slots * capacity) {
   RUNG_CHECK(slots > 0 && capacity > 0, "session: no room");
   RUNG_CHECK(capacity <= backbone.positions(), "session: capacity beyond the RoPE table");
-  if (ladder) ladder_cache_.emplace(ladder->spec(), slots * capacity);
+  if (adapter && adapter->ladder()) {
+    RUNG_CHECK(capacity <= adapter->ladder()->rope().cos.rows(),
+               "session: capacity beyond the ladder's RoPE table");
+    ladder_cache_.emplace(adapter->ladder()->spec(), slots * capacity);
+  }
 }
 
-uint64_t Session::CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder,
+uint64_t Session::CacheBytes(const model::Config& config, DType compute, const model::Adapter* adapter,
                              int64_t rows) {
   uint64_t bytes = model::BackboneCache::Bytes(config, compute, rows);
-  if (ladder)
-    bytes += static_cast<uint64_t>(2 * ladder->spec().rungs * rows * ladder->spec().S) * sizeof(float);
+  if (adapter && adapter->ladder()) bytes += model::LadderCache::Bytes(adapter->ladder()->spec(), rows);
   return bytes;
 }
 
@@ -31,8 +34,8 @@ void Session::Run(Exec& ex, const model::PassInput& input, const Tensor& logits)
   const Tensor z =
       ex.arena().Scratch(DType::kF32, input.picked.cols(), backbone_.config().C, Use::kHead, "head input");
   model::PassCaches caches{backbone_cache_.layers(), {}};
-  if (ladder_) caches.ladder = ladder_cache_->rungs();
-  model::Pass pass(ex, backbone_, ladder_, input, false, caches);
+  if (ladder_cache_) caches.ladder = ladder_cache_->rungs();
+  model::Pass pass(ex, backbone_, adapter_, input, false, caches);
   pass.Forward(Out{z});
   backbone_.Logits(ex, z, Out{logits});
 }

@@ -19,10 +19,9 @@ struct Advance {
 
 class Session {
  public:
-  // Room for `slots` sequences of up to `capacity` tokens. ladder may be nullptr. Both models outlive the
-  // session.
+  // Room for `slots` sequences of up to `capacity` tokens. adapter may be nullptr. Both outlive the session.
   Session(const cpu::Context& context, DType compute, const model::Backbone& backbone,
-          const model::Ladder* ladder, int64_t slots, int64_t capacity);
+          const model::Adapter* adapter, int64_t slots, int64_t capacity);
 
   // Appends to each named sequence and returns the logits (M,V) f32 after its last id, in the given order;
   // valid until the next call. Slots are distinct; no sequence may outgrow the capacity.
@@ -33,7 +32,7 @@ class Session {
   int64_t capacity() const { return capacity_; }
   int64_t slots() const { return static_cast<int64_t>(lengths_.size()); }
 
-  static uint64_t CacheBytes(const model::Config& config, DType compute, const model::Ladder* ladder,
+  static uint64_t CacheBytes(const model::Config& config, DType compute, const model::Adapter* adapter,
                              int64_t rows);
   void set_trace(Trace* trace) { trace_ = trace; }
 
@@ -45,7 +44,7 @@ class Session {
   cpu::Context context_;
   DType compute_;
   const model::Backbone& backbone_;
-  const model::Ladder* ladder_;
+  const model::Adapter* adapter_;
   int64_t capacity_;
   std::vector<int64_t> lengths_;
   model::BackboneCache backbone_cache_;

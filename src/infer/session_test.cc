@@ -24,7 +24,7 @@ std::vector<int32_t> SomeIds(size_t count, int64_t V, int32_t salt) {
 }
 
 // Logits of every row, without any cache.
-std::vector<float> Recompute(const model::Backbone& backbone, const model::Ladder* ladder, DType compute,
+std::vector<float> Recompute(const model::Backbone& backbone, const model::Adapter* ladder, DType compute,
                              std::vector<int32_t> ids) {
   const auto N = static_cast<int64_t>(ids.size());
   const model::PackedRows rows({0, static_cast<int32_t>(N)});
@@ -52,13 +52,17 @@ std::vector<float> RowOf(const Tensor& logits, int64_t row) {
   return {data, data + logits.cols()};
 }
 
+enum class With { kNothing, kLadder, kRejoining };
 struct Case {
-  bool with_ladder;
+  With with;
   DType compute;
   double tolerance;
 };
 void PrintTo(const Case& c, std::ostream* out) {
-  *out << NameOf(c.compute) << (c.with_ladder ? " ladder" : "");
+  *out << NameOf(c.compute)
+       << (c.with == With::kNothing  ? ""
+           : c.with == With::kLadder ? " ladder"
+                                     : " rejoining ladder");
 }
 
 class SessionTest : public testing::TestWithParam<Case> {
@@ -68,21 +72,23 @@ class SessionTest : public testing::TestWithParam<Case> {
       GTEST_SKIP() << "this machine has no bf16 products";
     }
     backbone_ = std::make_unique<model::Backbone>(LoadSmall(kModel, GetParam().compute, 128));
-    if (GetParam().with_ladder) {
-      ladder_ = std::make_unique<model::Ladder>(RandomLadder(backbone_->config()));
+    const model::Config& config = backbone_->config();
+    if (GetParam().with != With::kNothing) {
+      adapter_ = std::make_unique<model::Adapter>(GetParam().with == With::kLadder ? RandomLadder(config)
+                                                                                   : RandomRejoining(config));
     }
   }
   Session Make(int64_t slots, int64_t capacity) const {
-    return Session(TestContext(), GetParam().compute, *backbone_, ladder_.get(), slots, capacity);
+    return Session(TestContext(), GetParam().compute, *backbone_, adapter_.get(), slots, capacity);
   }
   std::unique_ptr<model::Backbone> backbone_;
-  std::unique_ptr<model::Ladder> ladder_;
+  std::unique_ptr<model::Adapter> adapter_;
 };
 
 TEST_P(SessionTest, CachedEqualsRecomputation) {
   const int64_t V = backbone_->config().V;
   const std::vector<int32_t> ids = SomeIds(40, V, 1);
-  const std::vector<float> want = Recompute(*backbone_, ladder_.get(), GetParam().compute, ids);
+  const std::vector<float> want = Recompute(*backbone_, adapter_.get(), GetParam().compute, ids);
   Session session = Make(1, 40);
   // Chunks of a prompt of odd sizes, then one id at a time.
   size_t fed = 0;
@@ -112,27 +118,31 @@ TEST_P(SessionTest, ManyTogetherEqualEachAlone) {
   const Advance starts[] = {{2, std::span(ids[0]).first(8)}, {0, std::span(ids[1]).first(16)}, {3, ids[2]}};
   const Tensor first = session.Step(starts);
   EXPECT_LE(RelativeError(RowOf(first, 2),
-                          RowOf(Recompute(*backbone_, ladder_.get(), GetParam().compute, ids[2]), 2, V)),
+                          RowOf(Recompute(*backbone_, adapter_.get(), GetParam().compute, ids[2]), 2, V)),
             GetParam().tolerance);
   // Not all of them, in another order.
   const Advance next[] = {{0, std::span(ids[1]).last(1)}, {2, std::span(ids[0]).last(1)}};
   const Tensor second = session.Step(next);
   for (size_t i = 0; i < 2; ++i) {
     const std::vector<int32_t>& whole = ids[1 - i];
-    const std::vector<float> want = Recompute(*backbone_, ladder_.get(), GetParam().compute, whole);
+    const std::vector<float> want = Recompute(*backbone_, adapter_.get(), GetParam().compute, whole);
     EXPECT_LE(RelativeError(RowOf(second, static_cast<int64_t>(i)), RowOf(want, whole.size() - 1, V)),
               GetParam().tolerance);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SessionTest,
-                         testing::Values(Case{false, DType::kF32, 1e-4}, Case{true, DType::kF32, 1e-4},
+                         testing::Values(Case{With::kRejoining, DType::kF32, 1e-4},
+                                         Case{With::kNothing, DType::kF32, 1e-4},
+                                         Case{With::kLadder, DType::kF32, 1e-4},
                                          // Keys and values are rounded to bf16 both ways.
-                                         Case{false, DType::kBf16, 2e-2}, Case{true, DType::kBf16, 2e-2}));
+                                         Case{With::kNothing, DType::kBf16, 2e-2},
+                                         Case{With::kLadder, DType::kBf16, 2e-2},
+                                         Case{With::kRejoining, DType::kBf16, 2e-2}));
 
 TEST(SessionTest, TheLadderChangesTheLogits) {
   const model::Backbone backbone = LoadSmall(kModel, DType::kF32, 128);
-  const model::Ladder ladder = RandomLadder(backbone.config());
+  const model::Adapter ladder = RandomLadder(backbone.config());
   const std::vector<int32_t> ids = SomeIds(12, backbone.config().V, 1);
   EXPECT_GT(RelativeError(Recompute(backbone, &ladder, DType::kF32, ids),
                           Recompute(backbone, nullptr, DType::kF32, ids)),
@@ -142,7 +152,7 @@ TEST(SessionTest, TheLadderChangesTheLogits) {
 TEST(SessionTest, CacheBytesAreCounted) {
   const model::Backbone backbone = LoadSmall(kModel, DType::kF32, 128);
   const model::Config& config = backbone.config();
-  const model::Ladder ladder = RandomLadder(config);
+  const model::Adapter ladder = RandomLadder(config);
   const auto kv = static_cast<uint64_t>(2 * config.L * 10 * config.Hkv * config.D * 4);
   EXPECT_EQ(Session::CacheBytes(config, DType::kF32, nullptr, 10), kv);
   EXPECT_EQ(Session::CacheBytes(config, DType::kF32, &ladder, 10), kv + 2 * 3 * 10 * 32 * 4);

@@ -4,8 +4,8 @@
 #include "base/rng.h"
 #include "infer/session.h"
 #include "kernels/cpu/isa.h"
+#include "model/adapter.h"
 #include "model/backbone.h"
-#include "model/ladder.h"
 
 namespace rung::infer {
 
@@ -18,7 +18,7 @@ inline model::Backbone LoadSmall(const std::string& path, DType compute, int64_t
 }
 
 // Two taps, three rungs, every parameter random: unlike a fresh ladder it changes the model's output.
-inline model::Ladder RandomLadder(const model::Config& config, uint64_t seed = 7) {
+inline model::AdapterSpec LadderAdapterSpec(const model::Config& config) {
   model::LadderSpec spec;
   spec.taps = {0, config.L - 1};
   spec.rungs = 3;
@@ -27,15 +27,32 @@ inline model::Ladder RandomLadder(const model::Config& config, uint64_t seed = 7
   spec.head_dim = 16;
   spec.gate = model::Gate::kInterpolate;
   spec.output_scale = 0.5f;
-  model::Ladder ladder = model::Ladder::Make(config, spec, seed, false, config.context);
+  return {spec, {}};
+}
+inline model::Adapter RandomAdapter(const model::Config& config, const model::AdapterSpec& spec,
+                                    uint64_t seed = 7) {
+  model::Adapter adapter = model::Adapter::Make(config, spec, seed, false, config.context);
   uint32_t substream = 100;
-  ladder.ForEachParam([&](nn::Param& param) {
+  adapter.ForEachParam([&](nn::Param& param) {
     const Rng rng(seed, Stream::kInit, substream++);
-    if (param.name != "up.weight" && !param.name.ends_with(".alpha")) return;
+    const bool zero_at_start =
+        param.name == "up.weight" || param.name.ends_with(".alpha") || param.name.ends_with("lora_B.weight");
+    if (!zero_at_start) return;
     float* value = Out{param.value}.as<float>();
     for (int64_t i = 0; i < param.value.size(); ++i) value[i] = rng.Uniform(static_cast<uint64_t>(i)) - 0.5f;
   });
-  return ladder;
+  return adapter;
+}
+inline model::Adapter RandomLadder(const model::Config& config, uint64_t seed = 7) {
+  return RandomAdapter(config, LadderAdapterSpec(config), seed);
+}
+// A ladder that rejoins one layer below the top, with low-rank pairs on that layer.
+inline model::Adapter RandomRejoining(const model::Config& config) {
+  model::AdapterSpec spec = LadderAdapterSpec(config);
+  spec.ladder->taps = {0};
+  spec.ladder->rejoin = 1;
+  spec.lora = model::LoraSpec{4, 8.0, 0.0, false, model::LoraTargets(config), {config.L - 1}};
+  return RandomAdapter(config, spec);
 }
 
 // One thread: small products gain nothing from more, and on a busy machine threads wait for each other.

@@ -1,0 +1,19 @@
+// Low-rank pairs as llama.cpp reads them (llama-cli --lora FILE; docs/formats/adapter.md).
+#pragma once
+
+#include "base/files.h"
+
+namespace rung::cli {
+
+struct ExportOptions {
+  Path model, adapter, out;  // the model's header alone is read
+};
+struct ExportResult {
+  int64_t pairs = 0;
+  uint64_t bytes = 0;
+};
+
+// Throws Error; a ladder is refused (kUsage). The file is complete or not there.
+ExportResult ExportGguf(const ExportOptions& options);
+
+}  // namespace rung::cli

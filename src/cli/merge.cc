@@ -1,0 +1,65 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "base/text.h"
+#include "cli/merge_model.h"
+#include "cli/progress.h"
+#include "cli/verb.h"
+
+namespace rung::cli {
+namespace {
+
+struct MergeCommand {
+  std::string model, adapter, out, dtype = "auto", progress = "auto";
+  int threads = 0;
+};
+
+constexpr const char* kQuantizedNote =
+    "warning: merged onto weights as they were after 4-bit quantisation, which is what the adapter was "
+    "trained "
+    "beside; the 16-bit original merged with this adapter is another model, and quantising the result again "
+    "rounds away a part of what was learned";
+constexpr const char* kTokenizerNote =
+    "note: a GGUF file's tokenizer cannot be written as Hugging Face's: copy tokenizer.json and "
+    "tokenizer_config.json from the original model";
+
+void RunMerge(const MergeCommand& command) {
+  CatchSignals();
+  Progress progress(ParseProgress(command.progress));
+  ComputeFlags threads;
+  threads.threads = command.threads;
+  MergeOptions options;
+  options.model = command.model;
+  options.adapter = command.adapter;
+  options.out = command.out;
+  options.dtype = command.dtype;
+  options.context = Resolve(threads).context;
+  const MergeResult result = MergeModel(options, [&](size_t done, size_t total) {
+    progress.Count("merging", done, total);
+    return !InterruptFlag().load();
+  });
+  progress.EndLine();
+  if (result.from_quantized) fmt::print(stderr, "{}\n", kQuantizedNote);
+  if (!result.has_tokenizer) fmt::print(stderr, "{}\n", kTokenizerNote);
+  fmt::print(stderr, "{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes),
+             result.dtype, command.out);
+}
+
+}  // namespace
+
+Action AddMerge(CLI::App& app) {
+  auto command = std::make_shared<MergeCommand>();
+  app.add_option("--model", command->model, "a .gguf file or a Hugging Face folder")->required();
+  app.add_option("--adapter", command->adapter, "folder of low-rank pairs, rung's or PEFT's")->required();
+  app.add_option("--out", command->out, "the Hugging Face folder to make")->required();
+  app.add_option("--dtype", command->dtype,
+                 "of the merged weights: bfloat16 or float16; auto: the model's own, or bfloat16")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float16"}));
+  app.add_option("--threads", command->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
+  app.add_option("--progress", command->progress, "auto, none, plain, bar")
+      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  return [command] { RunMerge(*command); };
+}
+
+}  // namespace rung::cli

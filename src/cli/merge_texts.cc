@@ -1,0 +1,108 @@
+#include "cli/merge_texts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "io/json_file.h"
+#include "model/shapes.h"
+
+namespace rung::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+double Wavelength(const model::Config& config, size_t pair) {
+  return 2.0 * std::numbers::pi *
+         std::pow(config.rope.theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.D));
+}
+
+// What Llama 3's scaling divides the frequency of `wavelength` by.
+double DivisorOf(const model::RopeConfig& rope, double wavelength) {
+  const double context = rope.original_context;
+  if (wavelength > context / rope.low_factor) return rope.factor;
+  if (wavelength < context / rope.high_factor) return 1.0;
+  const double smooth = (context / wavelength - rope.low_factor) / (rope.high_factor - rope.low_factor);
+  return 1.0 / ((1.0 - smooth) / rope.factor + smooth);
+}
+
+std::string GgufConfig(const MergeSource& source) {
+  model::Config config = source.config();
+  config.rope.half = true;
+  if (!config.rope.divisors.empty()) config.rope = RopeOfDivisors(config, source.gguf()->name());
+  config.tied_head = source.gguf()->Find("output.weight") == nullptr;
+  return model::HfConfigJson(config);
+}
+
+}  // namespace
+
+model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string& where) {
+  const std::vector<float>& divisors = config.rope.divisors;
+  model::RopeConfig rope = config.rope;
+  rope.divisors.clear();
+  rope.factor = static_cast<double>(*std::max_element(divisors.begin(), divisors.end()));
+  if (rope.factor == 1.0) return rope;
+  // Only the quotients of original_context and the two factors count; every Llama has these factors.
+  rope.low_factor = 1.0;
+  rope.high_factor = 4.0;
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    const auto d = static_cast<double>(divisors[i]);
+    if (d <= 1.0 || d >= rope.factor) continue;
+    // Between the two ends the divisor tells where it stands, and so the context.
+    const double smooth = (1.0 / d - 1.0 / rope.factor) / (1.0 - 1.0 / rope.factor);
+    rope.original_context =
+        std::round(Wavelength(config, i) * (rope.low_factor + smooth * (rope.high_factor - rope.low_factor)));
+    break;
+  }
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    const double want = DivisorOf(rope, Wavelength(config, i));
+    if (std::abs(static_cast<double>(divisors[i]) - want) <= 1e-3 * want) continue;
+    throw Error(
+        ExitCode::kBadInput,
+        fmt::format("{}: rope_freqs.weight is not Llama 3's scaling, which config.json has no words for; "
+                    "merge into the Hugging Face folder of this model",
+                    where));
+  }
+  return rope;
+}
+
+std::string MergedConfig(const MergeSource& source, const Path& model, const std::string& dtype) {
+  const std::string text = source.is_gguf()
+                               ? GgufConfig(source)
+                               : ReadTextFile(model / "config.json", io::kJsonFileLimit).OrThrow();
+  // Parsed once by the rules for foreign files, then again to keep the order of its keys.
+  io::ParseJson(text, "config.json").OrThrow();
+  ordered_json config = ordered_json::parse(text);
+  config.erase("quantization_config");
+  config["torch_dtype"] = dtype;
+  if (config.contains("dtype")) config["dtype"] = dtype;
+  if (source.is_gguf()) {
+    for (const char* end : {"bos", "eos"}) {
+      const auto id = source.gguf()->GetInt(fmt::format("tokenizer.ggml.{}_token_id", end));
+      if (id) config[fmt::format("{}_token_id", end)] = *id;
+    }
+  }
+  return config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string ShardIndex(const std::map<std::string, std::string>& file_of, uint64_t bytes) {
+  const ordered_json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", file_of}};
+  return index.dump(2) + "\n";
+}
+
+void CopyModelTexts(const Path& from, const Path& to) {
+  for (const auto& item : std::filesystem::directory_iterator(from)) {
+    const Path& file = item.path();
+    const std::string name = file.filename().string(), extension = file.extension().string();
+    const bool text =
+        extension == ".json" || extension == ".jinja" || extension == ".txt" || extension == ".model";
+    if (!item.is_regular_file() || !text || name == "config.json" || name.ends_with(".index.json")) continue;
+    const Status wrote = WriteTextFile(to / name, ReadTextFile(file, io::kJsonFileLimit).OrThrow());
+    if (!wrote.ok()) throw Error(wrote.failure().code, wrote.failure().message);
+  }
+}
+
+}  // namespace rung::cli

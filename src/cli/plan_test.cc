@@ -1,0 +1,195 @@
+// rung plan as a user runs it.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cli/plan_compare.h"
+#include "cli/test_support.h"
+#include "cli/xml_check.h"
+
+namespace rung::cli {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kConfig = "tests/data/plan/config.json";
+constexpr const char* kGolden = "tests/data/plan/plan.json";
+
+// The same on every machine.
+std::vector<std::string> Fixed(std::vector<std::string> arguments) {
+  for (const char* word : {"--compute", "f32", "--isa", "baseline", "--threads", "2"}) {
+    arguments.emplace_back(word);
+  }
+  return arguments;
+}
+json Plan(std::vector<std::string> arguments) {
+  arguments.emplace_back("--json");
+  return json::parse(RunVerb(AddPlan, Fixed(std::move(arguments))));
+}
+std::pair<ExitCode, std::string> Refused(std::vector<std::string> arguments) {
+  return Refusal(AddPlan, Fixed(std::move(arguments)));
+}
+std::string FileText(const Path& path) { return ReadTextFile(path, uint64_t{1} << 20).OrThrow(); }
+
+class PlanTest : public FolderTest {};
+
+// A plan that changes is a change of what people can run. To accept one: write what `actual` holds to the
+// file.
+TEST_F(PlanTest, PlansOfASmallModelStayWhatTheyWere) {
+  const json compare =
+      Plan({"--model", kConfig, "--tokens", "768", "--max-length", "256", "--compare"})["compare"];
+  json actual;
+  for (const json& method : compare["methods"]) {
+    json& items = actual[method["name"].get<std::string>()];
+    for (const json& item : method["items"]) items[item["name"].get<std::string>()] = item["bytes"];
+    items["step arena"] = method["step_arena_bytes"];
+    items["trained parameters"] = method["parameters"];
+  }
+  EXPECT_EQ(actual, json::parse(FileText(kGolden))) << actual.dump(2);
+}
+
+TEST_F(PlanTest, ColumnsEqualPlansOfTheirOwn) {
+  const std::vector<std::string> common = {"--shape", "qwen2.5-0.5b", "--tokens",
+                                           "1024",    "--max-length", "512"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), common.begin(), common.end());
+    return Plan(more);
+  };
+  const json methods = with({"--compare"})["compare"]["methods"];
+  const std::vector<std::pair<std::string, std::vector<std::string>>> alone = {
+      {"ladder", {"--method", "ladder"}},
+      {"xladder", {"--method", "xladder"}},
+      {"lora keep", {"--method", "lora"}},
+      {"lora recompute", {"--method", "lora", "--recompute"}}};
+  ASSERT_EQ(methods.size(), alone.size());
+  for (size_t m = 0; m < alone.size(); ++m) {
+    EXPECT_EQ(methods[m]["name"], alone[m].first);
+    const json plan = with(alone[m].second);
+    for (const char* key : {"items", "total_bytes", "step_arena_bytes", "step_flops", "parameters"}) {
+      EXPECT_EQ(methods[m][key], plan[key]) << alone[m].first << " " << key;
+    }
+  }
+}
+
+TEST_F(PlanTest, SettingsOfOneMethodDoNotDisturbTheOthers) {
+  const json methods = Plan({"--model", kConfig, "--compare", "--method", "xladder", "--delta", "2",
+                             "--lora-r", "4"})["compare"]["methods"];
+  EXPECT_EQ(methods[1]["parameters"],
+            Plan({"--model", kConfig, "--method", "xladder", "--delta", "2"})["parameters"]);
+  EXPECT_EQ(methods[2]["parameters"],
+            Plan({"--model", kConfig, "--method", "lora", "--lora-r", "4"})["parameters"]);
+  EXPECT_EQ(methods[0]["parameters"], Plan({"--model", kConfig})["parameters"]);
+  const auto refusal = Refused({"--model", kConfig, "--compare", "--rungs", "1"});
+  EXPECT_EQ(refusal.first, ExitCode::kUsage);
+  EXPECT_NE(refusal.second.find("ladder: --rungs 1"), std::string::npos) << refusal.second;
+}
+
+TEST_F(PlanTest, ReasonsCoverEveryRowThatDiffersAndAddUp) {
+  const json compare =
+      Plan({"--shape", "qwen2.5-7b", "--tokens", "2048", "--max-length", "2048", "--compare"})["compare"];
+  const json& keep = compare["methods"][2];
+  const json& formula = compare["formulas"][0];
+  EXPECT_EQ(formula["name"], "QLoRA formula");
+  int64_t sum = 0;
+  for (const json& d : compare["differences"]) {
+    sum += d["plan_bytes"].get<int64_t>() - d["formula_bytes"].get<int64_t>();
+    EXPECT_FALSE(d["reason"].get<std::string>().empty()) << d["item"];
+  }
+  EXPECT_EQ(sum, keep["total_bytes"].get<int64_t>() - formula["total_bytes"].get<int64_t>());
+  // 34 s b h L + 5 a s^2 b L in one row.
+  const auto saved = std::find_if(compare["differences"].begin(), compare["differences"].end(),
+                                  [](const json& d) { return d["item"] == "saved activations"; });
+  ASSERT_NE(saved, compare["differences"].end());
+  EXPECT_NEAR((*saved)["formula_bytes"].get<double>() / 1e9, 6.99 + 16.44, 0.01);
+  EXPECT_NE((*saved)["reason"].get<std::string>().find("-15.3 GiB"), std::string::npos) << (*saved)["reason"];
+}
+
+TEST_F(PlanTest, FitsAreLargestAndTheirFlagsGiveThatPlan) {
+  const json found = Plan({"--model", kConfig, "--fit", "64MiB", "--method", "lora", "--tokens", "4096"});
+  const json& method = found["fit"]["methods"][0];
+  ASSERT_TRUE(method["fits"]);
+  EXPECT_GT(method["rows"].size(), 3u);
+  std::vector<std::string> again = {"--model", kConfig, "--method", "lora", "--memory-limit", "64MiB"};
+  std::istringstream words(method["flags"].get<std::string>());
+  for (std::string word; words >> word;) again.push_back(word);
+  const json plan = Plan(again);
+  EXPECT_EQ(plan["total_bytes"], found["total_bytes"]);
+  EXPECT_EQ(plan["tokens"], found["tokens"]);
+  EXPECT_LE(plan["total_bytes"], 64u << 20);
+  *(std::find(again.begin(), again.end(), "--tokens") + 1) =
+      std::to_string(plan["tokens"].get<int64_t>() + 64);
+  EXPECT_EQ(Refused(again).first, ExitCode::kNoMemory);
+}
+
+TEST_F(PlanTest, TheCheapestPoliciesThatSufficeAreChosen) {
+  const auto flags = [&](const std::string& tokens) {
+    return Plan({"--shape", "qwen2.5-7b", "--fit", "10GiB", "--method", "lora", "--tokens",
+                 tokens})["fit"]["methods"][0]["flags"]
+        .get<std::string>();
+  };
+  EXPECT_EQ(flags("128").find("--recompute"), std::string::npos) << flags("128");
+  EXPECT_TRUE(flags("2048").ends_with(" --recompute")) << flags("2048");
+  // More than anything takes: all policies.
+  EXPECT_TRUE(flags("1000000").ends_with("--recompute --optimizer adamw8bit --quantize-embeddings"));
+}
+
+TEST_F(PlanTest, PoliciesThatAreGivenStay) {
+  EXPECT_EQ(
+      Plan({"--model", kConfig, "--fit", "64MiB", "--recompute-rungs"})["fit"]["methods"][0]["rows"].size(),
+      1u);
+  const json found = Plan({"--model", kConfig, "--compare", "--fit", "64MiB"});
+  ASSERT_EQ(found["fit"]["methods"].size(), 4u);
+  for (const json& method : found["fit"]["methods"]) EXPECT_TRUE(method["fits"]) << method["name"];
+  // A given --max-length bounds sequences.
+  const json bounded = Plan({"--model", kConfig, "--max-length", "96", "--fit", "64MiB"});
+  EXPECT_EQ(bounded["sequence"], 96);
+  EXPECT_GT(bounded["tokens"], 96);
+}
+
+TEST_F(PlanTest, ChartsHoldEveryItem) {
+  const Path file = folder_ / "plan.svg";
+  const json found = Plan({"--shape", "Qwen2.5-0.5B", "--compare", "--fit", "2GiB", "--svg", file.string()});
+  const std::string svg = FileText(file);
+  EXPECT_EQ(XmlFault(svg), "");
+  for (const json& method : found["compare"]["methods"]) {
+    EXPECT_NE(svg.find(">" + method["name"].get<std::string>() + "<"), std::string::npos) << method["name"];
+    for (const json& item : method["items"]) {
+      EXPECT_NE(svg.find(">" + item["name"].get<std::string>() + "<"), std::string::npos) << item["name"];
+    }
+  }
+  EXPECT_NE(svg.find("limit 2.0 GiB"), std::string::npos);
+  EXPECT_EQ(Refused({"--model", kConfig, "--svg", "no/such/folder/x.svg"}).first, ExitCode::kFailed);
+  RunVerb(AddPlan, {"--model", kConfig, "--svg", file.string()});
+  EXPECT_EQ(XmlFault(FileText(file)), "");
+}
+
+TEST_F(PlanTest, TablesNameColumnsRowsAndReasons) {
+  const std::string text = RunVerb(AddPlan, Fixed({"--model", kConfig, "--compare", "--fit", "64MiB"}));
+  for (const char* word :
+       {"ladder", "xladder", "lora keep", "lora recompute", "QLoRA formula", "total", "trained parameters",
+        "FLOP of a step", "keeps no (s,s) matrices", "largest --tokens"}) {
+    EXPECT_NE(text.find(word), std::string::npos) << word;
+  }
+}
+
+TEST_F(PlanTest, RefusesWhatHasNoMeaning) {
+  const auto usage = [&](std::vector<std::string> arguments, const char* part) {
+    const auto refusal = Refused(std::move(arguments));
+    EXPECT_EQ(refusal.first, ExitCode::kUsage) << refusal.second;
+    EXPECT_NE(refusal.second.find(part), std::string::npos) << refusal.second;
+  };
+  usage({}, "neither --model nor --shape");
+  usage({"--model", kConfig, "--shape", "qwen2.5-7b"}, "both --model and --shape");
+  usage({"--shape", "qwen2.5-7"}, "did you mean qwen2.5-7b?");
+  usage({"--model", kConfig, "--fit", "0"}, "--fit 0");
+  usage({"--model", kConfig, "--fit", "lots"}, "--fit lots");
+  usage({"--shape", "opt-1.3b", "--tokens", "4096", "--max-length", "4096"}, "2048");
+  usage({"--shape", "opt-1.3b", "--fit", "8GiB", "--max-length", "4096"}, "2048");
+  usage({"--model", kConfig, "--sequence", "600"}, "--sequence 600");
+  const auto small = Refused({"--shape", "qwen2.5-7b", "--fit", "1GiB"});
+  EXPECT_EQ(small.first, ExitCode::kNoMemory);
+  EXPECT_NE(small.second.find("weights"), std::string::npos) << small.second;
+}
+
+}  // namespace
+}  // namespace rung::cli

@@ -1,0 +1,187 @@
+#include "cli/quantize_output.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "io/json_file.h"
+
+namespace rung::cli {
+namespace {
+
+constexpr const char* kNf4State = ".quant_state.bitsandbytes__nf4";
+// A quant_state and its entry in the header, at most: names are some 80 bytes, the state 250.
+constexpr uint64_t kStateBytes = 512;
+// The entry of any other tensor in the header, at most.
+constexpr uint64_t kEntryBytes = 256;
+
+void Require(const Status& status) {
+  if (!status.ok()) throw Error(status.failure().code, status.failure().message);
+}
+
+template <class T>
+std::span<const std::byte> BytesOf(const T& values) {
+  return std::as_bytes(std::span(values));
+}
+
+// How Python names a dtype.
+std::string TorchName(const std::string& dtype) {
+  return dtype == "BF16" ? "bfloat16" : dtype == "F16" ? "float16" : "float32";
+}
+
+int64_t Width(const std::string& dtype) { return std::max(1, io::BitsOfDtype(dtype) / 8); }
+
+// The tensors of the file whose sizes are known before any number is: all but the states.
+void Place(const OutputTensor& tensor, bool nested, std::vector<io::TensorLayout>* layouts) {
+  if (!tensor.nf4) {
+    layouts->push_back({tensor.name, tensor.dtype, tensor.shape});
+    return;
+  }
+  const int64_t n = tensor.shape[0] * tensor.shape[1];
+  const int64_t blocks = (n + format::kNf4Block - 1) / format::kNf4Block;
+  layouts->push_back({tensor.name, "U8", {(n + 1) / 2, 1}});
+  layouts->push_back({tensor.name + ".absmax", nested ? "U8" : "F32", {blocks}});
+  layouts->push_back({tensor.name + ".quant_map", "F32", {16}});
+  if (!nested) return;
+  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
+  layouts->push_back({tensor.name + ".nested_absmax", "F32", {outer}});
+  layouts->push_back({tensor.name + ".nested_quant_map", "F32", {256}});
+}
+
+std::vector<io::TensorLayout> Layouts(const std::vector<OutputTensor>& tensors, bool nested) {
+  std::vector<io::TensorLayout> layouts;
+  for (const OutputTensor& tensor : tensors) Place(tensor, nested, &layouts);
+  std::stable_sort(layouts.begin(), layouts.end(), [](const io::TensorLayout& a, const io::TensorLayout& b) {
+    return Width(a.dtype) > Width(b.dtype);
+  });
+  return layouts;
+}
+
+uint64_t StatesReserve(const std::vector<OutputTensor>& tensors) {
+  return kStateBytes * static_cast<uint64_t>(std::count_if(tensors.begin(), tensors.end(),
+                                                           [](const OutputTensor& t) { return t.nf4; }));
+}
+
+}  // namespace
+
+uint64_t OutputBytes(const OutputTensor& tensor, bool nested) {
+  std::vector<io::TensorLayout> layouts;
+  Place(tensor, nested, &layouts);
+  uint64_t bytes = tensor.nf4 ? kStateBytes : 0;
+  for (const io::TensorLayout& layout : layouts) {
+    uint64_t bits = static_cast<uint64_t>(io::BitsOfDtype(layout.dtype));
+    for (const int64_t dim : layout.shape) bits *= static_cast<uint64_t>(dim);
+    bytes += bits / 8 + kEntryBytes;
+  }
+  return bytes;
+}
+
+Nf4File::Nf4File(const Path& path, const std::vector<OutputTensor>& tensors, bool nested)
+    : nested_(nested),
+      writer_(io::SafetensorsWriter::Create(path, Layouts(tensors, nested), {{"format", "pt"}},
+                                            StatesReserve(tensors))
+                  .OrThrow()) {
+  for (const io::TensorLayout& layout : Layouts(tensors, nested)) {
+    place_[layout.name] = names_.size();
+    names_.push_back(layout.name);
+  }
+}
+
+void Nf4File::Write(const std::string& name, uint64_t begin, std::span<const std::byte> bytes) {
+  Require(writer_.Write(place_.at(name), begin, bytes));
+}
+
+void Nf4File::WriteScales(const OutputTensor& tensor, const format::Nf4Encoded& scales) {
+  const std::string& name = tensor.name;
+  Write(name + ".quant_map", 0, BytesOf(format::kNf4Level));
+  if (nested_) {
+    Write(name + ".absmax", 0, BytesOf(scales.nested_codes));
+    Write(name + ".nested_absmax", 0, BytesOf(scales.absmax));
+    Write(name + ".nested_quant_map", 0, BytesOf(format::Nf4NestedMap()));
+  } else {
+    Write(name + ".absmax", 0, BytesOf(scales.absmax));
+  }
+  states_[name] =
+      QuantStateJson(TorchName(tensor.dtype), tensor.shape[0], tensor.shape[1], nested_, scales.offset);
+}
+
+void Nf4File::Commit() {
+  for (const auto& [name, state] : states_) {
+    names_.push_back(name + kNf4State);
+    Require(writer_.Append({names_.back(), "U8", {static_cast<int64_t>(state.size())}}, BytesOf(state)));
+  }
+  Require(writer_.Commit());
+}
+
+NewFolder::NewFolder(const Path& out) {
+  std::error_code error;
+  if (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error)) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--out {}: is not empty; choose a folder that is not there yet", out.string()));
+  }
+  final_ = std::filesystem::absolute(out).lexically_normal();
+  if (!final_.has_filename()) final_ = final_.parent_path();  // "name/" is "name"
+  temporary_ = final_;
+  temporary_ += ".tmp";
+  std::filesystem::remove_all(temporary_, error);
+  std::filesystem::create_directories(temporary_, error);
+  if (error) {
+    throw Error(ExitCode::kFailed, fmt::format("cannot create {}: {}", temporary_.string(), error.message()));
+  }
+}
+
+NewFolder::~NewFolder() {
+  std::error_code error;
+  if (!committed_) std::filesystem::remove_all(temporary_, error);
+}
+
+void NewFolder::Commit() {
+  std::error_code error;
+  std::filesystem::remove(final_, error);  // an empty folder that was there
+  std::filesystem::rename(temporary_, final_, error);
+  if (error) {
+    throw Error(ExitCode::kFailed, fmt::format("cannot rename {} to {}: {}", temporary_.string(),
+                                               final_.string(), error.message()));
+  }
+  committed_ = true;
+}
+
+void CheckSpace(const Path& folder, uint64_t needed) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  if (error || space.available >= needed) return;  // where the system does not say, writing will
+  throw Error(ExitCode::kFailed, fmt::format("{}: {} needed, {} are free on that disk", folder.string(),
+                                             FormatBytes(needed), FormatBytes(space.available)));
+}
+
+std::string WithQuantizationConfig(const std::string& config_json, bool nested) {
+  nlohmann::json config = io::ParseJson(config_json, "config.json").OrThrow();
+  config["quantization_config"] = {{"quant_method", "bitsandbytes"},
+                                   {"load_in_4bit", true},
+                                   {"load_in_8bit", false},
+                                   {"bnb_4bit_quant_type", "nf4"},
+                                   {"bnb_4bit_use_double_quant", nested},
+                                   {"bnb_4bit_compute_dtype", "bfloat16"},
+                                   {"bnb_4bit_quant_storage", "uint8"},
+                                   {"llm_int8_skip_modules", nullptr}};
+  return config.dump(2) + "\n";
+}
+
+std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols, bool nested,
+                           float nested_offset) {
+  std::string text =
+      fmt::format(R"({{"quant_type": "nf4", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])",
+                  format::kNf4Block, dtype, rows, cols);
+  if (nested) {
+    std::string offset = fmt::format("{}", static_cast<double>(nested_offset));
+    // Python writes a whole number with a point.
+    if (offset.find_first_of(".en") == std::string::npos) offset += ".0";
+    text += fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
+                        format::kNf4NestedBlock, offset);
+  }
+  return text + "}";
+}
+
+}  // namespace rung::cli
