@@ -19,7 +19,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-STEP_PEERS = ["rung-gguf", "rung-nf4", "peft-qlora", "peft-lora-bf16", "torch-ladder", "torch-ladder-nf4"]
+STEP_PEERS = ["rung-gguf", "rung-nf4", "rung-lora", "peft-qlora", "peft-lora-bf16", "torch-ladder", "torch-ladder-nf4"]
 ONE_THREAD = "rung-one-thread"
 FORWARD_PEERS = ["rung-gguf", "rung-nf4", ONE_THREAD]
 GENERATE_PEERS = ["rung-generate", "llama-cpp"]
@@ -28,6 +28,7 @@ ALL_PEERS = STEP_PEERS + [ONE_THREAD] + GENERATE_PEERS + LONG_PEERS
 WHAT = {
     "rung-gguf": "rung, ladder beside the GGUF file",
     "rung-nf4": "rung, ladder beside the NF4 folder",
+    "rung-lora": "rung, LoRA r = 64 beside the NF4 folder",
     "peft-qlora": "peft QLoRA, bitsandbytes NF4, r = 64",
     "peft-lora-bf16": "peft LoRA, bf16 model, r = 64",
     "torch-ladder": "the same ladder in PyTorch, bf16 model",
@@ -247,6 +248,8 @@ def command_of(peer, a, spec):
         return [a.rung, "bench", "step", "--model", a.model, *step, *threads]
     if peer == "rung-nf4":
         return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, *step, *threads]
+    if peer == "rung-lora":
+        return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, "--method", "lora", *step, *threads]
     prompt, new = (a.long_prompt_tokens, 1) if peer in LONG_PEERS else (a.prompt_tokens, a.new_tokens)
     lengths = ["--prompt-tokens", str(prompt), "--new-tokens", str(new)]
     if peer in ("rung-generate", "rung-prefill-long"):
