@@ -10,6 +10,33 @@
 #include <vector>
 
 namespace rung {
+namespace {
+
+// Bytes of the character that `bytes` begins with, which is not empty; 0 when it is not well-formed.
+size_t DecodeUtf8(std::string_view bytes, uint32_t* point) {
+  const auto lead = static_cast<unsigned char>(bytes.front());
+  *point = lead;
+  if (lead < 0x80) return 1;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc2 ? 2 : 0;
+  if (length == 0 || lead > 0xf4 || length > bytes.size()) return 0;
+  *point = lead & (0xffu >> (length + 1));
+  for (size_t k = 1; k < length; ++k) {
+    const auto next = static_cast<unsigned char>(bytes[k]);
+    if ((next & 0xc0) != 0x80) return 0;
+    *point = (*point << 6) | (next & 0x3fu);
+  }
+  constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
+  const bool surrogate = *point >= 0xd800 && *point <= 0xdfff;
+  return *point < kSmallest[length] || *point > 0x10ffff || surrogate ? 0 : length;
+}
+
+// Control characters (C0, DEL, C1), line separators, and marks, embeddings and isolates of direction.
+bool SteersTerminal(uint32_t point) {
+  return point < 0x20 || (point >= 0x7f && point <= 0x9f) || point == 0x200e || point == 0x200f ||
+         (point >= 0x2028 && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069);
+}
+
+}  // namespace
 
 std::string FormatBytes(uint64_t bytes) {
   constexpr std::pair<uint64_t, const char*> kUnits[] = {
@@ -69,24 +96,31 @@ std::string_view Nearest(std::string_view word, std::span<const std::string_view
 
 bool IsUtf8(std::string_view bytes) {
   for (size_t i = 0; i < bytes.size();) {
-    const auto lead = static_cast<unsigned char>(bytes[i]);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc2 ? 2 : 0;
-    if (length == 0 || lead > 0xf4 || i + length > bytes.size()) return false;
-    uint32_t point = lead & (0xffu >> (length + 1));
-    for (size_t k = 1; k < length; ++k) {
-      const auto next = static_cast<unsigned char>(bytes[i + k]);
-      if ((next & 0xc0) != 0x80) return false;
-      point = (point << 6) | (next & 0x3fu);
-    }
-    constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (point < kSmallest[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) return false;
+    uint32_t point = 0;
+    const size_t length = DecodeUtf8(bytes.substr(i), &point);
+    if (length == 0) return false;
     i += length;
   }
   return true;
+}
+
+std::string Printable(std::string_view text, Newlines newlines) {
+  std::string printable;
+  for (size_t i = 0; i < text.size();) {
+    uint32_t point = 0;
+    const size_t length = DecodeUtf8(text.substr(i), &point);
+    if (length == 0) {
+      printable += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
+    } else if (!SteersTerminal(point) || (point == '\n' && newlines == Newlines::kKeep)) {
+      printable += text.substr(i, length);
+    } else if (point == '\n' || point == '\r' || point == '\t') {
+      printable += point == '\n' ? "\\n" : point == '\r' ? "\\r" : "\\t";
+    } else {
+      printable += point < 0x100 ? fmt::format("\\x{:02x}", point) : fmt::format("\\u{:04x}", point);
+    }
+    i += std::max<size_t>(1, length);
+  }
+  return printable;
 }
 
 }  // namespace rung

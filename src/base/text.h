@@ -25,4 +25,9 @@ std::string_view Nearest(std::string_view word, std::span<const std::string_view
 // True for well-formed UTF-8: no overlong forms, no surrogates, at most U+10FFFF.
 bool IsUtf8(std::string_view bytes);
 
+// A foreign file's text for a terminal: control characters, those that turn the direction of writing, and
+// bytes that are no UTF-8 become "\n", "\x1b", "\u202e".
+enum class Newlines : uint8_t { kEscape, kKeep };
+std::string Printable(std::string_view text, Newlines newlines = Newlines::kEscape);
+
 }  // namespace rung

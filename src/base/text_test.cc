@@ -79,5 +79,21 @@ TEST(IsUtf8, RefusesTheRest) {
   EXPECT_TRUE(IsUtf8(std::string_view("\0", 1)));
 }
 
+TEST(Printable, EscapesWhatSteersATerminal) {
+  EXPECT_EQ(Printable("plain \"text\" \\ caf\xc3\xa9 \xf0\x9f\x98\x80"),
+            "plain \"text\" \\ caf\xc3\xa9 \xf0\x9f\x98\x80");
+  EXPECT_EQ(Printable("\x1b[2J\a\t\r\n\x7f"), "\\x1b[2J\\x07\\t\\r\\n\\x7f");
+  EXPECT_EQ(Printable("a\xc2\x9b"
+                      "2J"),
+            "a\\x9b2J");  // C1: a one-character escape sequence
+  EXPECT_EQ(Printable("\xe2\x80\xae"
+                      "txt"),
+            "\\u202etxt");                                  // right to left
+  EXPECT_EQ(Printable("\xff\xe2\x82"), "\\xff\\xe2\\x82");  // no UTF-8
+  EXPECT_EQ(Printable(std::string("a\0b", 3)), "a\\x00b");
+  EXPECT_EQ(Printable("one\ntwo\r", Newlines::kKeep), "one\ntwo\\r");
+  EXPECT_EQ(Printable(""), "");
+}
+
 }  // namespace
 }  // namespace rung

@@ -6,8 +6,16 @@
 #include <bit>
 
 #include "base/text.h"
+#include "kernels/cpu/panel.h"
 
 namespace rung {
+
+Exec::Exec(Arena arena, const cpu::Context& context, DType compute)
+    : arena_(std::move(arena)), context_(context), compute_(compute) {
+  const bool has_bf16 = cpu::PanelFor<Bf16>(context.isa) != nullptr;
+  RUNG_CHECK(compute == DType::kF32 || (compute == DType::kBf16 && has_bf16),
+             "exec: the ISA has no products in the compute type");
+}
 
 void Exec::Record(const char* name, Cost cost) {
   // FNV-1a over name and cost: a skipped, added, moved or resized launch changes it.

@@ -29,11 +29,12 @@ using Trace = std::map<std::string, TraceRow, std::less<>>;
 
 class Exec {
  public:
+  // `compute`: f32, or bf16 where the ISA has products of it. No kernel asks again.
+  //
   // An Exec that plans: launches nothing, and its arena only counts.
   static Exec Planning(const cpu::Context& context, DType compute) { return Exec(Arena(), context, compute); }
   // An Exec that runs in `slab`, which outlives it.
-  Exec(Arena arena, const cpu::Context& context, DType compute)
-      : arena_(std::move(arena)), context_(context), compute_(compute) {}
+  Exec(Arena arena, const cpu::Context& context, DType compute);
 
   Arena& arena() { return arena_; }
   bool planning() const { return arena_.planning(); }

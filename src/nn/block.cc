@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/panel.h"
+
 namespace rung::nn {
 namespace {
 
@@ -38,6 +40,13 @@ int64_t MlpTile(const BlockShape& shape, const BlockLoras& pairs, int64_t N) {
     if (pair && pair->dropout > 0) return N;
   }
   return std::min(N, shape.mlp_rows);
+}
+
+// Rows of the next tile when `left` rows are left. Products of very few rows add in another order than the
+// rest: none are left for the last tile.
+int64_t NextTile(int64_t left, int64_t tile) {
+  const int64_t rows = std::min(left, tile), tail = left - rows;
+  return tail > 0 && tail <= cpu::kFewRows && rows > 2 * cpu::kFewRows ? rows - cpu::kFewRows : rows;
 }
 
 Tensor Tile(const Tensor& t, int64_t begin, int64_t rows) { return t.empty() ? t : t.Rows(begin, rows); }
@@ -187,8 +196,9 @@ void Mlp::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h
   const Tensor product = keep ? ex.arena().Scratch(shape.act, tile, shape.F, shape.use, "mlp product")
                          : shape.gated ? s.gate
                                        : s.up;
-  for (int64_t begin = 0; begin < N; begin += tile) {
-    const int64_t rows = std::min(tile, N - begin), at = keep ? begin : 0;
+  for (int64_t begin = 0, rows = 0; begin < N; begin += rows) {
+    rows = NextTile(N - begin, tile);
+    const int64_t at = keep ? begin : 0;
     const In x = h.t.Rows(begin, rows);
     const Tensor up_rows = s.up.Rows(at, rows), act = product.Rows(0, rows);
     const LinearUse into_up{&up, up_rows, {pairs.up, call.draw, Tile(s.up_low, begin, rows)}};
@@ -218,8 +228,8 @@ void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In 
   };
   const Tensor product = scratch(shape.act, "mlp product"), dproduct = scratch(DType::kF32, "d mlp product");
   const Tensor dgate_tile = shape.gated ? scratch(DType::kF32, "d mlp gate") : Tensor{};
-  for (int64_t begin = 0; begin < N; begin += tile) {
-    const int64_t rows = std::min(tile, N - begin);
+  for (int64_t begin = 0, rows = 0; begin < N; begin += rows) {
+    rows = NextTile(N - begin, tile);
     const In x = h.t.Rows(begin, rows), dy_rows = dy.t.Rows(begin, rows);
     const Tensor act = product.Rows(0, rows), dact = dproduct.Rows(0, rows), dx = dh.t.Rows(begin, rows);
     const Tensor up_rows = saved.up.Rows(begin, rows);

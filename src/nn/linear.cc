@@ -7,13 +7,14 @@ ops::FrozenProduct Frozen(const Linear& layer, const Tensor& y, bool add) {
   return {&layer.frozen, layer.bias.empty() ? nullptr : layer.bias.data(), y, add};
 }
 
-void AddPair(Exec& ex, const LoraUse& pair, In x, const Tensor& y) {
+void AddPair(Exec& ex, const Linear& layer, const LoraUse& pair, In x, Acc y) {
   if (!pair.lora) return;
+  RUNG_CHECK(!layer.trained, "linear: a pair belongs beside a frozen weight");
   Frame frame(ex.arena());
   const Tensor u = !pair.u.empty() ? pair.u
                                    : ex.arena().Scratch(DType::kF32, x.t.rows(), pair.lora->a.value.rows(),
                                                         Use::kLowRank, "low-rank state");
-  pair.lora->Forward(ex, x, pair.draw, y, u);
+  pair.lora->Forward(ex, x, pair.draw, y, Out{u});
 }
 
 void BackwardInto(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, const Tensor& dx,
@@ -68,7 +69,7 @@ void Forward(Exec& ex, const Linear& layer, const LoraUse& pair, In x, Acc y) {
   }
   const ops::FrozenProduct product = Frozen(layer, y.t, true);
   ops::ProjectFrozen(ex, x, {&product, 1});
-  AddPair(ex, pair, x, y.t);
+  AddPair(ex, layer, pair, x, y);
 }
 
 void Backward(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, Out dx) {
@@ -90,7 +91,7 @@ void ForwardTogether(Exec& ex, In x, std::initializer_list<LinearUse> uses) {
     }
   }
   if (!frozen.empty()) ops::ProjectFrozen(ex, x, frozen);
-  for (const LinearUse& use : uses) AddPair(ex, use.pair, x, use.y);
+  for (const LinearUse& use : uses) AddPair(ex, *use.layer, use.pair, x, Acc{use.y});
 }
 
 }  // namespace rung::nn

@@ -10,12 +10,15 @@ namespace {
 // Rows of a bf16 input that are widened at once for the gradient of A.
 constexpr int64_t kWidenRows = 256;
 
-// The same numbers in type T: a view when they are already.
+// The same numbers in type T: a view when they are already. bf16 products read columns in pairs: an odd width
+// has a column of zeros behind it.
 Tensor InCompute(Exec& ex, const Tensor& x, const char* label) {
   if (x.dtype == ex.compute()) return x;
-  const Tensor y = ex.arena().Scratch(ex.compute(), x.rows(), x.cols(), Use::kLowRank, label);
-  ops::Convert(ex, x, Out{y});
-  return y;
+  const int64_t cols = x.cols(), even = cols + cols % 2;
+  const Tensor padded = ex.arena().Scratch(ex.compute(), x.rows(), even, Use::kLowRank, label);
+  if (even > cols) ops::Zero(ex, Out{padded});
+  ops::Convert(ex, x, Out{padded.Cols(0, cols)});
+  return padded.Cols(0, cols);
 }
 
 void GradA(Exec& ex, In du, In x, const Tensor& grad) {
@@ -36,7 +39,7 @@ void GradA(Exec& ex, In du, In x, const Tensor& grad) {
 
 }  // namespace
 
-void Lora::Forward(Exec& ex, In x, uint64_t draw, const Tensor& y, const Tensor& u) const {
+void Lora::Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const {
   Frame frame(ex.arena());
   Tensor input = x.t;
   if (const ops::Dropout drop = mask(draw); drop.p > 0) {
@@ -44,14 +47,14 @@ void Lora::Forward(Exec& ex, In x, uint64_t draw, const Tensor& y, const Tensor&
     ops::Drop(ex, drop, x, Out{input});
   }
   const format::Matrix down = ops::AsMatrix(a.value), up = ops::AsMatrix(b.value);
-  const ops::FrozenProduct into_u{&down, nullptr, u, false};
+  const ops::FrozenProduct into_u{&down, nullptr, u.t, false};
   ops::ProjectFrozen(ex, input, {&into_u, 1});
-  ops::Scale(ex, scale, Acc{u});
-  const ops::FrozenProduct into_y{&up, nullptr, y, true};
-  ops::ProjectFrozen(ex, InCompute(ex, u, "low-rank state"), {&into_y, 1});
+  ops::Scale(ex, scale, Acc{u.t});
+  const ops::FrozenProduct into_y{&up, nullptr, y.t, true};
+  ops::ProjectFrozen(ex, InCompute(ex, u.t, "low-rank state"), {&into_y, 1});
 }
 
-void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, const Tensor& u, Acc dx) const {
+void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, Acc dx) const {
   Frame frame(ex.arena());
   const int64_t N = x.t.rows(), K = x.t.cols();
   const ops::Dropout drop = mask(draw);

@@ -21,14 +21,11 @@ struct Lora {
   uint64_t seed = 0;    // of the dropout masks
   uint32_t stream = 0;  // the pair's own, among those of `seed`
 
-  struct Saved {
-    Tensor u;  // (N,R) f32
-  };
   // y (N,O), T or f32. `draw` chooses the mask, 0 is evaluation: nothing is dropped. u (N,R) f32 is the
   // caller's: kept when Backward will follow.
-  void Forward(Exec& ex, In x, uint64_t draw, const Tensor& y, const Tensor& u) const;
+  void Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const;
   // dy (N,O) f32 and dyt the same in T; x as Forward saw it, and the same draw. dx (N,K) f32.
-  void Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, const Tensor& u, Acc dx) const;
+  void Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, Acc dx) const;
 
  private:
   ops::Dropout mask(uint64_t draw) const { return {draw > 0 ? dropout : 0.0f, seed, draw, stream}; }

@@ -20,12 +20,19 @@ void CheckShapes(const cpu::AttentionShape& shape, const Tensor& q, const Tensor
   RUNG_CHECK(shape.query_heads % shape.kv_heads == 0, "attention: Hq must be a multiple of Hkv");
 }
 
+bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
+
+bool IsLse(const Tensor& lse, const Tensor& q, const cpu::AttentionShape& shape) {
+  return lse.rows() == q.rows() && lse.cols() == shape.query_heads && lse.contiguous();
+}
+
 }  // namespace
 
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
-  RUNG_CHECK(out.t.rows() == q.t.rows() && out.t.cols() == q.t.cols(), "attention: out must be like q");
+  RUNG_CHECK(SameShape(out.t, q.t), "attention: out must be like q");
+  RUNG_CHECK(!lse || IsLse(lse->t, q.t, shape), "attention: lse must be (N,Hq)");
   Frame frame(ex.arena());
   const size_t bytes = cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
   std::byte* scratch =
@@ -45,6 +52,14 @@ void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::
 void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
+  RUNG_CHECK(SameShape(out.t, q.t) && SameShape(dout.t, q.t), "attention_grad: out and dout must be like q");
+  RUNG_CHECK(IsLse(lse.t, q.t, shape), "attention_grad: lse must be (N,Hq)");
+  RUNG_CHECK(SameShape(dq.t, q.t), "attention_grad: dq must be like q");
+  RUNG_CHECK(SameShape(dk.t, k.t) && SameShape(dv.t, v.t), "attention_grad: dk, dv must be like k, v");
+  for (const cpu::AttentionSpan& span : spans) {
+    RUNG_CHECK(span.q_begin == span.kv_begin && span.q_count == span.kv_count,
+               "attention_grad: the keys of a span are its own rows");
+  }
   Frame frame(ex.arena());
   const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
   std::byte* scratch =

@@ -13,8 +13,9 @@ namespace rung::ops {
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use);
 
-// q, k, v, out, dout all f32 or all T; lse and the gradients f32. Needs a forward pass that kept lse over
-// whole sequences (no cache).
+//   q, out, dout (N, Hq*D)   k, v (N, Hkv*D)   all f32 or all T      lse (N,Hq) f32, as Attention kept it
+//   dq (N, Hq*D)   dk, dv (N, Hkv*D)   f32
+// Over whole sequences: keys of a span are its own rows (no cache).
 void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use);
 

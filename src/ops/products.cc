@@ -15,6 +15,11 @@ std::byte* KernelScratch(Exec& ex, size_t bytes, Use use, const char* label) {
   return ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, label).data;
 }
 
+// Products of bf16 read x[n,K] too where K is odd. That it is zero is a value: no plan can check it.
+bool HasWholePairs(const Tensor& x) {
+  return x.dtype != DType::kBf16 || x.cols() % 2 == 0 || x.stride > x.cols();
+}
+
 void ProjectInto(Exec& ex, In x, In weight, const Tensor& y, bool add) {
   const int64_t N = x.t.rows(), K = x.t.cols(), O = weight.t.rows();
   RUNG_CHECK(weight.t.cols() == K, "project: weight must be (O,K)");
@@ -75,6 +80,7 @@ format::Matrix AsMatrix(const Tensor& weight) {
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
   const int64_t N = x.t.rows(), K = x.t.cols();
   RUNG_CHECK(x.t.dtype == ex.compute(), "project_frozen: x must have the compute type");
+  RUNG_CHECK(HasWholePairs(x.t), "project_frozen: bf16 x of odd K must have a column more in memory");
   Cost cost;
   std::vector<cpu::Product> jobs;
   for (const FrozenProduct& product : products) {
@@ -127,6 +133,11 @@ void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight) {
   });
 }
 
+void Decode(Exec& ex, const format::Matrix& matrix, Out out) {
+  RUNG_CHECK(out.t.rows() == matrix.rows && out.t.cols() == matrix.cols, "decode: out must be (O,K)");
+  ex.Launch("decode", {}, [&] { cpu::DecodeMatrix(ex.cpu(), matrix, out.as<float>(), out.t.stride); });
+}
+
 void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x) {
   const int64_t N = ids.t.cols();
   RUNG_CHECK(x.t.rows() == N && x.t.cols() == embedding.cols, "embed: x must be (N,C)");
@@ -142,6 +153,7 @@ void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, c
               const Out* best) {
   const int64_t M = x.t.rows(), C = x.t.cols();
   RUNG_CHECK(head.cols == C, "head_loss: head must be (V,C)");
+  RUNG_CHECK(HasWholePairs(x.t), "head_loss: bf16 x of odd C must have a column more in memory");
   RUNG_CHECK(target.t.cols() == M && loss.t.cols() == M, "head_loss: target and loss must be (1,M)");
   RUNG_CHECK(!dx || (dx->t.rows() == M && dx->t.cols() == C), "head_loss: dx must be (M,C)");
   const double product =

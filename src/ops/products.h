@@ -20,7 +20,8 @@ struct FrozenProduct {
 // the products of frozen matrices.
 format::Matrix AsMatrix(const Tensor& weight);
 
-// out = x W^T + bias for several matrices that share x (N,K) T. One launch.
+// out = x W^T + bias for several matrices that share x (N,K) T. One launch. T = bf16 and odd K: x has a
+// column more in memory and it is zero, for products read pairs.
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products);
 
 // dx = or += dy W for a frozen W (O,K): the gradient of ProjectFrozen's input. dy (N,O) T, dx (N,K) f32.
@@ -34,10 +35,13 @@ void ProjectGradInput(Exec& ex, In dy, In weight, Out dx);  // dx = dy W
 void ProjectGradInput(Exec& ex, In dy, In weight, Acc dx);
 void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight);  // dW += dy^T x
 
+// out (O,K) f32 = the matrix.
+void Decode(Exec& ex, const format::Matrix& matrix, Out out);
+
 // x[n,:] = row ids[n] of the embedding (V,C), f32. ids (1,N) i32.
 void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x);
 
-// Cross-entropy of x (M,C) T over the frozen head (V,C); logits never exist.
+// Cross-entropy of x (M,C) T over the frozen head (V,C); logits never exist. Odd C: as for ProjectFrozen.
 //   target (1,M) i32; loss (1,M) nats
 //   dx (M,C) f32: gradient of the sum of losses; nullptr when no backward will follow
 //   best (1,M) i32: the most probable token; nullptr when not wanted

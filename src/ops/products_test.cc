@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/cpu/frozen_testing.h"
 #include "kernels/cpu/panel.h"
 
 namespace rung::ops {
@@ -131,6 +132,46 @@ TEST(ProductsTest, TrainedFactorsAddToAnOutputOfTheComputeType) {
   }
 }
 
+// Products of bf16 read columns in pairs. What stands behind the column of zeros is never read.
+TEST(ProductsTest, OddWidthInBf16HasAColumnOfZeros) {
+  if (!cpu::PanelFor<Bf16>(cpu::BestIsa())) GTEST_SKIP() << "no products of bf16 on this machine";
+  for (const int64_t N : {1, 3, 8, 60}) {
+    for (const int64_t K : {1, 7, 45, 77}) {
+      constexpr int64_t O = 70, kBehind = 128;
+      const Numbers w(DType::kF32, O, K, 4, 0), from(DType::kBf16, N, K, 5), out(DType::kF32, N, O, 6);
+      std::vector<Bf16> memory(static_cast<size_t>(N * (K + 1) + kBehind), ToBf16(NAN));
+      for (int64_t n = 0; n < N; ++n) {
+        Bf16* row = memory.data() + n * (K + 1);
+        std::copy_n(In(from.tensor()).as<Bf16>() + n * from.tensor().stride, K, row);
+        row[K] = Bf16{};
+      }
+      const Tensor x = View(memory.data(), N, K + 1).Cols(0, K);
+      const format::Matrix weight = AsMatrix(w.tensor());
+      const FrozenProduct product{&weight, nullptr, out.tensor(), false};
+      PlanAndRun(DType::kBf16, [&](Exec& ex) { ProjectFrozen(ex, x, {&product, 1}); });
+      for (int64_t n = 0; n < N; ++n) {
+        for (int64_t o = 0; o < O; ++o) {
+          double expected = 0.0;
+          for (int64_t k = 0; k < K; ++k) expected += from.At(n, k) * Rounded(w.At(o, k), DType::kBf16);
+          ExpectNear(out.At(n, o), expected, K + 1, 0.0);
+        }
+      }
+    }
+  }
+}
+
+TEST(ProductsTest, DecodeIsTheReference) {
+  const cpu::Frozen frozen(format::Format::kNf4, 19, 192, true, 7);
+  const std::vector<float> want = frozen.Decode();
+  const Numbers out(DType::kF32, 19, 192, 8);
+  PlanAndRun(DType::kF32, [&](Exec& ex) { Decode(ex, frozen.view(), Out{out.tensor()}); });
+  for (int64_t o = 0; o < 19; ++o) {
+    for (int64_t k = 0; k < 192; ++k) {
+      ASSERT_EQ(out.At(o, k), static_cast<double>(want[static_cast<size_t>(o * 192 + k)]));
+    }
+  }
+}
+
 // Nothing behind the pointers is read while a plan is made.
 TEST(ProductsTest, PlansWithoutData) {
   Exec plan = Exec::Planning({cpu::BestIsa(), 2}, DType::kF32);
@@ -159,6 +200,26 @@ TEST(ProductsDeathTest, RefusesWhatDoesNotFit) {
   EXPECT_DEATH(ProjectFrozenGradInput(plan, half_dy, weight, Out{dx}), "dy must have the compute type");
   const FrozenProduct product{&weight, nullptr, half_dy, true};
   EXPECT_DEATH(ProjectFrozen(plan, dx, {&product, 1}), "out must have the compute type");
+  EXPECT_DEATH(Decode(plan, weight, Out{dx}), "out must be");
+}
+
+TEST(ProductsDeathTest, RefusesAComputeTypeWithoutProducts) {
+  EXPECT_DEATH(Exec::Planning({cpu::Isa::kAvx512, 1}, DType::kBf16), "no products in the compute type");
+  EXPECT_DEATH(Exec(Arena(), {cpu::BestIsa(), 1}, DType::kI8), "no products in the compute type");
+}
+
+TEST(ProductsDeathTest, RefusesHalfAPairOfBf16) {
+  if (!cpu::PanelFor<Bf16>(cpu::BestIsa())) GTEST_SKIP() << "no products of bf16 on this machine";
+  Exec plan = Exec::Planning({cpu::BestIsa(), 1}, DType::kBf16);
+  const Tensor w{nullptr, DType::kF32, 33, 5, 5}, x{nullptr, DType::kBf16, 20, 5, 5},
+      padded{nullptr, DType::kBf16, 20, 5, 6}, out{nullptr, DType::kF32, 20, 33, 33},
+      row{nullptr, DType::kI32, 1, 20, 20}, loss{nullptr, DType::kF32, 1, 20, 20};
+  const format::Matrix weight = AsMatrix(w);
+  const FrozenProduct product{&weight, nullptr, out, false};
+  ProjectFrozen(plan, padded, {&product, 1});
+  EXPECT_DEATH(ProjectFrozen(plan, x, {&product, 1}), "a column more in memory");
+  HeadLoss(plan, padded, weight, row, Out{loss}, nullptr, nullptr);
+  EXPECT_DEATH(HeadLoss(plan, x, weight, row, Out{loss}, nullptr, nullptr), "a column more in memory");
 }
 
 }  // namespace

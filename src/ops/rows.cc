@@ -1,12 +1,12 @@
 #include "ops/rows.h"
 
-#include <cmath>
 #include <cstring>
 
 namespace rung::ops {
 namespace {
 
 bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
+bool IsVector(const Tensor& t, int64_t size) { return t.rows() == 1 && t.cols() == size; }
 
 // body(pointer to the tensor's elements), of the type that it has: f32 or bf16.
 template <class Access, class Body>
@@ -21,6 +21,9 @@ void OnElementsOf(const Access& x, const Body& body) {
 void RmsNormGradInto(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, const Tensor& dx, bool add,
                      const Acc* dgain) {
   RUNG_CHECK(SameShape(dy.t, x.t) && SameShape(dx, x.t), "rms_norm_grad: dy and dx must be (N,C) like x");
+  RUNG_CHECK(IsVector(gain.t, x.t.cols()), "rms_norm_grad: gain must be (1,C)");
+  RUNG_CHECK(IsVector(rstd.t, x.t.rows()), "rms_norm_grad: rstd must be (1,N)");
+  RUNG_CHECK(!dgain || IsVector(dgain->t, x.t.cols()), "rms_norm_grad: dgain must be (1,C)");
   ex.Launch("rms_norm_grad", {}, [&] {
     OnElementsOf(x, [&](const auto* data) {
       cpu::RmsNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, data, x.t.stride, gain.as<float>(), gain_offset,
@@ -73,6 +76,11 @@ void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim
   const int64_t N = x.t.rows(), heads = x.t.cols() / head_dim;
   RUNG_CHECK(heads * head_dim == x.t.cols(), "rope: x must be (N, heads*D)");
   RUNG_CHECK(position.t.cols() == N, "rope: position must be (1,N)");
+  RUNG_CHECK(table.rotary > 0 && table.rotary % 2 == 0 && table.rotary <= head_dim,
+             "rope: rotary must be even and at most D");
+  RUNG_CHECK(table.cos.cols() == head_dim / 2 && table.cos.contiguous(),
+             "rope: cos must be (positions, D/2)");
+  RUNG_CHECK(SameShape(table.cos, table.sin) && table.sin.contiguous(), "rope: sin must be like cos");
   ex.Launch("rope", {}, [&] {
     OnElementsOf(x, [&](auto* data) {
       cpu::Rope(ex.cpu(), data, x.t.stride, position.as<int32_t>(), In(table.cos).as<float>(),
@@ -119,6 +127,8 @@ void Convert(Exec& ex, In x, Out y) {
 void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, const In* inv_deviation, Out y) {
   RUNG_CHECK(SameShape(x.t, y.t), "standardize: y must be (N,C) like x");
   RUNG_CHECK((mean == nullptr) == (inv_deviation == nullptr), "standardize: mean and deviation go together");
+  RUNG_CHECK(!mean || (IsVector(mean->t, x.t.cols()) && IsVector(inv_deviation->t, x.t.cols())),
+             "standardize: mean and deviation must be (1,C)");
   ex.Launch("standardize", {}, [&] {
     const float* m = mean ? mean->as<float>() : nullptr;
     const float* d = inv_deviation ? inv_deviation->as<float>() : nullptr;
@@ -208,15 +218,7 @@ void Scatter(Exec& ex, In x, In index, Out y) {
   RUNG_CHECK(y.t.contiguous(), "scatter: y is contiguous");
   ex.Launch("scatter", {}, [&] {
     std::memset(y.t.data, 0, static_cast<size_t>(y.t.size()) * sizeof(float));
-    cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(), false,
-                     y.as<float>(), y.t.stride);
-  });
-}
-
-void AddRows(Exec& ex, In x, In index, Acc y) {
-  RUNG_CHECK(x.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "add_rows: x must be (M,C)");
-  ex.Launch("add_rows", {}, [&] {
-    cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(), true,
+    cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(),
                      y.as<float>(), y.t.stride);
   });
 }
@@ -260,21 +262,18 @@ void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu) {
 }
 
 void SigmoidGate(Exec& ex, In alpha, float temperature, Out mu) {
-  RUNG_CHECK(SameShape(alpha.t, mu.t) && mu.t.contiguous(), "sigmoid_gate: shapes must agree");
-  ex.Launch("sigmoid_gate", {}, [&] {
-    for (int64_t i = 0; i < mu.t.size(); ++i) {
-      mu.as<float>()[i] = 1.0f / (1.0f + std::exp(-alpha.as<float>()[i] / temperature));
-    }
-  });
+  RUNG_CHECK(SameShape(alpha.t, mu.t), "sigmoid_gate: shapes must agree");
+  RUNG_CHECK(alpha.t.contiguous() && mu.t.contiguous(), "sigmoid_gate: tensors are contiguous");
+  ex.Launch("sigmoid_gate", {},
+            [&] { cpu::SigmoidGate(alpha.as<float>(), temperature, mu.t.size(), mu.as<float>()); });
 }
 
 void SigmoidGateGrad(Exec& ex, In dmu, In mu, float temperature, Acc dalpha) {
   RUNG_CHECK(SameShape(dmu.t, mu.t) && SameShape(dmu.t, dalpha.t), "sigmoid_gate_grad: shapes must agree");
+  RUNG_CHECK(dmu.t.contiguous() && mu.t.contiguous() && dalpha.t.contiguous(),
+             "sigmoid_gate_grad: tensors are contiguous");
   ex.Launch("sigmoid_gate_grad", {}, [&] {
-    for (int64_t i = 0; i < mu.t.size(); ++i) {
-      const float m = mu.as<float>()[i];
-      dalpha.as<float>()[i] += dmu.as<float>()[i] * m * (1.0f - m) / temperature;
-    }
+    cpu::SigmoidGateGrad(dmu.as<float>(), mu.as<float>(), temperature, mu.t.size(), dalpha.as<float>());
   });
 }
 

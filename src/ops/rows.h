@@ -21,24 +21,28 @@ void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out
 
 // Angles of rotary position embedding (arXiv 2104.09864): one row per position, one column per pair.
 struct RopeTable {
-  Tensor cos, sin;     // (positions, rotary/2)
-  int64_t rotary = 0;  // leading elements of a head that turn
+  Tensor cos, sin;     // (positions, D/2), of which the first rotary/2 columns count
+  int64_t rotary = 0;  // leading elements of a head that turn; even
   bool half = true;    // pairs (i, i + rotary/2), Hugging Face's order; else (2i, 2i+1), GGUF's llama order
 };
-// Turns every head of x (N, heads*D) in place by its row's position (1,N); direction -1 turns back.
+// Turns every head of x (N, heads*D) in place by its row's position (1,N); direction -1 turns back. Positions
+// are rows of the table: values, so no plan can check them.
 void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim, int direction);
 
 // y = act(gate) * up; up may be nullptr for ungated MLPs. All (N,F), T, y may alias gate.
 void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y);
-// dgate and dup from dy, all f32; gate and up f32 or T. dgate may be dy, and where gate and up are f32, both
-// may alias their forward values.
+// dgate and dup from dy, all f32; gate and up f32 or T. One of dgate and dup may be dy, and where gate and up
+// are f32, both may alias their forward values.
 void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In* up, Out dgate,
                   const Out* dup);
 
 void Convert(Exec& ex, In x, Out y);
 
-// y = x / rms(x) per row (when normalize), then (y - mean) * inv_deviation per channel (when given). x T, y
-// f32.
+// y = x / rms(x) per row (when normalize), then (y - mean) * inv_deviation per channel (when given).
+//
+//   x                    (N,C)  f32 or T
+//   mean, inv_deviation  (1,C)  f32; both or none
+//   y                    (N,C)  f32, may alias an f32 x
 void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, const In* inv_deviation, Out y);
 
 // y[n,:] += bias, and dbias += the sum of dy over rows. bias, dbias (1,C).
@@ -67,14 +71,12 @@ void DropGrad(Exec& ex, const Dropout& dropout, In dy, Acc dx);
 void Gather(Exec& ex, In x, In index, Out y);
 // y[index[m],:] = x[m,:], every other row of y zero. Indices are distinct.
 void Scatter(Exec& ex, In x, In index, Out y);
-// y[index[m],:] += x[m,:]. Indices are distinct.
-void AddRows(Exec& ex, In x, In index, Acc y);
 
 void Axpby(Exec& ex, float a, In x, float b, Acc y);  // y = a*x + b*y
 void Scale(Exec& ex, float a, Acc x);                 // x *= a
 
-// out = mu*a + (1-mu)*b, mu (1,1) or (1,C). Gradients: da, db set, dmu, like mu, added to; da may be dout or
-// a, db may be b.
+// out = mu*a + (1-mu)*b, mu (1,1) or (1,C); out may be a. Gradients: da, db set, dmu, like mu, added to; da
+// may be dout or a, db may be b.
 void Mix(Exec& ex, In mu, In a, In b, Out out);
 void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu);
 

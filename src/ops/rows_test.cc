@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/attention.h"
+#include "ops/update.h"
 
 namespace rung::ops {
 namespace {
@@ -216,7 +217,7 @@ TEST_F(Rows, DropAndItsGradientShareAMask) {
   EXPECT_DEATH(Drop(exec_, Dropout{1.0f, 0, 0, 0}, x, Out{x}), "p must be");
 }
 
-TEST_F(Rows, ScaleAndAddRows) {
+TEST_F(Rows, ScaleKeepsToItsColumns) {
   const Tensor x0 = Random(DType::kF32, kN, kC), x = Copy(x0).Cols(3, 20);
   Scale(exec_, -0.5f, Acc{x});
   ExpectSame(x, [&] {
@@ -226,18 +227,105 @@ TEST_F(Rows, ScaleAndAddRows) {
     }
     return want;
   }());
+}
 
-  const int32_t rows[] = {36, 0, 7};
-  const Tensor y0 = Random(DType::kF32, kN, kC), y = Copy(y0), added = Random(DType::kF32, 3, kC);
-  const Tensor index = Make(DType::kI32, 1, 3);
-  for (int64_t m = 0; m < 3; ++m) Out{index}.as<int32_t>()[m] = rows[m];
-  AddRows(exec_, added, index, Acc{y});
-  for (int64_t m = 0; m < 3; ++m) {
-    const int64_t n = rows[m];
-    for (int64_t c = 0; c < kC; ++c) ASSERT_NEAR(At(y, n, c), At(y0, n, c) + At(added, m, c), 1e-6);
+TEST_F(Rows, AddSquaresAddsEachToItsOwn) {
+  const Tensor x = Random(DType::kF32, 1, kC), y0 = Random(DType::kF32, 1, kC), y = Copy(y0);
+  AddSquares(exec_, x, Acc{y});
+  for (int64_t c = 0; c < kC; ++c) EXPECT_NEAR(At(y, 0, c), At(y0, 0, c) + std::pow(At(x, 0, c), 2), 1e-6);
+}
+
+// Shapes alone: nothing behind these tensors is ever read.
+Tensor Shape(int64_t rows, int64_t cols, int64_t gap = 0, DType dtype = DType::kF32) {
+  return {nullptr, dtype, rows, cols, cols + gap};
+}
+Exec Plan() { return Exec::Planning({cpu::BestIsa(), 1}, DType::kF32); }
+
+TEST(RowsDeathTest, RmsNormGradRefusesWhatDoesNotFit) {
+  Exec plan = Plan();
+  const Tensor x = Shape(kN, kC), gain = Shape(1, kC), rstd = Shape(1, kN), wrong = Shape(1, kC + 1);
+  const Acc dgain{gain}, wrong_dgain{wrong};
+  RmsNormGrad(plan, x, x, gain, 0.0f, rstd, Acc{x}, &dgain);
+  EXPECT_DEATH(RmsNormGrad(plan, x, x, wrong, 0.0f, rstd, Acc{x}, &dgain), "gain must be");
+  EXPECT_DEATH(RmsNormGrad(plan, x, x, gain, 0.0f, wrong, Out{x}, &dgain), "rstd must be");
+  EXPECT_DEATH(RmsNormGrad(plan, x, x, gain, 0.0f, rstd, Out{x}, &wrong_dgain), "dgain must be");
+}
+
+TEST(RowsDeathTest, StandardizeRefusesAnotherWidth) {
+  Exec plan = Plan();
+  const Tensor x = Shape(kN, kC);
+  const In right = Shape(1, kC), wrong = Shape(1, kC - 1);
+  Standardize(plan, x, true, 1e-5f, &right, &right, Out{x});
+  EXPECT_DEATH(Standardize(plan, x, true, 1e-5f, &wrong, &right, Out{x}), "mean and deviation must be");
+  EXPECT_DEATH(Standardize(plan, x, true, 1e-5f, &right, &wrong, Out{x}), "mean and deviation must be");
+}
+
+TEST(RowsDeathTest, RopeRefusesATableOfOtherHeads) {
+  Exec plan = Plan();
+  constexpr int64_t kD = 16, kPositions = 50;
+  const Tensor x = Shape(kN, 3 * kD), position = Shape(1, kN, 0, DType::kI32);
+  const Tensor right = Shape(kPositions, kD / 2), narrow = Shape(kPositions, kD / 2 - 1),
+               wide = Shape(kPositions, kD / 2, 1), fewer = Shape(kPositions - 1, kD / 2);
+  const auto run = [&](const Tensor& cos, const Tensor& sin, int64_t rotary) {
+    Rope(plan, Acc{x}, position, {cos, sin, rotary, true}, kD, 1);
+  };
+  run(right, right, kD);
+  run(right, right, kD / 2);
+  EXPECT_DEATH(run(narrow, narrow, kD), "cos must be");
+  EXPECT_DEATH(run(wide, wide, kD), "cos must be");
+  EXPECT_DEATH(run(right, fewer, kD), "sin must be");
+  EXPECT_DEATH(run(right, right, kD + 2), "rotary must be");
+  EXPECT_DEATH(run(right, right, 3), "rotary must be");
+}
+
+TEST(UpdateDeathTest, RefusesRowsApartFromEachOther) {
+  Exec plan = Plan();
+  constexpr int64_t kCount = 600, kBlocks = 3;
+  const Tensor flat = Shape(1, kCount), rows = Shape(2, kCount / 2, 1), shorter = Shape(1, kCount - 1);
+  const Tensor codes = Shape(1, kCount, 0, DType::kI8), code_rows = Shape(2, kCount / 2, 1, DType::kI8);
+  const Tensor absmax = Shape(1, kBlocks), absmax_rows = Shape(kBlocks, 1, 1);
+  const auto eight = [&](const Tensor& g, const Tensor& w, const Tensor& c, const Tensor& top) {
+    AdamW8(plan, {}, g, Acc{w}, Acc{c}, Acc{top}, Acc{codes}, Acc{absmax});
+  };
+  eight(flat, flat, codes, absmax);
+  EXPECT_DEATH(eight(rows, flat, codes, absmax), "must be flat");
+  EXPECT_DEATH(eight(flat, rows, codes, absmax), "must be flat");
+  EXPECT_DEATH(eight(flat, flat, code_rows, absmax), "must be flat");
+  EXPECT_DEATH(eight(flat, flat, codes, absmax_rows), "one maximum per block");
+  AdamW(plan, {}, flat, Acc{flat}, Acc{flat}, Acc{flat});
+  EXPECT_DEATH(AdamW(plan, {}, flat, Acc{flat}, Acc{rows}, Acc{flat}), "must be flat");
+  EXPECT_DEATH(AddSquares(plan, flat, Acc{shorter}), "must be flat");
+  EXPECT_DEATH(AddSquares(plan, rows, Acc{flat}), "must be flat");
+  EXPECT_DEATH(Norm(plan, rows), "x is contiguous");
+}
+
+TEST(AttentionDeathTest, GradRefusesWhatDoesNotFit) {
+  Exec plan = Plan();
+  const cpu::AttentionShape shape{4, 2, 16, 0.25f};
+  const std::vector<cpu::AttentionSpan> whole = {{0, 20, 0, 20}, {20, 17, 20, 17}}, cached = {{0, 20, 0, 30}},
+                                        apart = {{0, 20, 17, 20}};
+  struct Call {
+    Tensor q = Shape(37, 64), k = Shape(37, 32), v = k, out = q, dout = q, lse = Shape(37, 4), dq = q, dk = k,
+           dv = k;
+  };
+  const auto run = [&](const Call& c, std::span<const cpu::AttentionSpan> spans) {
+    AttentionGrad(plan, shape, spans, c.q, c.k, c.v, c.out, c.dout, c.lse, Out{c.dq}, Out{c.dk}, Out{c.dv},
+                  Use::kBackbone);
+  };
+  run({}, whole);
+  EXPECT_DEATH(run({}, cached), "its own rows");
+  EXPECT_DEATH(run({}, apart), "its own rows");
+  const std::vector<std::pair<Tensor Call::*, const char*>> members = {
+      {&Call::out, "out and dout must be"}, {&Call::dout, "out and dout must be"},
+      {&Call::lse, "lse must be"},          {&Call::dq, "dq must be"},
+      {&Call::dk, "dk, dv must be"},        {&Call::dv, "dk, dv must be"}};
+  for (const auto& [member, message] : members) {
+    Call narrow, shorter;
+    --(narrow.*member).col_count;
+    --(shorter.*member).row_count;
+    EXPECT_DEATH(run(narrow, whole), message);
+    EXPECT_DEATH(run(shorter, whole), message);
   }
-  ExpectSame(y.Rows(1, 6), y0.Rows(1, 6));
-  ExpectSame(y.Rows(8, 28), y0.Rows(8, 28));
 }
 
 // Gradients from bf16 against those from the same values in f32: one factor of each term is rounded by 2^-8.

@@ -3,17 +3,30 @@
 #include <cmath>
 
 namespace rung::ops {
+namespace {
+
+// n elements behind each other.
+bool IsFlat(const Tensor& t, int64_t n) { return t.size() == n && t.contiguous(); }
+
+}  // namespace
 
 double Norm(Exec& ex, In x) {
+  RUNG_CHECK(x.t.contiguous(), "norm: x is contiguous");
   double squares = 0.0;
   ex.Launch("norm", {}, [&] { squares = cpu::SumSquares(ex.cpu(), x.as<float>(), x.t.size()); });
   return std::sqrt(squares);
 }
 
+void AddSquares(Exec& ex, In x, Acc y) {
+  const int64_t n = x.t.size();
+  RUNG_CHECK(IsFlat(x.t, n) && IsFlat(y.t, n), "add_squares: arrays must be flat and have one length");
+  ex.Launch("add_squares", {}, [&] { cpu::AddSquares(ex.cpu(), x.as<float>(), n, y.as<float>()); });
+}
+
 void AdamW(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m, Acc v) {
   const int64_t n = gradient.t.size();
-  RUNG_CHECK(weight.t.size() == n && m.t.size() == n && v.t.size() == n,
-             "adamw: arrays must have one length");
+  RUNG_CHECK(IsFlat(gradient.t, n) && IsFlat(weight.t, n) && IsFlat(m.t, n) && IsFlat(v.t, n),
+             "adamw: arrays must be flat and have one length");
   ex.Launch("adamw", {}, [&] {
     cpu::AdamWUpdate(ex.cpu(), step, gradient.as<float>(), n, weight.as<float>(), m.as<float>(),
                      v.as<float>());
@@ -23,9 +36,9 @@ void AdamW(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m, Acc
 void AdamW8(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m_codes, Acc m_absmax, Acc v_codes,
             Acc v_absmax) {
   const int64_t n = gradient.t.size(), blocks = cpu::AdamW8Blocks(n);
-  RUNG_CHECK(weight.t.size() == n && m_codes.t.size() == n && v_codes.t.size() == n,
-             "adamw8: arrays must have one length");
-  RUNG_CHECK(m_absmax.t.size() == blocks && v_absmax.t.size() == blocks,
+  RUNG_CHECK(IsFlat(gradient.t, n) && IsFlat(weight.t, n) && IsFlat(m_codes.t, n) && IsFlat(v_codes.t, n),
+             "adamw8: arrays must be flat and have one length");
+  RUNG_CHECK(IsFlat(m_absmax.t, blocks) && IsFlat(v_absmax.t, blocks),
              "adamw8: one maximum per block of 256 elements");
   const cpu::Moments8 moments = {reinterpret_cast<uint8_t*>(m_codes.as<int8_t>()),
                                  reinterpret_cast<uint8_t*>(v_codes.as<int8_t>()), m_absmax.as<float>(),

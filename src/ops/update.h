@@ -10,6 +10,9 @@ namespace rung::ops {
 // The Euclidean norm of x (1,n), summed in f64 in blocks of fixed size. Zero while planning.
 double Norm(Exec& ex, In x);
 
+// y += x^2, element by element, flat (1,n) arrays.
+void AddSquares(Exec& ex, In x, Acc y);
+
 // One AdamW step over flat (1,n) arrays.
 void AdamW(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m, Acc v);
 

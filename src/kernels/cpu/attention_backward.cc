@@ -1,8 +1,8 @@
 // The backward pass works on tiles of up to 128 queries x 64 keys, all five products by panels:
 //
 //   S = Q K^T, dP = dO V^T          panels: the 64 keys and values, packed once per block of keys
-//   dV^T += dO^T P, dK^T += Q^T dS  panels: the tile itself; transposed, so that a product is always 64
-//   columns wide dQ += dS K                      panel: the 64 keys by columns
+//   dV^T += dO^T P, dK^T += Q^T dS  panels: the tile itself; transposed, for a product 64 columns wide
+//   dQ += dS K                      panel: the 64 keys by columns
 //
 // A task owns one range of keys of one kv head: their dk and dv, summed over queries and the group's heads in
 // order, and a share of dq. Ranges depend on the shape alone; their shares of dq are added up in order of

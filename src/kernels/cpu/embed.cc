@@ -13,4 +13,12 @@ void EmbedRows(const Context& context, const format::Matrix& matrix, const int32
   });
 }
 
+void DecodeMatrix(const Context& context, const format::Matrix& matrix, float* out, int64_t ldo) {
+  const PanelKernels<float>& kernels = *PanelFor<float>(context.isa);
+  OnEachThread(context.threads, [&](int thread) {
+    const Share share = ShareOf(matrix.rows, thread, context.threads);
+    kernels.decode_rows(matrix, share.begin, share.end - share.begin, out + share.begin * ldo, ldo);
+  });
+}
+
 }  // namespace rung::cpu

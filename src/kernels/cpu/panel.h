@@ -75,8 +75,11 @@ struct Product {
   int64_t ldo = 0;
 };
 
-// out = x W^T + bias for each product. x (N,K). Work is shared out in whole (panel, row tile) units, so a
-// panel is decoded twice only where two threads meet. scratch: ProjectScratch bytes, 64-byte aligned.
+// The drivers below need an ISA with products in T (PanelFor).
+//
+// out = x W^T + bias for each product. x (N,K); T = Bf16 and odd K: x has a column more in memory and it is
+// zero. Work is shared out in whole (panel, row tile) units, so a panel is decoded twice only where two
+// threads meet. scratch: ProjectScratch bytes, 64-byte aligned.
 template <class T>
 void Project(const Context& context, const T* x, int64_t ldx, int64_t N, std::span<const Product> products,
              std::byte* scratch);
@@ -93,5 +96,7 @@ size_t ProjectGradInputScratch(const Context& context, size_t element_size, int6
 // out[n,:] = row ids[n] of the matrix, as f32. Rows are decoded by the ISA's decoder.
 void EmbedRows(const Context& context, const format::Matrix& matrix, const int32_t* ids, int64_t N,
                float* out, int64_t ldo);
+// out (rows, cols) = the matrix, as f32, by the same decoder.
+void DecodeMatrix(const Context& context, const format::Matrix& matrix, float* out, int64_t ldo);
 
 }  // namespace rung::cpu

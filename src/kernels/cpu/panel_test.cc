@@ -337,6 +337,26 @@ TEST(EmbedRows, DecodesTheRowsOfIds) {
   }
 }
 
+TEST(DecodeMatrix, IsTheReferenceInEveryFormat) {
+  for (const DecodeCase& c : kDecodeCases) {
+    SCOPED_TRACE(Name(c));
+    const Frozen frozen(c.format, c.rows, c.cols, c.nested, 6);
+    const std::vector<float> expected = frozen.Decode();
+    const int64_t ld = c.cols + 3;
+    for (const Isa isa : IsasHere()) {
+      for (const int threads : {1, 2, 7}) {
+        std::vector<float> out(static_cast<size_t>(c.rows * ld), 77.0f);
+        DecodeMatrix({isa, threads}, frozen.view(), out.data(), ld);
+        for (int64_t i = 0; i < c.rows * ld; ++i) {
+          const int64_t k = i % ld;
+          const float want = k < c.cols ? expected[static_cast<size_t>(i / ld * c.cols + k)] : 77.0f;
+          ASSERT_EQ(BitsOf(out[static_cast<size_t>(i)]), BitsOf(want)) << i / ld << ", " << k;
+        }
+      }
+    }
+  }
+}
+
 TEST(PanelFor, Bf16OnlyWithDotProducts) {
   EXPECT_EQ(PanelFor<Bf16>(Isa::kBaseline), nullptr);
   EXPECT_EQ(PanelFor<Bf16>(Isa::kAvx2), nullptr);

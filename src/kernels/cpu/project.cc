@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "kernels/cpu/panel.h"
 
@@ -138,11 +137,10 @@ void ProjectFew(const Context& context, const PanelKernels<T>& kernels, const T*
 template <class T>
 void Project(const Context& context, const T* x, int64_t ldx, int64_t N, std::span<const Product> products,
              std::byte* scratch) {
-  const PanelKernels<T>* kernels = PanelFor<T>(context.isa);
-  RUNG_CHECK(kernels, "no products in this type on this ISA");
+  const PanelKernels<T>& kernels = *PanelFor<T>(context.isa);
   if (products.empty() || N == 0) return;
-  if (N <= kFewRows) return ProjectFew(context, *kernels, x, ldx, N, products);
-  ProjectByPanels(context, *kernels, x, ldx, N, products, scratch);
+  if (N <= kFewRows) return ProjectFew(context, kernels, x, ldx, N, products);
+  ProjectByPanels(context, kernels, x, ldx, N, products, scratch);
 }
 
 template void Project<float>(const Context&, const float*, int64_t, int64_t, std::span<const Product>,

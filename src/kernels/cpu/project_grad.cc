@@ -10,7 +10,6 @@
 //          |   |      |      |  W (O,K)
 #include <algorithm>
 
-#include "base/error.h"
 #include "base/threads.h"
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/panel.h"
@@ -137,10 +136,9 @@ class GradInput {
 template <class T>
 void ProjectGradInput(const Context& context, const T* dy, int64_t lddy, int64_t N,
                       const format::Matrix& weight, bool add, float* dx, int64_t lddx, std::byte* scratch) {
-  const PanelKernels<T>* kernels = PanelFor<T>(context.isa);
-  RUNG_CHECK(kernels, "no products in this type on this ISA");
+  const PanelKernels<T>& kernels = *PanelFor<T>(context.isa);
   if (N == 0) return;
-  const GradInput<T> product(*kernels, context.threads, dy, lddy, N, weight, add, dx, lddx);
+  const GradInput<T> product(kernels, context.threads, dy, lddy, N, weight, add, dx, lddx);
   const int64_t tiles = CeilDiv(N, kTileRows);
   OnEachThread(context.threads, [&](int thread) {
     const ThreadScratch<T> mine(scratch, context.threads, thread, weight.rows, weight.cols);

@@ -261,11 +261,11 @@ void GatherRows(const Context& context, const float* x, int64_t ldx, const int32
 }
 
 void ScatterRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
-                 int64_t C, bool add, float* y, int64_t ldy) {
-  const RowsKernels& kernels = RowsFor(context.isa);
+                 int64_t C, float* y, int64_t ldy) {
+  const ConvertKernel<float, float>& kernel = RowsFor(context.isa);
   OnRows(context, M, C, [&](int64_t begin, int64_t count) {
     for (int64_t m = begin; m < begin + count; ++m) {
-      kernels.axpby(1.0f, x + m * ldx, 0, add ? 1.0f : 0.0f, y + index[m] * ldy, 0, 1, C);
+      kernel.convert(x + m * ldx, 0, 1, C, y + index[m] * ldy, 0);
     }
   });
 }
@@ -303,6 +303,15 @@ void MixGrad(const Context& context, const float* mu, bool per_channel, const fl
   dmu[0] += static_cast<float>(sum);
 }
 
+// A ladder's rung has one gate or one per channel: too few for vectors to pay.
+void SigmoidGate(const float* alpha, float temperature, int64_t n, float* mu) {
+  for (int64_t i = 0; i < n; ++i) mu[i] = 1.0f / (1.0f + std::exp(-alpha[i] / temperature));
+}
+
+void SigmoidGateGrad(const float* dmu, const float* mu, float temperature, int64_t n, float* dalpha) {
+  for (int64_t i = 0; i < n; ++i) dalpha[i] += dmu[i] * mu[i] * (1.0f - mu[i]) / temperature;
+}
+
 void SumRows(const Context& context, const float* dy, int64_t lddy, int64_t N, int64_t C, float* bias) {
   const RowsKernels& kernels = RowsFor(context.isa);
   OnColumns(context, N, C,
@@ -320,6 +329,12 @@ double SumSquares(const Context& context, const float* x, int64_t n) {
   const RowsKernels& kernels = RowsFor(context.isa);
   return SumOfParts(context, n, n,
                     [&](int64_t begin, int64_t count) { return kernels.sum_squares(x + begin, count); });
+}
+
+void AddSquares(const Context& context, const float* x, int64_t n, float* y) {
+  const RowsKernels& kernels = RowsFor(context.isa);
+  OnColumns(context, 1, n,
+            [&](int64_t begin, int64_t count) { kernels.add_squares(x + begin, count, y + begin); });
 }
 
 void AdamWUpdate(const Context& context, const AdamW& step, const float* gradient, int64_t n, float* weight,

@@ -37,8 +37,8 @@ enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 template <class T>
 void Activate(const Context& context, Activation activation, const T* gate, int64_t ldg, const T* up,
               int64_t ldu, int64_t N, int64_t F, T* y, int64_t ldy);
-// dgate = dy * up * act'(gate), dup = dy * act(gate), f32. dgate may be dy; where gate and up are f32 it may
-// be gate, and dup may be up. up, dup nullptr: ungated. relu'(0) = 0.
+// dgate = dy * up * act'(gate), dup = dy * act(gate), f32. One of dgate and dup may be dy; where gate and up
+// are f32, dgate may be gate and dup may be up. up, dup nullptr: ungated. relu'(0) = 0.
 template <class T>
 void ActivateGrad(const Context& context, Activation activation, const float* dy, int64_t lddy, const T* gate,
                   int64_t ldg, const T* up, int64_t ldu, int64_t N, int64_t F, float* dgate, int64_t lddg,
@@ -49,7 +49,7 @@ template <class TIn, class TOut>
 void Convert(const Context& context, const TIn* x, int64_t ldx, int64_t N, int64_t C, TOut* y, int64_t ldy);
 
 // y[n,:] = (x[n,:] * r[n] - mean) * inv_deviation, r[n] = 1/sqrt(mean(x[n,:]^2) + eps) or 1 when !normalize.
-// mean and inv_deviation (C), or both nullptr.
+// mean and inv_deviation (C), or both nullptr. y may be an f32 x.
 template <class T>
 void Standardize(const Context& context, const T* x, int64_t ldx, bool normalize, float eps,
                  const float* mean, const float* inv_deviation, int64_t N, int64_t C, float* y, int64_t ldy);
@@ -91,21 +91,25 @@ void Drop(const Context& context, const Dropout& dropout, const T* x, int64_t ld
 void DropGrad(const Context& context, const Dropout& dropout, const float* dy, int64_t lddy, int64_t N,
               int64_t C, float* dx, int64_t lddx);
 
-// y[m,:] = x[index[m],:]; y[index[m],:] = or += x[m,:] (indices distinct).
+// y[m,:] = x[index[m],:]; y[index[m],:] = x[m,:] (indices distinct).
 void GatherRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
                 int64_t C, float* y, int64_t ldy);
 void ScatterRows(const Context& context, const float* x, int64_t ldx, const int32_t* index, int64_t M,
-                 int64_t C, bool add, float* y, int64_t ldy);
+                 int64_t C, float* y, int64_t ldy);
 
 // y = a*x + b*y, rows. b = 0 overwrites: NaN in y does not survive. y may be x.
 void Axpby(const Context& context, float a, const float* x, int64_t ldx, float b, float* y, int64_t ldy,
            int64_t N, int64_t C);
 // out = mu*a + (1-mu)*b; mu (1) or (C).  Gradients: da = mu*dout, db = (1-mu)*dout, dmu += sum dout*(a-b).
-// da may be dout or a, db may be b.
+// out may be a; da may be dout or a, db may be b.
 void Mix(const Context& context, const float* mu, bool per_channel, const float* a, const float* b, int64_t N,
          int64_t C, float* out);
 void MixGrad(const Context& context, const float* mu, bool per_channel, const float* dout, const float* a,
              const float* b, int64_t N, int64_t C, float* da, float* db, float* dmu);
+// mu[i] = sigmoid(alpha[i] / temperature); dalpha[i] += dmu[i] mu[i] (1 - mu[i]) / temperature. Few values,
+// on the calling thread.
+void SigmoidGate(const float* alpha, float temperature, int64_t n, float* mu);
+void SigmoidGateGrad(const float* dmu, const float* mu, float temperature, int64_t n, float* dalpha);
 // bias[:] += sum_n dy[n,:]
 void SumRows(const Context& context, const float* dy, int64_t lddy, int64_t N, int64_t C, float* bias);
 // y[n,:] += bias
@@ -113,6 +117,8 @@ void AddBias(const Context& context, const float* bias, int64_t N, int64_t C, fl
 
 // Sum of squares in f64.
 double SumSquares(const Context& context, const float* x, int64_t n);
+// y[i] += x[i]^2
+void AddSquares(const Context& context, const float* x, int64_t n, float* y);
 
 // AdamW (arXiv 1711.05101) over a flat array. bias1 = 1 - beta1^t, bias2 = 1 - beta2^t, of the betas as
 // floats. The gradient is scaled first.

@@ -294,6 +294,14 @@ double SumSquaresOf(const float* x, int64_t n) {
 }
 
 template <class V>
+void AddSquaresElements(const float* x, int64_t n, float* y) {
+  Sweep<V>(n, [&](auto at) {
+    const V v = at.Load(x);
+    at.Store(V::Add(at.Load(y), V::Mul(v, v)), y);
+  });
+}
+
+template <class V>
 void AdamWElements(const AdamW& step, const float* gradient, int64_t n, float* weight, float* m, float* v) {
   const V scale = V::Set(step.gradient_scale), beta1 = V::Set(step.beta1), beta2 = V::Set(step.beta2);
   const V rest1 = V::Set(1.0f - step.beta1), rest2 = V::Set(1.0f - step.beta2);
@@ -348,6 +356,7 @@ constexpr RowsKernels MakeRowsKernels() {
   k.sum_rows = SumRowsColumns<V>;
   k.add_bias = AddBiasRows<V>;
   k.sum_squares = SumSquaresOf<V>;
+  k.add_squares = AddSquaresElements<V>;
   k.adamw = AdamWElements<V>;
   return k;
 }

@@ -81,6 +81,7 @@ struct RowsKernels : RmsNormKernel<float, float>,
   void (*sum_rows)(const float* dy, int64_t lddy, int64_t N, int64_t C, float* bias);
   void (*add_bias)(const float* bias, int64_t N, int64_t C, float* y, int64_t ldy);
   double (*sum_squares)(const float* x, int64_t n);
+  void (*add_squares)(const float* x, int64_t n, float* y);
   void (*adamw)(const AdamW& step, const float* gradient, int64_t n, float* weight, float* m, float* v);
 };
 

@@ -77,6 +77,15 @@ void TestStandardize() {
       });
       ExpectNear(y, 1e-6, 4.0,
                  [&](int64_t n, int64_t c) { return (value(normalize, n, c) - mean(0, c)) * inverse(0, c); });
+      if constexpr (sizeof(T) == sizeof(float)) {
+        const auto in_place = OnThreads(context, [&](const Context& on) {
+          Matrix<float> out = x;
+          Standardize(on, out.ptr(), x.ld, normalize, 0x1p-10f, mean.ptr(), inverse.ptr(), N, C, out.ptr(),
+                      x.ld);
+          return out;
+        });
+        ExpectNear(in_place, 0.0, 0.0, [&](int64_t n, int64_t c) { return y(n, c); });
+      }
       Matrix<float> plain(N, C);
       Standardize<T>(context, x.ptr(), x.ld, normalize, 0x1p-10f, nullptr, nullptr, N, C, plain.ptr(),
                      plain.ld);
@@ -126,18 +135,16 @@ TEST(GatherRows, AndScatterRowsMoveTheNamedRows) {
 
     std::vector<int64_t> from(static_cast<size_t>(N), -1);
     for (int64_t m = 0; m < M; ++m) from[static_cast<size_t>(row(m))] = m;
-    for (const bool add : {false, true}) {
-      const auto z0 = Matrix<float>::Random(N, C, 4);
-      const auto z = OnThreads(context, [&](const Context& on) {
-        Matrix<float> out = z0;
-        ScatterRows(on, y.ptr(), y.ld, index.data(), M, C, add, out.ptr(), out.ld);
-        return out;
-      });
-      ExpectNear(z, 1e-7, 0.0, [&](int64_t n, int64_t c) {
-        const int64_t m = from[static_cast<size_t>(n)];
-        return m < 0 ? z0(n, c) : y(m, c) + (add ? z0(n, c) : 0.0);
-      });
-    }
+    const auto z0 = Matrix<float>::Random(N, C, 4);
+    const auto z = OnThreads(context, [&](const Context& on) {
+      Matrix<float> out = z0;
+      ScatterRows(on, y.ptr(), y.ld, index.data(), M, C, out.ptr(), out.ld);
+      return out;
+    });
+    ExpectNear(z, 0.0, 0.0, [&](int64_t n, int64_t c) {
+      const int64_t m = from[static_cast<size_t>(n)];
+      return m < 0 ? z0(n, c) : y(m, c);
+    });
   });
 }
 
@@ -175,6 +182,11 @@ TEST(MixGrad, MatchesCentralDifferences) {
         return y;
       });
       ExpectNear(out, 3e-7, 1.0, [&](int64_t n, int64_t c) { return mix(n, c, 0.0); });
+      EXPECT_TRUE(out.SameBits(OnThreads(context, [&](const Context& on) {
+        Matrix<float> y = a;
+        Mix(on, mu.ptr(), per_channel, y.ptr(), b.ptr(), N, C, y.ptr());
+        return y;
+      })));
 
       const auto dmu0 = Matrix<float>::Random(1, mu.C, 5);
       Matrix<float> da = dout, db = b;
@@ -237,6 +249,20 @@ TEST(SumSquares, IsAnF64Sum) {
       if (n > 0) *x.at(0, n / 2) = 1.0f;
       const double small = SumSquares(one, x.ptr(), n);
       for (const int threads : {2, 3}) EXPECT_EQ(SumSquares(Context{one.isa, threads}, x.ptr(), n), small);
+    }
+  }
+}
+
+TEST(AddSquares, AddsEachToItsOwn) {
+  for (int isa = 0; isa <= static_cast<int>(BestIsa()); ++isa) {
+    for (const int64_t n : {int64_t{1}, int64_t{17}, int64_t{20011}}) {
+      const auto x = Matrix<float>::Random(1, n, 1), y0 = Matrix<float>::Random(1, n, 2, 0.0, 2.0);
+      const auto y = OnThreads(Context{static_cast<Isa>(isa), 1}, [&](const Context& on) {
+        Matrix<float> out = y0;
+        AddSquares(on, x.ptr(), n, out.ptr());
+        return out;
+      });
+      ExpectNear(y, 2e-7, 0.0, [&](int64_t, int64_t i) { return y0(0, i) + x(0, i) * x(0, i); });
     }
   }
 }

@@ -254,6 +254,14 @@ void TestActivateGrad() {
                    in_dy.ptr(), dy.ld, dup_too.ptr(), dup_too.ld);
       ExpectNear(in_dy, 0.0, 0.0, [&](int64_t n, int64_t c) { return dgate(n, c); });
       EXPECT_TRUE(dup_too.SameBits(dup));
+      const auto dup_in_dy = OnThreads(context, [&](const Context& on) {
+        Matrix<float> out = dy, dgate_too(N, C);
+        ActivateGrad(on, activation, out.ptr(), dy.ld, gate.ptr(), gate.ld, up.ptr(), up.ld, N, C,
+                     dgate_too.ptr(), dgate_too.ld, out.ptr(), out.ld);
+        EXPECT_TRUE(dgate_too.SameBits(dgate));
+        return out;
+      });
+      ExpectNear(dup_in_dy, 0.0, 0.0, [&](int64_t n, int64_t c) { return dup(n, c); });
       ExpectNear(dgate, tolerance, 0.1, [&](int64_t n, int64_t c) {
         return dy(n, c) * up(n, c) * ActSlope(activation, gate(n, c));
       });
