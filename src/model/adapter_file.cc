@@ -1,6 +1,7 @@
 #include "model/adapter_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 
@@ -48,14 +49,11 @@ Status CheckTensor(const io::Safetensors& file, const Path& path, const std::str
   // Pairs of other programs may be 16-bit.
   const bool dtype = entry && (pair ? FloatFormat(entry->dtype).has_value() : entry->dtype == "F32");
   if (dtype && entry->shape == FileShape(name, tensor)) return Ok{};
-  std::string found = "is missing";
-  if (entry) {
-    found = fmt::format("is {} of", entry->dtype);
-    for (const int64_t dim : entry->shape) found += fmt::format(" {}", dim);
-  }
-  return Failure{fmt::format(
-      "{}: tensor {} {}, {} {} x {} is expected: it fits neither its {} nor this model", path.string(), name,
-      found, pair ? "F32, F16 or BF16" : "F32", tensor.rows(), tensor.cols(), kConfig)};
+  const std::string found =
+      entry ? fmt::format("is {} of {}", entry->dtype, fmt::join(entry->shape, " x ")) : "is missing";
+  return Failure{fmt::format("{}: tensor {} {}; {} in {} is expected: it fits neither its {} nor this model",
+                             path.string(), name, found, fmt::join(FileShape(name, tensor), " x "),
+                             pair ? "F32, F16 or BF16" : "F32", kConfig)};
 }
 
 // `file` has the tensors of `adapter` and no others. Needs no values.
@@ -154,7 +152,10 @@ Result<io::Safetensors> OpenWeights(const Path& folder) {
 Result<AdapterInfo> ReadPeftInfo(const Path& folder, const ConfigText& config) {
   Result<io::Safetensors> tensors = OpenWeights(folder);
   if (!tensors.ok()) return tensors.failure();
-  Result<PeftAdapter> read = ParsePeftAdapter(config.text, config.file.string(), tensors.value());
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : tensors.value().tensors()) names.push_back(name);
+  Result<PeftAdapter> read =
+      ParsePeftAdapter(config.text, config.file.string(), names, (folder / kWeights).string());
   if (!read.ok()) return read.failure();
   AdapterInfo info;
   std::error_code error;

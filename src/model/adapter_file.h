@@ -1,9 +1,9 @@
 // Adapter folders: what was trained, on disk (docs/formats/adapter.md).
 //
 //   adapter_model.safetensors   parameters by name, and the calibrated arrays of a ladder
-//   adapter_config.json         a ladder, with or without low-rank pairs: peft_type "LADDER". Pairs alone:
-//   PEFT's
-//                               own file, so that PEFT's programs read the folder and we read theirs
+//   adapter_config.json         a ladder, with or without low-rank pairs: peft_type "LADDER".
+//                               Pairs alone: PEFT's own file, so that PEFT's programs read the folder and
+//                               we read theirs
 //   rung_adapter.json           beside PEFT's file: what PEFT has no place for. Absent in foreign folders
 #pragma once
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/rng.h"
+#include "base/text.h"
 #include "io/json_file.h"
 #include "model/forward.h"
 #include "model/lora_file.h"
@@ -429,7 +430,15 @@ TEST_F(AdapterFileTest, WhatHasNoCounterpartIsRefusedByName) {
                                                            {"r", "8"},
                                                            {"r", 0},
                                                            {"lora_alpha", 0},
-                                                           {"lora_dropout", 1.5}};
+                                                           {"lora_dropout", 1.5},
+                                                           {"task_type", "SEQ_CLS"},
+                                                           {"init_lora_weights", "mica"},
+                                                           {"init_lora_weights", 7},
+                                                           {"megatron_core", "my.core"},
+                                                           {"use_qalora", true},
+                                                           {"velora_config", {{"groups", 4}}},
+                                                           {"a_later_key", 0.5},
+                                                           {"a_later_key", "text"}};
   for (const auto& [key, value] : wrong) {
     const std::string message = MessageOf(LoadAdapter(Changed("peft_llama3", key, value), config, false, 64));
     const std::string word = std::string(key) == "lora_alpha" || std::string(key) == "lora_dropout"
@@ -452,6 +461,64 @@ TEST_F(AdapterFileTest, WhatHasNoCounterpartIsRefusedByName) {
   small.L = 3;
   small.F = 32;
   EXPECT_SAYS(MessageOf(LoadAdapter(kLora / "peft_llama3", small, false, 64)), "mlp");
+}
+
+TEST_F(AdapterFileTest, KeysThatAskForNothingAreNotLookedAt) {
+  const Config config = ReadConfig(kLlama).OrThrow();
+  for (const json& nothing : {json(nullptr), json(false), json(""), json::array(), json::object()}) {
+    Changed("peft_llama3", "a_later_key", 1);
+    const Path file = folder_ / "adapter_config.json";
+    json object = io::ReadJson(file).OrThrow();
+    object["a_later_key"] = nothing;
+    object["use_dora"] = nothing;
+    WriteTextFile(file, object.dump()).OrThrow();
+    EXPECT_TRUE(LoadAdapter(folder_, config, false, 64).ok()) << nothing;
+  }
+  for (const json& init : {json(false), json("orthogonal"), json("Gaussian")}) {
+    EXPECT_TRUE(LoadAdapter(Changed("peft_llama3", "init_lora_weights", init), config, false, 64).ok())
+        << init;
+  }
+  EXPECT_TRUE(LoadAdapter(Changed("peft_llama3", "task_type", nullptr), config, false, 64).ok());
+}
+
+// Not what PEFT takes for an absent key: null says that something went wrong where the file was made.
+TEST_F(AdapterFileTest, NullIsNoNumber) {
+  const Config config = ReadConfig(kLlama).OrThrow();
+  for (const char* key : {"r", "lora_alpha", "lora_dropout", "use_rslora"}) {
+    Changed("peft_llama3", "a_later_key", nullptr);
+    const Path file = folder_ / "adapter_config.json";
+    json object = io::ReadJson(file).OrThrow();
+    object[key] = nullptr;
+    WriteTextFile(file, object.dump()).OrThrow();
+    EXPECT_SAYS(MessageOf(LoadAdapter(folder_, config, false, 64)), std::string("\"") + key + "\" is null");
+  }
+  for (const char* number : {"NaN", "Infinity", "1e999"}) {
+    std::string text = ReadTextFile(kLora / "peft_llama3/adapter_config.json", 1 << 20).OrThrow();
+    const std::string alpha = "\"lora_alpha\": 16";
+    text.replace(text.find(alpha), alpha.size(), std::string("\"lora_alpha\": ") + number);
+    WriteTextFile(folder_ / "adapter_config.json", text).OrThrow();
+    EXPECT_SAYS(MessageOf(LoadAdapter(folder_, config, false, 64)), "adapter_config.json");
+  }
+}
+
+TEST_F(AdapterFileTest, ShapesInMessagesReadAlike) {
+  const Config config = ReadConfig(kLlama).OrThrow();
+  Config other = config;
+  other.F = 32;
+  EXPECT_SAYS(MessageOf(LoadAdapter(kLora / "peft_llama3", other, false, 64)),
+              "is F32 of 96 x 8; 32 x 8 in F32, F16 or BF16 is expected");
+}
+
+TEST_F(AdapterFileTest, MessagesDoNotSteerTheTerminal) {
+  const Config config = ReadConfig(kLlama).OrThrow();
+  for (const auto& [key, value] :
+       std::vector<std::pair<const char*, json>>{{"bias", "\x1b[2J"},
+                                                 {"use\x1b[2J", "\xc2\x9b"},
+                                                 {"r", "\x7f"},
+                                                 {"init_lora_weights", "pissa\x1b"}}) {
+    const std::string message = MessageOf(LoadAdapter(Changed("peft_llama3", key, value), config, false, 64));
+    EXPECT_EQ(message, Printable(message));
+  }
 }
 
 TEST_F(AdapterFileTest, TensorsThatAreNoPairsAreRefused) {

@@ -15,6 +15,8 @@ Pass::Pass(Exec& ex, const Backbone& backbone, const Adapter* adapter, const Pas
   RUNG_CHECK(!saving || adapter, "pass: only an adapter has a backward pass");
   RUNG_CHECK(!input.crossing || (saving && ladder_),
              "pass: only a ladder's training pass has crossing states");
+  RUNG_CHECK(!input.crossing || !input.crossing->load || !input.crossing->store,
+             "pass: states are loaded or stored");
 }
 
 nn::BlockCall Pass::CallOf(int64_t layer) const {

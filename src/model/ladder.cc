@@ -70,6 +70,8 @@ bool WritesResidual(const std::string& name) {
 }
 
 Result<int64_t> ParseCount(std::string_view text, const std::string& whole, const std::string& flag) {
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  while (text.ends_with(' ')) text.remove_suffix(1);
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
@@ -191,6 +193,7 @@ void Ladder::MakeTables(const Config& config, int64_t positions) {
     if (name.ends_with("inv_deviation")) std::fill_n(buffer, config.C, 1.0f);
     buffer += config.C;
   });
+  if (spec_.kind == RungKind::kPlain) return;
   // Rungs turn their queries by the backbone's base frequency at their own head width, or by chosen ones of
   // the backbone's frequencies.
   Config angles = config;

@@ -39,6 +39,11 @@ nn::Param Matrix(std::string name, int64_t rows, int64_t cols) {
   return param;
 }
 
+std::string Trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(' ');
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+}
+
 }  // namespace
 
 float LoraSpec::scale() const {
@@ -58,7 +63,7 @@ Result<std::vector<std::string>> ParseTargets(const std::string& text, const Con
   std::vector<std::string> chosen;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string name = text.substr(begin, end - begin);
+    const std::string name = Trimmed(text.substr(begin, end - begin));
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       return Failure{fmt::format("--lora-targets {}: no linear layer \"{}\"; this model has {}", text, name,
                                  fmt::join(known, ", ")),

@@ -35,7 +35,6 @@ class LoraSet {
   const LoraSpec& spec() const { return spec_; }
   // nullptr for a layer without pairs.
   const nn::BlockLoras* layer(int64_t layer) const;
-  int64_t first_layer() const { return spec_.layers.front(); }
   void ForEachParam(const nn::VisitParam& visit);
   // A uniform in +-1/sqrt(K), as PEFT; B stays zero. The seed is also that of the dropout masks.
   void Initialize(uint64_t seed);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <set>
 
+#include "base/text.h"
 #include "io/json_file.h"
 
 namespace rung::model {
@@ -28,61 +30,112 @@ constexpr std::array<std::string_view, 7> kModules = {
 
 std::string_view TargetOf(std::string_view module) { return module.substr(module.find('.') + 1); }
 
-// What a PEFT configuration may ask for and we do not have. Refused when set to anything but null, false or
-// nothing.
-struct Refused {
-  const char* key;
+// Keys that are read, or that do not change what the pairs mean: how they were initialised (init_lora_weights
+// says whether that changed the model), which modules were looked for (the tensors say which were found), and
+// notes. Every other key is refused unless it says what PEFT says when nothing was asked for.
+constexpr std::string_view kKnown[] = {"auto_mapping",
+                                       "base_model_name_or_path",
+                                       "bias",
+                                       "corda_config",
+                                       "eva_config",
+                                       "exclude_modules",
+                                       "inference_mode",
+                                       "init_lora_weights",
+                                       "layers_pattern",
+                                       "layers_to_transform",
+                                       "loftq_config",
+                                       "lora_alpha",
+                                       "lora_dropout",
+                                       "lora_ga_config",
+                                       "peft_type",
+                                       "peft_version",
+                                       "qalora_group_size",
+                                       "r",
+                                       "revision",
+                                       "target_modules",
+                                       "task_type",
+                                       "use_rslora"};
+
+struct Advice {
+  std::string_view key;
   const char* advice;
 };
-constexpr Refused kRefused[] = {
+constexpr Advice kAdvice[] = {
     {"use_dora", "DoRA also trains magnitudes; train plain LoRA, or merge it with peft and load the result"},
-    {"use_qalora", "train plain LoRA"},
-    {"use_bdlora", "train plain LoRA"},
-    {"lora_bias", "biases of the pairs are not supported; train with lora_bias false"},
+    {"lora_bias", "biases of the pairs have no place here; train with lora_bias false"},
     {"fan_in_fan_out", "weights stored transposed are not those of the families read here"},
-    {"modules_to_save", "whole modules trained beside the pairs are not supported; train without them"},
-    {"rank_pattern", "pairs of different ranks are not supported; train with one rank"},
-    {"alpha_pattern", "pairs of different alphas are not supported; train with one alpha"},
+    {"modules_to_save", "whole modules were trained beside the pairs; train without them"},
+    {"rank_pattern", "pairs have different ranks; train with one rank"},
+    {"alpha_pattern", "pairs have different alphas; train with one alpha"},
     {"layer_replication", "train on the model as it is"},
-    {"trainable_token_indices", "trained embeddings are not supported; train without them"},
-    {"target_parameters", "only linear layers can have pairs"},
-    {"alora_invocation_tokens", "train plain LoRA"},
-    {"arrow_config", "train plain LoRA"},
-    {"kasa_config", "train plain LoRA"},
-    {"monteclora_config", "train plain LoRA"}};
+    {"trainable_token_indices", "embeddings were trained; train without them"},
+    {"target_parameters", "only linear layers can have pairs"}};
 
-bool IsSet(const json& object, const char* key) {
-  const auto it = object.find(key);
-  if (it == object.end() || it->is_null()) return false;
-  if (it->is_boolean()) return it->get<bool>();
-  return !(it->is_structured() || it->is_string()) || !it->empty();
+std::string Dump(const json& value) {
+  constexpr size_t kShown = 80;
+  std::string text = Printable(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
+  return text;
 }
 
-std::string Dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+// What PEFT writes where nothing was asked for.
+bool AsksForNothing(const json& value) {
+  if (value.is_null() || value == json(false)) return true;
+  if (value.is_structured() || value.is_string()) return value.empty() || value == json("");
+  return false;
+}
+
+Status CheckKeys(const json& object, const std::string& where) {
+  for (const auto& [key, value] : object.items()) {
+    const bool known = std::find(std::begin(kKnown), std::end(kKnown), key) != std::end(kKnown);
+    const bool idle = key == "megatron_core" && value == "megatron.core";  // of megatron_config
+    if (known || idle || AsksForNothing(value)) continue;
+    const auto* advice = std::find_if(std::begin(kAdvice), std::end(kAdvice),
+                                      [&, &name = key](const Advice& row) { return row.key == name; });
+    return Failure{fmt::format("{}: {} {} is not supported: {}", where, Printable(key), Dump(value),
+                               advice != std::end(kAdvice)
+                                   ? advice->advice
+                                   : "it may change what the pairs mean; train plain LoRA")};
+  }
+  return Ok{};
+}
+
+// How the pairs began. Some ways subtract from the frozen weights: without that the pairs mean something
+// else.
+Status CheckInit(const json& init, const std::string& where) {
+  if (init.is_null() || init.is_boolean()) return Ok{};
+  std::string text = init.is_string() ? init.get<std::string>() : std::string();
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (text == "gaussian" || text == "eva" || text == "orthogonal") return Ok{};
+  for (const char* changing : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+    if (!text.starts_with(changing)) continue;
+    return Failure{fmt::format(
+        "{}: init_lora_weights {} changes the model's own weights: save it converted to plain LoRA (peft: "
+        "save_pretrained(path_initial_model_for_weight_conversion=...))",
+        where, Dump(init))};
+  }
+  return Failure{
+      fmt::format("{}: init_lora_weights {} is not supported: known are true, false, \"gaussian\", "
+                  "\"eva\" and \"orthogonal\"",
+                  where, Dump(init))};
+}
 
 Status CheckSupported(const json& object, const std::string& where) {
-  for (const Refused& refused : kRefused) {
-    if (!IsSet(object, refused.key)) continue;
-    return Failure{fmt::format("{}: {} {} is not supported: {}", where, refused.key,
-                               Dump(object[refused.key]), refused.advice)};
-  }
+  if (Status keys = CheckKeys(object, where); !keys.ok()) return keys;
   if (const json bias = object.value("bias", json("none")); bias != "none") {
     return Failure{
         fmt::format("{}: bias {} is not supported: trained biases have no place here; train with "
                     "bias \"none\"",
                     where, Dump(bias))};
   }
-  // These initialisations subtract from the frozen weights; without that the pairs mean something else.
-  const json init = object.value("init_lora_weights", json(true));
-  const auto text = init.is_string() ? init.get<std::string>() : std::string();
-  for (const char* changing : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
-    if (!text.starts_with(changing)) continue;
-    return Failure{fmt::format(
-        "{}: init_lora_weights \"{}\" changes the model's own weights: save it converted to plain "
-        "LoRA (peft: save_pretrained(path_initial_model_for_weight_conversion=...))",
-        where, text)};
+  if (const json task = object.value("task_type", json()); !task.is_null() && task != "CAUSAL_LM") {
+    return Failure{
+        fmt::format("{}: task_type {} is not supported: the models here predict the next token, "
+                    "\"CAUSAL_LM\"",
+                    where, Dump(task))};
   }
-  return Ok{};
+  return CheckInit(object.value("init_lora_weights", json(true)), where);
 }
 
 // "base_model.model.model.layers.3.mlp.up_proj.lora_A.weight" is layer 3 and kModules[5].
@@ -105,15 +158,16 @@ std::optional<Place> PlaceOf(std::string_view name) {
   return std::nullopt;
 }
 
-Status FindPlaces(const io::Safetensors& tensors, const std::string& where, LoraSpec* spec) {
+Status FindPlaces(std::span<const std::string> tensors, const std::string& weights, const std::string& where,
+                  LoraSpec* spec) {
   std::map<int64_t, std::set<size_t>> places;
-  for (const auto& [name, entry] : tensors.tensors()) {
+  for (const std::string& name : tensors) {
     const std::optional<Place> place = PlaceOf(name);
     if (!place) {
       return Failure{
           fmt::format("{}: tensor {:?} is no low-rank pair of a linear layer of a block; those are "
                       "{}; others (embeddings, the head) cannot have pairs here",
-                      tensors.path(entry).string(), name, fmt::join(kModules, ", "))};
+                      weights, name, fmt::join(kModules, ", "))};
     }
     places[place->layer].insert(place->module);
   }
@@ -132,12 +186,12 @@ Status FindPlaces(const io::Safetensors& tensors, const std::string& where, Lora
   return Ok{};
 }
 
-// A field that may be absent; one of another type is remembered in *failure.
+// A field that may be absent; one that is of another type, null too, is remembered in *failure.
 template <class T>
 T Field(const json& object, const char* key, T fallback, bool (json::*is)() const noexcept,
         std::string* failure) {
   const auto it = object.find(key);
-  if (it == object.end() || it->is_null()) return fallback;
+  if (it == object.end()) return fallback;
   if (((*it).*is)()) return it->get<T>();
   if (failure->empty()) *failure = fmt::format("\"{}\" is {}: of the wrong type", key, Dump(*it));
   return fallback;
@@ -186,7 +240,7 @@ std::string PeftConfigText(const LoraSpec& spec, const Config& config, const std
 }
 
 Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& where,
-                                     const io::Safetensors& tensors) {
+                                     std::span<const std::string> tensors, const std::string& weights) {
   Result<json> parsed = io::ParseJson(text, where);
   if (!parsed.ok()) return parsed.failure();
   const json& object = parsed.value();
@@ -200,9 +254,13 @@ Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& w
   spec.alpha = Field<double>(object, "lora_alpha", 8.0, &json::is_number, &failure);
   spec.dropout = Field<double>(object, "lora_dropout", 0.0, &json::is_number, &failure);
   spec.rank_stabilized = Field<bool>(object, "use_rslora", false, &json::is_boolean, &failure);
-  adapter.base_model = Field<std::string>(object, "base_model_name_or_path", "", &json::is_string, &failure);
+  // PEFT writes null where it does not know.
+  if (const json base = object.value("base_model_name_or_path", json()); !base.is_null()) {
+    adapter.base_model =
+        Field<std::string>(object, "base_model_name_or_path", "", &json::is_string, &failure);
+  }
   if (!failure.empty()) return Failure{fmt::format("{}: {}", where, failure)};
-  if (Status found = FindPlaces(tensors, where, &spec); !found.ok()) return found.failure();
+  if (Status found = FindPlaces(tensors, weights, where, &spec); !found.ok()) return found.failure();
   if (Status ok = CheckLoraSpec(spec, nullptr, where); !ok.ok()) return ok.failure();
   return adapter;
 }

@@ -1,10 +1,10 @@
 // Low-rank pairs on disk, exactly as PEFT keeps them (docs/formats/adapter.md).
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
-#include "io/safetensors.h"
 #include "model/lora.h"
 
 namespace rung::model {
@@ -16,11 +16,12 @@ struct PeftAdapter {
   LoraSpec spec;
   std::string base_model;
 };
-// From the text of an adapter_config.json (`where` stands in messages) and the tensors beside it. Layers and
-// linears are those that the tensors name: target_modules may be a list, a pattern or "all-linear". What has
-// no counterpart here (DoRA, trained biases, ranks that differ, ...) is refused by its name.
+// From the text of an adapter_config.json (`where` stands in messages) and the names of the tensors in the
+// file `weights` beside it. Layers and linears are those that the tensors name: target_modules may be a list,
+// a pattern or "all-linear". What is not known here to mean a plain pair (DoRA, trained biases, ranks that
+// differ, keys of later versions) is refused by its name.
 Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& where,
-                                     const io::Safetensors& tensors);
+                                     std::span<const std::string> tensors, const std::string& weights);
 
 // Ranges, and the model's own layers and linears when there is a config.
 Status CheckLoraSpec(const LoraSpec& spec, const Config* config, const std::string& where);

@@ -3,13 +3,12 @@
 // Rung j, tapped or free, is made from layer taps[j mod m] of m taps. I(w) >= 0 is the importance of a
 // weight. Written W[rows, columns], "all" left out, sums over what is written:
 //
-//   R     the S channels c with the largest sum over the layers of I(q[,c]) + I(k[,c]) + I(v[,c]) +
-//   I(gate[,c])
-//         + I(up[,c]) + I(o[c,]) + I(down[c,]). One set for the whole ladder, so that a state of one rung
-//         means the same to the next.
-//   P     the D'/2 rotary pairs with the largest sum over the layers and all heads of I(q[rows of the pair,
-//   R])
-//         + I(k[the same]). One set for the whole ladder: its rungs turn by one table.
+//   R     the S channels c with the largest sum over the layers of
+//           I(q[,c]) + I(k[,c]) + I(v[,c]) + I(gate[,c]) + I(up[,c]) + I(o[c,]) + I(down[c,])
+//         One set for the whole ladder, so that a state of one rung means the same to the next.
+//   P     the D'/2 rotary pairs p with the largest sum over the layers and all heads of
+//           I(q[rows of p, R]) + I(k[rows of p, R])
+//         One set for the whole ladder: its rungs turn by one table.
 //
 // and then of each layer by itself:
 //

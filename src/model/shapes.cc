@@ -83,6 +83,23 @@ Config ConfigOf(const Preset& preset) {
   return config;
 }
 
+// "meta-llama/Meta-Llama-3.1-8B-Instruct" as "llama-3.1-8b": what organisations and tunings add to a name
+// does not change the shape.
+std::string BaseName(std::string_view id) {
+  std::string name(id.substr(id.rfind('/') + 1));  // npos + 1 is 0
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  constexpr std::string_view kMeta = "meta-";
+  if (name.starts_with(kMeta)) name.erase(0, kMeta.size());
+  constexpr std::string_view kEndings[] = {"-instruct", "-base", "-chat", "-hf"};
+  for (size_t before = 0; before != name.size();) {  // "-chat-hf" is two
+    before = name.size();
+    for (const std::string_view ending : kEndings) {
+      if (name.ends_with(ending)) name.erase(name.size() - ending.size());
+    }
+  }
+  return name;
+}
+
 // The double that a person writes for this float: 1e-06, not 9.999999974752427e-07.
 double ShortestDouble(float value) {
   const std::string text = fmt::format("{}", value);
@@ -100,14 +117,13 @@ std::vector<std::string> ShapeNames() {
 }
 
 Result<Config> ShapeOf(const std::string& name) {
-  std::string lower = name;
-  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string base = BaseName(name);
   std::vector<std::string_view> names;
   for (const Preset& preset : kPresets) {
-    if (preset.name == lower) return ConfigOf(preset);
+    if (preset.name == base) return ConfigOf(preset);
     names.push_back(preset.name);
   }
-  const std::string_view nearest = Nearest(lower, names);
+  const std::string_view nearest = Nearest(base, names);
   return Failure{
       fmt::format("{}: no such shape{}; known are: {}", name,
                   nearest.empty() ? "" : fmt::format(", did you mean {}?", nearest), fmt::join(names, ", ")),

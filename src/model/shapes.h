@@ -9,8 +9,8 @@
 
 namespace rung::model {
 
-// The shape of a published model ("qwen2.5-7b"), upper or lower case. An unknown name is a failure (kUsage)
-// that lists the known ones.
+// The shape of a published model: "qwen2.5-7b", upper or lower case, or a Hugging Face id such as
+// "Qwen/Qwen2.5-7B-Instruct". An unknown name is a failure (kUsage) that lists the known ones.
 Result<Config> ShapeOf(const std::string& name);
 std::vector<std::string> ShapeNames();
 

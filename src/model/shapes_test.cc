@@ -66,6 +66,30 @@ TEST(Shapes, NamesInAnyCaseAndTheNearestOfAWrongOne) {
   EXPECT_EQ(far.failure().message.find("did you mean"), std::string::npos) << far.failure().message;
 }
 
+TEST(Shapes, HuggingFaceIds) {
+  const std::pair<const char*, const char*> rows[] = {
+      {"Qwen/Qwen2.5-7B-Instruct", "qwen2.5-7b"},
+      {"Qwen/Qwen2.5-0.5B", "qwen2.5-0.5b"},
+      {"meta-llama/Llama-3.1-8B", "llama-3.1-8b"},
+      {"meta-llama/Meta-Llama-3.1-8B", "llama-3.1-8b"},
+      {"meta-llama/Meta-Llama-3.1-70B-Instruct", "llama-3.1-70b"},
+      {"facebook/opt-1.3b", "opt-1.3b"},
+      {"Llama-3.2-1B-Chat-hf", "llama-3.2-1b"},
+      {"Qwen2.5-3B-Base", "qwen2.5-3b"}};
+  for (const auto& [id, name] : rows) {
+    Result<Config> found = ShapeOf(id);
+    ASSERT_TRUE(found.ok()) << id << ": " << found.failure().message;
+    EXPECT_EQ(found.value().name, name) << id;
+  }
+  for (const char* wrong : {"", "/", "-instruct", "Qwen/", "Qwen2.5-7B-Instruct/x"}) {
+    EXPECT_FALSE(ShapeOf(wrong).ok()) << wrong;
+  }
+  const Result<Config> near = ShapeOf("Qwen/Qwen2.5-8B-Instruct");
+  ASSERT_FALSE(near.ok());
+  EXPECT_NE(near.failure().message.find("did you mean qwen2.5-"), std::string::npos)
+      << near.failure().message;
+}
+
 TEST(Shapes, ConfigJsonIsReadBack) {
   int runnable = 0;
   for (const std::string& name : ShapeNames()) {

@@ -153,7 +153,15 @@ Failure NoSpace(const Path& folder, uint64_t need, uint64_t available) {
       fmt::format("tap cache {}: {} ({} bytes) needed, the disk has {} ({} bytes) free: free space "
                   "on it, put the cache on another disk, or train without it",
                   folder.string(), FormatBytes(need), need, FormatBytes(available), available),
-      ExitCode::kUsage};
+      ExitCode::kFailed};
+}
+
+Status WithinLimit(uint64_t need, uint64_t limit) {
+  if (need <= limit) return Ok{};
+  return Failure{fmt::format("tap cache: {} ({} bytes) needed, the limit is {} ({} bytes): raise the limit, "
+                             "store fewer or smaller taps, or train without the cache",
+                             FormatBytes(need), need, FormatBytes(limit), limit),
+                 ExitCode::kUsage};
 }
 
 uint64_t BytesOnDisk(const Path& path) {
@@ -184,7 +192,7 @@ Status Reserve(int file, uint64_t bytes, const Path& path) {
     if (::ftruncate(file, static_cast<off_t>(bytes)) == 0) return Ok{};
   }
   Failure failure =
-      SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kUsage);
+      SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kFailed);
   const bool no_space = errno == ENOSPC || errno == EDQUOT;
   ::unlink(path.c_str());  // gives back what was reserved so far
   return no_space ? NoSpace(path.parent_path(), bytes, FreeBytes(path.parent_path())) : failure;
@@ -223,17 +231,23 @@ TapCache::~TapCache() {
   }
 }
 
+Status TapCache::Check(const Path& dir, uint64_t need_bytes, uint64_t limit_bytes) {
+  if (Status allowed = WithinLimit(need_bytes, limit_bytes); !allowed.ok()) return allowed;
+  uint64_t available = FreeBytes(dir);
+  // Stores that are there may be this one.
+  std::error_code error;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(dir, error)) {
+    if (entry.is_regular_file(error)) available += BytesOnDisk(entry.path());
+  }
+  if (need_bytes > available) return NoSpace(dir, need_bytes, available);
+  return Ok{};
+}
+
 Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCacheKey& key,
                                                  std::vector<uint64_t> entry_bytes, uint64_t limit_bytes) {
   RUNG_CHECK(key.description.size() <= kMaxKeyBytes, "tap cache: the key's text is too long");
   const uint64_t need = Need(entry_bytes);
-  if (need > limit_bytes) {
-    return Failure{
-        fmt::format("tap cache: {} ({} bytes) needed for {} examples, the limit is {} ({} bytes): "
-                    "raise the limit, store fewer or smaller taps, or train without the cache",
-                    FormatBytes(need), need, entry_bytes.size(), FormatBytes(limit_bytes), limit_bytes),
-        ExitCode::kUsage};
-  }
+  if (Status allowed = WithinLimit(need, limit_bytes); !allowed.ok()) return allowed.failure();
   std::unique_ptr<TapCache> cache(new TapCache(FolderOf(dir, key), key, std::move(entry_bytes)));
   // Before anything is made: a refusal leaves no trace.
   if (Status status = cache->CheckSpace(); !status.ok()) return status.failure();
@@ -268,14 +282,14 @@ Status TapCache::Lock() {
     return Failure{fmt::format("cannot create the folder of the tap cache, {}: {}: name a folder that can be "
                                "written, or train without the cache",
                                folder_.string(), error.message()),
-                   ExitCode::kUsage};
+                   ExitCode::kFailed};
   }
   // Never removed, so that all runs lock the same file; the system drops the lock with its process.
   const Path path = folder_ / "lock";
   lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) return SystemFailure("cannot write the tap cache's", path, ExitCode::kUsage);
+  if (lock_ < 0) return SystemFailure("cannot write the tap cache's", path, ExitCode::kFailed);
   if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return Ok{};
-  if (errno != EWOULDBLOCK) return SystemFailure("cannot lock the tap cache's", path, ExitCode::kUsage);
+  if (errno != EWOULDBLOCK) return SystemFailure("cannot lock the tap cache's", path, ExitCode::kFailed);
   return Failure{
       fmt::format("tap cache {}: another run uses it: wait for that run to end, or give this one a "
                   "folder of its own",
@@ -301,7 +315,7 @@ Result<std::string> TapCache::Mismatch() {
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
     *file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (*file < 0 && errno != ENOENT) {
-      return SystemFailure("cannot open the tap cache's", path, ExitCode::kUsage);
+      return SystemFailure("cannot open the tap cache's", path, ExitCode::kFailed);
     }
   }
   if (index_ < 0 && taps_ < 0) return std::string(kNew);
@@ -345,7 +359,7 @@ Status TapCache::Make() {
   }
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
     *file = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (*file < 0) return SystemFailure("cannot create the tap cache's", path, ExitCode::kUsage);
+    if (*file < 0) return SystemFailure("cannot create the tap cache's", path, ExitCode::kFailed);
   }
   if (Status status = Reserve(taps_, taps_bytes_, taps_path_); !status.ok()) return status;
   std::string index = Header();

@@ -43,9 +43,13 @@ class TapCache {
   static uint64_t Need(std::span<const uint64_t> entry_bytes);
   static Path FolderOf(const Path& dir, const TapCacheKey& key);
 
+  // Whether a store of this need may and can be made: the limit, and the free space of the disk. Writes
+  // nothing.
+  static Status Check(const Path& dir, uint64_t need_bytes, uint64_t limit_bytes);
   // Makes the store or finds it again, and locks it for this object's life. Entry i has entry_bytes[i] bytes.
-  // The disk is reserved here, where the file system can: a full disk shows now, not hours later. Failures
-  // are the user's to mend (ExitCode::kUsage): need above the limit, no space, no writable folder, in use.
+  // The disk is reserved here, where the file system can: a full disk shows now, not hours later.
+  // Refuses (kUsage) a need above the limit and a store in use; fails (kFailed) without space or a folder
+  // that can be written.
   static Result<std::unique_ptr<TapCache>> Open(const Path& dir, const TapCacheKey& key,
                                                 std::vector<uint64_t> entry_bytes, uint64_t limit_bytes);
   TapCache(const TapCache&) = delete;

@@ -280,7 +280,9 @@ TEST_F(TapCacheTest, RefusesWhatTheDiskCannotHold) {
   sizes_ = {uint64_t{1} << 60};  // an exbibyte
   Result<std::unique_ptr<TapCache>> refused = TapCache::Open(dir_, kKey, sizes_, ~uint64_t{0});
   ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.failure().code, ExitCode::kUsage);
+  EXPECT_EQ(refused.failure().code, ExitCode::kFailed);
+  EXPECT_FALSE(TapCache::Check(dir_, TapCache::Need(sizes_), ~uint64_t{0}).ok());
+  EXPECT_TRUE(TapCache::Check(dir_, 4096, 4096).ok());
   EXPECT_NE(refused.failure().message.find("free space"), std::string::npos) << refused.failure().message;
   EXPECT_FALSE(std::filesystem::exists(dir_));
 }
@@ -291,7 +293,7 @@ TEST_F(TapCacheTest, RefusesAFolderThatCannotBeWritten) {
   for (const Path& dir : {dir_ / "file", Path("/proc/taps")}) {
     Result<std::unique_ptr<TapCache>> refused = TapCache::Open(dir, kKey, {1}, kNoLimit);
     ASSERT_FALSE(refused.ok());
-    EXPECT_EQ(refused.failure().code, ExitCode::kUsage);
+    EXPECT_EQ(refused.failure().code, ExitCode::kFailed);
     EXPECT_NE(refused.failure().message.find(dir.string()), std::string::npos) << refused.failure().message;
   }
 }

@@ -18,8 +18,8 @@ EncodedData LoadData(const Path& path, const model::ModelText& text, const Train
 
 void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
                       const model::Adapter& adapter, const EncodedData& data, const data::EpochPlan& plan,
-                      bool learn, LargestBatch* largest) {
-  for (size_t b = 0; b < plan.batches.size() && largest->planned < kPlannedBatches; ++b, ++largest->planned) {
+                      bool learn, int64_t most, LargestBatch* largest) {
+  for (size_t b = 0; b < plan.batches.size() && largest->planned < most; ++b, ++largest->planned) {
     data::Batch batch = data::MakeBatch(plan, static_cast<int64_t>(b), data.examples);
     const StepPlan step = PlanStep(compute.context, compute.compute, backbone, &adapter, batch, learn);
     if (step.peak.bytes <= largest->bytes) continue;

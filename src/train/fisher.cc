@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "base/threads.h"
 #include "model/forward.h"
+#include "ops/update.h"
 
 namespace rung::train {
 namespace {
@@ -68,28 +68,15 @@ nn::DecoderBlock Fisher::Pass::TrainedCopy(Exec& ex, int64_t layer) const {
       linear.trained_bias.grad = View(Offset(gradients, bias_at), 1, rows);
       bias_at += rows;
     }
-    ex.Launch("decode_weights", {}, [&] {
-      float* out = Out{linear.weight.value}.as<float>();
-      OnEachThread(ex.cpu().threads, [&](int thread) {
-        const Share share = ShareOf(rows, thread, ex.cpu().threads);
-        for (int64_t r = share.begin; r < share.end; ++r) {
-          format::DecodeRow(linear.frozen, r, out + r * linear.frozen.cols);
-        }
-      });
-    });
+    ops::Decode(ex, linear.frozen, Out{linear.weight.value});
   }
   ops::Zero(ex, Out{View(gradients, 1, layout.weights + layout.biases)});
   return copy;
 }
 
 void Fisher::Pass::AddSquares(Exec& ex, size_t measured) const {
-  ex.Launch("add_squares", {}, [&] {
-    float* sum = importances + static_cast<int64_t>(measured) * layout.weights;
-    OnEachThread(ex.cpu().threads, [&](int thread) {
-      const Share share = ShareOf(layout.weights, thread, ex.cpu().threads);
-      for (int64_t i = share.begin; i < share.end; ++i) sum[i] += gradients[i] * gradients[i];
-    });
-  });
+  float* sum = Offset(importances, static_cast<int64_t>(measured) * layout.weights);
+  ops::AddSquares(ex, View(gradients, 1, layout.weights), Acc{View(sum, 1, layout.weights)});
 }
 
 void Fisher::Pass::Learn(Exec& ex, const model::BatchInput& input, In x, Out dx) const {

@@ -1,7 +1,6 @@
 // Fisher information of the weights of some layers: what rungs are pruned by (model/prune.h).
 //
-//   I(w) = sum over examples of (d loss / d w)^2      loss: of one example, the mean over its targets, in
-//   nats
+//   I(w) = sum over examples of (d loss / d w)^2      loss: of one example, the mean of its targets' nats
 //
 // The backward pass of a frozen block gives no gradients of weights. A measured layer is run backward as a
 // trained one instead: the same block with its weights decoded to f32, one layer at a time. So the engine has

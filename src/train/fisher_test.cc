@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "model/adapter_file.h"
-#include "train/golden_step.h"
+#include "train/golden_run.h"
 #include "train/run.h"
 
 namespace rung::train {

@@ -21,9 +21,10 @@ class GoldenStep {
   const model::Golden& golden() const { return golden_; }
   std::string family() const { return Meta("family", "llama3"); }
 
-  model::Backbone MakeBackbone(DType compute = DType::kF32) const {
+  model::Backbone MakeBackbone(DType compute = DType::kF32,
+                               model::Quantize quantize = model::Quantize::kNone) const {
     model::BackboneOptions options;
-    options.quantize = model::Quantize::kNone;
+    options.quantize = quantize;
     options.compute = compute;
     options.positions = 128;
     return model::Backbone::Load("tests/data/families/" + family(), options).OrThrow();
@@ -117,33 +118,15 @@ class GoldenStep {
   model::Golden golden_;
 };
 
-inline std::vector<float> Flat(const Tensor& tensor) {
-  const float* data = In(tensor).as<float>();
-  return {data, data + tensor.size()};
-}
-
-// Loss of each target and the flat gradient of their sum.
-struct Outcome {
-  std::vector<float> loss, gradient;
-};
-
-inline Outcome RunStep(const model::Backbone& backbone, model::Adapter& adapter,
-                       const std::vector<data::Batch>& batches, const cpu::Context& context, DType compute,
-                       uint64_t draw = 0) {
-  Outcome outcome;
-  const Tensor gradients = adapter.params().gradients;
-  std::fill_n(Out{gradients}.as<float>(), gradients.size(), 0.0f);
-  for (const data::Batch& batch : batches) {
-    model::BatchInput input(batch);
-    input.set_draw(draw);
-    std::vector<float> loss(static_cast<size_t>(input.target_count()));
-    model::PlanAndRun(context, compute, [&](Exec& ex) {
-      Step(ex, backbone, &adapter, input, true, Out{View(loss.data(), 1, input.target_count())}, nullptr);
-    });
-    outcome.loss.insert(outcome.loss.end(), loss.begin(), loss.end());
-  }
-  outcome.gradient = Flat(gradients);
-  return outcome;
+// One sequence of a batch as a batch of its own.
+inline data::Batch SequenceOf(const data::Batch& batch, size_t s) {
+  data::Batch one;
+  const auto begin = batch.starts[s], end = batch.starts[s + 1];
+  one.ids.assign(batch.ids.begin() + begin, batch.ids.begin() + end);
+  one.target.assign(batch.target.begin() + begin, batch.target.begin() + end);
+  one.position.assign(batch.position.begin() + begin, batch.position.begin() + end);
+  one.starts = {0, end - begin};
+  return one;
 }
 
 }  // namespace rung::train

@@ -47,7 +47,7 @@ bool Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
   for (const float nats : loss) *loss_sum += static_cast<double>(nats);
   if (!cache_) return true;
   if (const std::string failure = cache_->TakeFailure(); !failure.empty()) {
-    Note(fmt::format("tap cache: {}; computed instead", failure));
+    Note(fmt::format("tap cache: {}", failure));
   }
   return !cache_->load_failed();
 }
@@ -174,9 +174,13 @@ RunResult Trainer::Loop() {
 }
 
 RunResult Trainer::Finish(bool interrupted) {
-  RunResult result;
-  result.interrupted = interrupted;
-  if (!interrupted) Evaluate();
+  if (position_.step > first_step_ && skipped_ == position_.step - first_step_) {
+    throw Error(
+        ExitCode::kNonFinite,
+        fmt::format("every step had a loss or gradient that is not finite: nothing was learned and nothing "
+                    "is saved; lower --learning-rate, or check the data"));
+  }
+  // Before the last evaluation: the work is safe whatever happens there.
   Status saved = interrupted ? Save()
                              : model::SaveAdapter(options_.out, *adapter_, config_, options_.model.string(),
                                                   text_->chat ? text_->chat->source() : "");
@@ -184,6 +188,9 @@ RunResult Trainer::Finish(bool interrupted) {
     throw Error(saved.failure().code,
                 fmt::format("step {} is not saved: {}", position_.step, saved.failure().message));
   }
+  if (!interrupted) Evaluate();
+  RunResult result;
+  result.interrupted = interrupted;
   result.steps = position_.step;
   result.skipped_steps = skipped_;
   result.train_loss = last_loss_;

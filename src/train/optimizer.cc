@@ -8,6 +8,9 @@
 #include "ops/update.h"
 
 namespace rung::train {
+namespace {
+constexpr double kLargest8BitNorm = 1e18;
+}  // namespace
 
 Result<Moments> OptimizerOptions::ParseOptimizer(std::string_view name) {
   for (const Moments moments : {Moments::kF32, Moments::k8Bit}) {
@@ -66,11 +69,13 @@ Optimizer::Outcome Optimizer::Update(Exec& ex, const nn::FlatParams& params, dou
                                      int64_t targets) {
   const double mean = 1.0 / static_cast<double>(targets);
   const double norm = ops::Norm(ex, params.gradients) * mean;
-  if (!std::isfinite(norm)) {
+  const bool clipped = options_.max_grad_norm > 0 && norm > options_.max_grad_norm;
+  // Squares of larger numbers overflow, and an 8-bit block does not recover from an infinite scale.
+  const bool too_large = options_.moments == Moments::k8Bit && !clipped && norm > kLargest8BitNorm;
+  if (!std::isfinite(norm) || too_large) {
     ops::Zero(ex, Out{params.gradients});
     return {norm, true};
   }
-  const bool clipped = options_.max_grad_norm > 0 && norm > options_.max_grad_norm;
   const cpu::AdamW step = NextStep(learning_rate, mean * (clipped ? options_.max_grad_norm / norm : 1.0));
   for (const Run& run : layout_.runs) {
     const Tensor gradient = params.gradients.Cols(run.begin, run.count);

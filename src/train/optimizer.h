@@ -39,7 +39,7 @@ class Optimizer {
 
   struct Outcome {
     double norm = 0.0;     // of the mean gradient, before clipping
-    bool skipped = false;  // the norm is not finite: nothing was changed
+    bool skipped = false;  // the norm is not finite, or too large for 8 bits: nothing was changed
   };
   // One step with the gradient of the sum of losses over `targets` targets; the gradient is set to zero
   // after.

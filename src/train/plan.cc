@@ -139,7 +139,10 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
   }
   AddStepItems(spec, inputs.training, &plan);
   const auto C = static_cast<uint64_t>(backbone.config().C), D = static_cast<uint64_t>(backbone.config().D);
-  const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * (D + 32) * sizeof(float);
+  // A cosine and a sine for each pair of a head; plain rungs turn nothing.
+  const bool turns = spec.ladder && spec.ladder->kind == model::RungKind::kDecoder;
+  const uint64_t columns = D + (turns ? static_cast<uint64_t>(spec.ladder->head_dim) : 0);
+  const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * columns * sizeof(float);
   const uint64_t calibration = spec.ladder ? 2 * C * spec.ladder->taps.size() * sizeof(float) : 0;
   add("tables", angles + calibration, "RoPE angles, tap statistics", "--max-length");
   add("tokenizer and data", inputs.tokenizer_bytes + inputs.data_bytes, "vocabulary, encoded examples", "");

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "train/state_cache.h"
+
 namespace rung::train {
 namespace {
 
@@ -59,9 +61,17 @@ int64_t EndBytes(const model::Backbone& backbone) {
   return bytes(backbone.embedding()) + (backbone.config().tied_head ? 0 : bytes(backbone.head()));
 }
 
-// Where the largest batch lies, in steps of kFitStep: bytes only grow with tokens, and nearly in a straight
-// line. So every other guess is on the line through both ends, which saves most plans, and the others halve,
-// which bounds their number.
+// Of an entry of one row, as the cache lays it out.
+uint64_t CacheBytes(const model::AdapterSpec& spec, const TrainOptions& options, const model::Config& config,
+                    bool learned) {
+  if (!spec.ladder) return 0;
+  const data::Example example{{0, 0}, {0, static_cast<uint8_t>(learned)}, 0};
+  return StateEntryBytes(spec, options.policy, options.compute.compute, config, {&example, 1}).front();
+}
+
+// Where the largest batch lies, in steps of kFitStep: bytes grow with tokens nearly in a straight line. So
+// every other guess is on the line through both ends, which saves most plans, and the others halve, which
+// bounds their number.
 class Bracket {
  public:
   bool closed() const { return below_.steps + 1 >= above_.steps; }
@@ -116,9 +126,14 @@ Result<PlannedRun> PlanRun(const PlanModel& model, const TrainOptions& options, 
   adapter.policy = options.policy;
   const data::Batch batch = UniformBatch(options.tokens, sequence);
   const PlanInputs inputs{TokenizerBytes(config.V), 0, true, options.optimizer};
+  const uint64_t row = CacheBytes(spec.value(), options, config, false);
   return PlannedRun{
       MakePlan(options.compute.context, options.compute.compute, backbone.value(), adapter, batch, inputs),
-      adapter.spec(), adapter.parameter_count(), EndBytes(backbone.value())};
+      adapter.spec(),
+      adapter.parameter_count(),
+      EndBytes(backbone.value()),
+      row,
+      CacheBytes(spec.value(), options, config, true) - row};
 }
 
 TrainOptions PolicySet::Apply(TrainOptions options) const {
@@ -127,10 +142,14 @@ TrainOptions PolicySet::Apply(TrainOptions options) const {
 }
 
 std::vector<PolicySet> PolicySets(const PlanModel& model, const TrainOptions& options,
-                                  const model::AdapterSpec& spec) {
+                                  const model::AdapterSpec& spec, bool keep_blocks) {
   std::vector<int> open;
   for (size_t p = 0; p < kPolicies.size(); ++p) {
-    if (kPolicies[p].helps(model, options, spec)) open.push_back(static_cast<int>(p));
+    if (!kPolicies[p].helps(model, options, spec)) continue;
+    TrainOptions applied = options;
+    kPolicies[p].apply(&applied);
+    if (keep_blocks && applied.policy.blocks != options.policy.blocks) continue;
+    open.push_back(static_cast<int>(p));
   }
   std::vector<PolicySet> sets = {SetOf({})};
   for (const int p : open) sets.push_back(SetOf({p}));

@@ -33,6 +33,8 @@ struct PlannedRun {
   model::AdapterSpec spec;
   int64_t parameters = 0;  // trained
   int64_t end_bytes = 0;   // of the embedding and the head, without scales kept apart
+  // Disk of a ladder's tap cache: of each token of the data, and besides of each that is learned.
+  uint64_t cache_row_bytes = 0, cache_target_bytes = 0;
 };
 
 // Training by `options`: tokens rows in sequences of `sequence`, positions up to max_length.
@@ -45,9 +47,9 @@ struct PolicySet {
   std::vector<int> policies;  // rows of the table in plan_search.cc
 };
 // What can still be turned on for the options' method, cheapest first: nothing, each policy alone, then two
-// and more together in the order of their cost.
+// and more together in the order of their cost. keep_blocks: all but what runs blocks again.
 std::vector<PolicySet> PolicySets(const PlanModel& model, const TrainOptions& options,
-                                  const model::AdapterSpec& spec);
+                                  const model::AdapterSpec& spec, bool keep_blocks = false);
 
 constexpr int64_t kFitStep = 64;                   // tokens
 constexpr int64_t kMostTokens = int64_t{1} << 22;  // as --tokens
@@ -58,7 +60,8 @@ struct Fit {
   PlannedRun run;        // at that size; at kFitStep when nothing fits
 };
 // The largest batch whose plan is at most `limit` bytes: one sequence up to `longest` tokens, then several of
-// `longest`. Whatever the options say of tokens and max_length is not looked at.
+// `longest`. Where an MLP's rows are cut into one tile more the bytes may dip: it is then a size that fits
+// and of which one step more does not. Whatever the options say of tokens and max_length is not looked at.
 Result<Fit> LargestFit(const PlanModel& model, const TrainOptions& options, int64_t longest, uint64_t limit);
 
 }  // namespace rung::train

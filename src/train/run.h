@@ -68,12 +68,13 @@ struct LargestBatch {
   size_t bytes = 0;
   int64_t planned = 0;  // batches looked at
 };
-// Plans the step of every batch of `plan`, up to kPlannedBatches in all. What a batch needs depends on how
-// its rows fall into sequences, in no simple way: planning it is the only exact answer, and takes a tenth of
-// a millisecond.
+// Plans the step of every batch of `plan`, up to `most` in all. What a batch needs depends on how its rows
+// fall into sequences, in no simple way: planning it is the only exact answer, and takes a tenth of a
+// millisecond.
 void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& backbone,
                       const model::Adapter& adapter, const EncodedData& data, const data::EpochPlan& plan,
-                      bool learn, LargestBatch* largest);
+                      bool learn, int64_t most, LargestBatch* largest);
+// Training batches that are planned before a run; a later one that needs more gets a larger slab.
 inline constexpr int64_t kPlannedBatches = 10000;
 
 // Throws Error. `interrupt`: when it becomes true the current step is finished, a checkpoint saved,

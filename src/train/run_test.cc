@@ -333,11 +333,55 @@ TEST_F(RunTest, ATapCacheOfPooledTapsIsOfOneCalibration) {
   }
 }
 
+// Few rows: a leftover batch of one short example, and an odd number of low-rank columns.
+TEST_F(RunTest, ATapCacheHoldsForTinyBatchesToo) {
+  TrainOptions live = Options("live"), cached = Options("cached");
+  const Path data = folder_ / "short.jsonl";
+  std::string lines;
+  for (int i = 0; i < 9; ++i) lines += fmt::format("{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", i);
+  ASSERT_TRUE(WriteTextFile(data, lines).ok());
+  for (TrainOptions* options : {&live, &cached}) {
+    options->data = data;
+    options->raw = true;
+    options->max_steps = 0;
+    options->epochs = 4.0;
+    options->tokens = 14;  // a few examples, then one alone
+    options->max_length = 14;
+    options->gradient_accumulation = 2;
+  }
+  cached.tap_cache = folder_ / "taps";
+  losses_.clear();
+  Run(live);
+  const std::vector<double> live_losses = std::exchange(losses_, {});
+  Run(cached);
+  EXPECT_EQ(live_losses, losses_);
+}
+
+TEST_F(RunTest, AnotherModelOfTheSameShapeIsNotResumed) {
+  TrainOptions options = Options("run");
+  const Path model = folder_ / "model";
+  std::filesystem::copy(kModel, model, std::filesystem::copy_options::recursive);
+  options.model = model;
+  Run(options, 3);
+  options.resume = true;
+  std::string message;
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    std::FILE* file = std::fopen(entry.path().c_str(), "r+b");
+    std::fseek(file, -8, SEEK_END);
+    std::fputs("other", file);
+    std::fclose(file);
+  }
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("weights="), std::string::npos) << message;
+}
+
 TEST_F(RunTest, ATapCacheThatIsTooLargeIsRefusedBeforeTheRun) {
   TrainOptions options = Options("run");
   options.tap_cache = folder_ / "taps";
   options.tap_cache_limit = 1 << 16;
   EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
+  EXPECT_FALSE(std::filesystem::exists(options.out));
   options.method = Method::kLora;
   options.tap_cache_limit = uint64_t{1} << 34;
   EXPECT_EQ(CodeOf(options), ExitCode::kUsage);

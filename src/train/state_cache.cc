@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/panel.h"
+
 namespace rung::train {
 namespace {
 
@@ -24,11 +26,15 @@ std::string CalibrationOf(const model::Adapter& adapter) {
   return model::HashText(numbers);
 }
 
+// Raised by whatever changes the bits of the frozen forward pass: states of an older program are then not
+// found.
+constexpr int kNumerics = 1;
+
 std::string KeyOf(const TrainOptions& options, const model::Adapter& adapter, const std::string& identity) {
   const model::LadderSpec& ladder = adapter.ladder()->spec();
   std::string key =
-      fmt::format("{} max_length={} quantize={}{} compute={} isa={} taps={} rejoin={} storage={}", identity,
-                  options.max_length, static_cast<int>(options.backbone.quantize),
+      fmt::format("numerics={} {} max_length={} quantize={}{} compute={} isa={} taps={} rejoin={} storage={}",
+                  kNumerics, identity, options.max_length, static_cast<int>(options.backbone.quantize),
                   options.backbone.quantize_embeddings ? "+embeddings" : "", NameOf(options.compute.compute),
                   cpu::NameOf(options.compute.context.isa), fmt::join(ladder.taps, ","), ladder.rejoin,
                   static_cast<int>(options.policy.taps));
@@ -84,17 +90,21 @@ const model::CrossingIo* StateCache::For(const data::Batch& batch) {
   batch_ = &batch;
   load_failed_ = false;
   io_ = {};
+  if (batch.rows() <= cpu::kFewRows) return nullptr;
   if (Covers(batch)) {
+    for (const int64_t record : batch.records) store_->Expect(entry_of_record_.at(record));
     io_.load = [this](const model::CrossingStates& states) { Load(states); };
-  } else {
+  } else if (storing_) {
     io_.store = [this](const model::CrossingStates& states) { Store(states); };
+  } else {
+    return nullptr;
   }
   return &io_;
 }
 
 std::string StateCache::TakeFailure() { return std::exchange(failure_, std::string()); }
 
-void StateCache::ForEachSample(
+Status StateCache::ForEachSample(
     const model::CrossingStates& states,
     const std::function<Status(int64_t, const std::vector<std::span<std::byte>>&)>& use) {
   int64_t picked = 0;  // rows of x that earlier samples took
@@ -109,24 +119,30 @@ void StateCache::ForEachSample(
     }
     parts.push_back(rows_of_x_ ? RowBytes(states.x, begin, count) : RowBytes(states.x, picked, targets));
     picked += targets;
-    const Status done = use(entry_of_record_.at(batch_->records[s]), parts);
-    if (!done.ok() && failure_.empty()) failure_ = done.failure().message;
+    if (Status done = use(entry_of_record_.at(batch_->records[s]), parts); !done.ok()) return done;
   }
+  return Ok{};
 }
 
 void StateCache::Load(const model::CrossingStates& states) {
-  ForEachSample(states, [&](int64_t entry, const std::vector<std::span<std::byte>>& parts) {
-    Status read = store_->Read(entry, parts);
-    load_failed_ = load_failed_ || !read.ok();
-    return read;
-  });
+  const Status loaded =
+      ForEachSample(states, [&](int64_t entry, const std::vector<std::span<std::byte>>& parts) {
+        return store_->Read(entry, parts);
+      });
+  load_failed_ = !loaded.ok();
+  if (load_failed_) failure_ = fmt::format("{}; computed instead", loaded.failure().message);
 }
 
 void StateCache::Store(const model::CrossingStates& states) {
-  ForEachSample(states, [&](int64_t entry, const std::vector<std::span<std::byte>>& parts) -> Status {
-    if (store_->Has(entry)) return Ok{};
-    return store_->Write(entry, std::vector<std::span<const std::byte>>(parts.begin(), parts.end()));
-  });
+  const Status stored =
+      ForEachSample(states, [&](int64_t entry, const std::vector<std::span<std::byte>>& parts) -> Status {
+        if (store_->Has(entry)) return Ok{};
+        return store_->Write(entry, std::vector<std::span<const std::byte>>(parts.begin(), parts.end()));
+      });
+  if (stored.ok()) return;
+  storing_ = false;
+  failure_ = fmt::format("{}; the run goes on, examples that are not there yet are computed in every epoch",
+                         stored.failure().message);
 }
 
 }  // namespace rung::train

@@ -28,10 +28,11 @@ class StateCache {
   // Every state of this batch is there.
   bool Covers(const data::Batch& batch) const;
   // What a pass over this batch does with its states: loads them when all are there, else stores them. Valid
-  // until the next call; `batch` outlives it.
+  // until the next call; `batch` outlives it. nullptr: neither. Products of very few rows add in another
+  // order, so such a batch always runs the model.
   const model::CrossingIo* For(const data::Batch& batch);
-  // A load or store that failed since the last call; empty: none. After a failed load the step's numbers are
-  // void: run it again.
+  // What the pass met, for the user; empty: nothing. After a failed load the step's numbers are void: run it
+  // again. After a failed store nothing more is stored.
   std::string TakeFailure();
   bool load_failed() const { return load_failed_; }
   // States made since the last call survive a loss of power after it.
@@ -41,9 +42,9 @@ class StateCache {
   StateCache() = default;
   void Load(const model::CrossingStates& states);
   void Store(const model::CrossingStates& states);
-  // Calls use(entry, parts) for each sample of the batch: its slices of the states' memory.
-  void ForEachSample(const model::CrossingStates& states,
-                     const std::function<Status(int64_t, const std::vector<std::span<std::byte>>&)>& use);
+  // Calls use(entry, parts) for each sample of the batch, its slices of the states' memory, until one fails.
+  Status ForEachSample(const model::CrossingStates& states,
+                       const std::function<Status(int64_t, const std::vector<std::span<std::byte>>&)>& use);
 
   std::unique_ptr<model::TapCache> store_;
   std::map<int64_t, int64_t> entry_of_record_;
@@ -51,7 +52,7 @@ class StateCache {
   const data::Batch* batch_ = nullptr;
   model::CrossingIo io_;
   std::string failure_;
-  bool load_failed_ = false;
+  bool load_failed_ = false, storing_ = true;
 };
 
 }  // namespace rung::train

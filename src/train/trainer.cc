@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,49 +14,6 @@
 
 namespace rung::train {
 namespace {
-
-uint64_t Hash(uint64_t h, const void* data, size_t size) {
-  const auto* bytes = static_cast<const unsigned char*>(data);
-  for (size_t i = 0; i < size; ++i) h = (h ^ bytes[i]) * 0x100000001b3ull;
-  return h;
-}
-
-// Of the token ids and learn marks: what training really sees of a data file.
-uint64_t HashOf(const EncodedData& data) {
-  uint64_t h = 0xcbf29ce484222325ull;
-  for (const data::Example& example : data.examples) {
-    h = Hash(h, example.ids.data(), example.ids.size() * sizeof(int32_t));
-    h = Hash(h, example.learn.data(), example.learn.size());
-  }
-  return h;
-}
-
-// Size and time of the weights' files: enough to tell that a model was replaced, without reading gigabytes.
-std::string WeightsIdentity(const Path& model) {
-  uint64_t h = 0xcbf29ce484222325ull;
-  const auto add = [&](const Path& path) {
-    std::error_code error;
-    const uint64_t size = std::filesystem::file_size(path, error);
-    const auto time = std::filesystem::last_write_time(path, error).time_since_epoch().count();
-    const std::string name = path.filename().string();
-    h = Hash(h, name.data(), name.size());
-    h = Hash(h, &size, sizeof(size));
-    h = Hash(h, &time, sizeof(time));
-  };
-  std::error_code error;
-  if (!std::filesystem::is_directory(model, error)) {
-    add(model);
-  } else {
-    std::vector<Path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
-      const std::string extension = entry.path().extension().string();
-      if (extension == ".safetensors" || extension == ".json") files.push_back(entry.path());
-    }
-    std::sort(files.begin(), files.end());
-    for (const Path& file : files) add(file);
-  }
-  return fmt::format("{:016x}", h);
-}
 
 uint64_t DataBytes(const EncodedData& data) {
   uint64_t bytes = 0;
@@ -77,6 +33,7 @@ void Trainer::Note(const std::string& line) const {
 
 void Trainer::Prepare() {
   config_ = model::ReadConfig(options_.model).OrThrow();
+  identity_.weights = WeightsIdentity(options_.model);
   spec_ = ResolveAdapter(options_, config_).OrThrow();
   base_rate_ = ResolveLearningRate(options_, spec_, config_);
   if (!options_.tap_cache.empty() && !spec_.ladder) {
@@ -91,6 +48,7 @@ void Trainer::Prepare() {
   text_ = std::make_unique<model::ModelText>(
       model::LoadText(options_.model, options_.raw, "", config_.V).OrThrow());
   data_ = LoadData(options_.data, *text_, options_);
+  identity_.data = DataIdentity(data_);
   ReportEncoding(options_.data, data_.report);
   if (!options_.eval_data.empty()) {
     eval_data_ = LoadData(options_.eval_data, *text_, options_);
@@ -99,6 +57,7 @@ void Trainer::Prepare() {
   CountSteps();
   FindCheckpoint();
   Plan();
+  CheckDisk();
 }
 
 void Trainer::ReportEncoding(const Path& path, const data::EncodeReport& report) const {
@@ -126,12 +85,13 @@ void Trainer::FindCheckpoint() {
                             finished ? "" : "go on with --resume, or "));
   }
   if (!options_.resume) return;
+  const std::string fingerprint = Fingerprint();
   if (checkpoint_.position.step == 0) {
     Note(fmt::format("--resume: no checkpoint in {}: starting from the beginning", options_.out.string()));
-  } else if (checkpoint_.fingerprint != Fingerprint()) {
+  } else if (checkpoint_.fingerprint != fingerprint) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--resume: {} was made with other settings, model or data:\n  then {}\n  now  {}",
-                            checkpoint_.folder.string(), checkpoint_.fingerprint, Fingerprint()));
+                            checkpoint_.folder.string(), checkpoint_.fingerprint, fingerprint));
   }
 }
 
@@ -145,11 +105,12 @@ void Trainer::Plan() {
   for (uint32_t epoch = 0; epoch < epochs_; ++epoch) {
     const data::EpochPlan order =
         data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epoch).OrThrow();
-    FindLargestBatch(options_.compute, shape, planned, data_, order, true, &largest);
+    FindLargestBatch(options_.compute, shape, planned, data_, order, true, kPlannedBatches, &largest);
   }
   if (!eval_data_.rows.empty()) {
     const data::EpochPlan order = data::PlanInOrder(eval_data_.rows, options_.tokens).OrThrow();
-    FindLargestBatch(options_.compute, shape, planned, eval_data_, order, false, &largest_eval);
+    FindLargestBatch(options_.compute, shape, planned, eval_data_, order, false,
+                     static_cast<int64_t>(order.batches.size()), &largest_eval);
   }
   slab_bytes_ = std::max(largest.bytes, largest_eval.bytes);
   const PlanInputs inputs{TokenizerBytes(config_.V), DataBytes(data_) + DataBytes(eval_data_), true,
@@ -161,16 +122,38 @@ void Trainer::Plan() {
   }
   PlanImportance(shape);
   if (events_.on_plan) events_.on_plan(plan_, spec_, config_);
-  if (!options_.tap_cache.empty()) {
-    const std::vector<uint64_t> entries =
-        StateEntryBytes(spec_, options_.policy, options_.compute.compute, config_, data_.examples);
-    Note(fmt::format("tap cache: {} on disk in {}", FormatBytes(model::TapCache::Need(entries)),
-                     options_.tap_cache.string()));
-  }
   const uint64_t limit = options_.memory_limit > 0 ? options_.memory_limit : AvailableMemory();
   if (limit > 0 && plan_.total() > limit) {
     throw Error(ExitCode::kNoMemory,
                 plan_.Refusal(limit, options_.memory_limit > 0 ? "--memory-limit" : "free memory"));
+  }
+}
+
+// What the run will write, compared with what may be and what the disk has: before anything is loaded.
+void Trainer::CheckDisk() {
+  const auto n =
+      static_cast<uint64_t>(model::Adapter::Planned(config_, spec_, options_.max_length).parameter_count());
+  // Kept checkpoints, one being written, and the adapter.
+  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1);
+  Path folder = std::filesystem::absolute(options_.out);
+  std::error_code error;
+  while (!std::filesystem::exists(folder, error) && folder != folder.parent_path())
+    folder = folder.parent_path();
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  if (!error && space.available < needed) {
+    throw Error(
+        ExitCode::kFailed,
+        fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free some, choose "
+                    "another --out, or lower --save-limit",
+                    options_.out.string(), FormatBytes(space.available), FormatBytes(needed)));
+  }
+  if (options_.tap_cache.empty()) return;
+  const uint64_t need = model::TapCache::Need(
+      StateEntryBytes(spec_, options_.policy, options_.compute.compute, config_, data_.examples));
+  Note(fmt::format("tap cache: {} on disk in {}", FormatBytes(need), options_.tap_cache.string()));
+  if (epochs_ <= 1) Note("tap cache: read from the second epoch on; this run has one");
+  if (Status fits = model::TapCache::Check(options_.tap_cache, need, options_.tap_cache_limit); !fits.ok()) {
+    throw Error(fits.failure().code, fits.failure().message);
   }
 }
 
@@ -201,8 +184,8 @@ void Trainer::Start() {
   model::BackboneOptions backbone = options_.backbone;
   backbone.positions = options_.max_length;
   backbone_ = model::Backbone::Load(options_.model, backbone).OrThrow();
-  MakeAdapter();
   MakeFolder();
+  MakeAdapter();
   Reserve(slab_bytes_);
   optimizer_.emplace(options_.optimizer, adapter_->params().begins);
   log_.emplace(options_.out);
@@ -284,16 +267,6 @@ void Trainer::MakeFolder() {
                 fmt::format("cannot create {}: {}", options_.out.string(), error.message()));
   }
   RemoveUnfinishedCheckpoints(options_.out);
-  // Kept checkpoints, one being written, and the adapter.
-  const auto n = static_cast<uint64_t>(adapter_->parameter_count());
-  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1);
-  const std::filesystem::space_info space = std::filesystem::space(options_.out, error);
-  if (!error && space.available < needed) {
-    throw Error(ExitCode::kFailed,
-                fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free "
-                            "some, choose another --out, or lower --save-limit",
-                            options_.out.string(), FormatBytes(space.available), FormatBytes(needed)));
-  }
 }
 
 void Trainer::Reserve(size_t bytes) {
@@ -306,7 +279,7 @@ void Trainer::Reserve(size_t bytes) {
 
 void Trainer::OpenStateCache() {
   if (options_.tap_cache.empty()) return;
-  cache_ = StateCache::Open(options_, *adapter_, config_, Identity(), data_.examples).OrThrow();
+  cache_ = StateCache::Open(options_, *adapter_, config_, identity_.text(config_), data_.examples).OrThrow();
   if (!cache_->store().note().empty()) Note(cache_->store().note());
   if (cache_->store().complete() > 0) {
     Note(fmt::format("tap cache: {} of {} examples are already there", cache_->store().complete(),
@@ -331,44 +304,8 @@ void Trainer::ResumeOrBegin() {
   Note(fmt::format("calibrated: output scale {:.2f}", ladder->spec().output_scale));
 }
 
-std::string Trainer::Identity() const {
-  return fmt::format("model={}:{}x{}x{} weights={} data={:016x}", config_.family, config_.L, config_.C,
-                     config_.V, WeightsIdentity(options_.model), HashOf(data_));
-}
-
-// Everything that changes the resulting bits, as text that a person can compare.
 std::string Trainer::Fingerprint() const {
-  std::string text = fmt::format(
-      "model={}x{}x{} data={:016x} seed={} tokens={} max_length={} accumulation={} steps={} warmup={} "
-      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={}{} "
-      "compute={} "
-      "isa={} threads={} method={}",
-      config_.L, config_.C, config_.V, HashOf(data_), options_.seed, options_.tokens, options_.max_length,
-      options_.gradient_accumulation, total_steps_, warmup_steps_, NameOf(options_.schedule), base_rate_,
-      options_.optimizer.beta1, options_.optimizer.beta2, options_.optimizer.weight_decay,
-      options_.optimizer.max_grad_norm, options_.optimizer.moments == Moments::kF32 ? "f32" : "8bit",
-      static_cast<int>(options_.backbone.quantize),
-      options_.backbone.quantize_embeddings ? "+embeddings" : "", NameOf(options_.compute.compute),
-      cpu::NameOf(options_.compute.context.isa), options_.compute.context.threads, NameOf(options_.method));
-  if (spec_.ladder) {
-    const model::LadderSpec& l = *spec_.ladder;
-    text += fmt::format(
-        " taps={} rungs={} kind={} width={} heads={}x{} gate={} tap_norm={} tap_map={} tap_storage={} "
-        "rejoin={} "
-        "scale={:.6g} init={}",
-        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), l.S, l.block().Hq, l.head_dim,
-        static_cast<int>(l.gate), static_cast<int>(l.tap_norm), static_cast<int>(l.tap_map),
-        static_cast<int>(options_.policy.taps), l.rejoin, options_.ladder.output_scale,
-        static_cast<int>(options_.ladder.init));
-    if (options_.ladder.init == LadderInit::kFisher)
-      text += fmt::format(" fisher_samples={}", options_.ladder.fisher_samples);
-  }
-  if (spec_.lora) {
-    const model::LoraSpec& l = *spec_.lora;
-    text += fmt::format(" r={} alpha={:.6g} dropout={:.6g} rslora={} targets={} layers={}", l.R, l.alpha,
-                        l.dropout, l.rank_stabilized, fmt::join(l.targets, ","), fmt::join(l.layers, ","));
-  }
-  return text;
+  return train::Fingerprint(options_, spec_, config_, identity_, {total_steps_, warmup_steps_, base_rate_});
 }
 
 }  // namespace rung::train

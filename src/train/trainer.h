@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "model/prune.h"
+#include "train/identity.h"
 #include "train/log.h"
 #include "train/run.h"
 #include "train/state_cache.h"
@@ -25,6 +26,7 @@ class Trainer {
  private:
   void CountSteps();
   void Plan();
+  void CheckDisk();
   void ReportEncoding(const Path& path, const data::EncodeReport& report) const;
   // Decides, before anything is loaded or written, whether this run may go on in its folder.
   void FindCheckpoint();
@@ -36,7 +38,6 @@ class Trainer {
   void MakeAdapter();
   void OpenStateCache();
   void ResumeOrBegin();
-  std::string Identity() const;  // of model and data
   // The micro-batches of one optimizer step, from the current position. Returns the sum of losses.
   double Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
   // False: states from the tap cache were damaged and the gradients so far are void.
@@ -61,6 +62,7 @@ class Trainer {
   const std::atomic<bool>& interrupt_;
 
   model::Config config_;
+  RunIdentity identity_;
   model::AdapterSpec spec_;
   std::unique_ptr<model::ModelText> text_;
   EncodedData data_, eval_data_;

@@ -1,0 +1,110 @@
+#include "train/identity.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+namespace rung::train {
+namespace {
+
+constexpr uint64_t kHashStart = 0xcbf29ce484222325ull;  // FNV-1a
+
+uint64_t Hash(uint64_t h, const void* data, size_t size) {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  for (size_t i = 0; i < size; ++i) h = (h ^ bytes[i]) * 0x100000001b3ull;
+  return h;
+}
+
+constexpr uint64_t kSampleBytes = 4096;
+constexpr uint64_t kSamples = 64;
+
+uint64_t HashOfSamples(const Path& path, uint64_t h) {
+  Result<RandomAccessFile> file = RandomAccessFile::Open(path);
+  if (!file.ok()) throw Error(file.failure().code, file.failure().message);
+  const uint64_t size = file.value().size();
+  h = Hash(h, &size, sizeof(size));
+  std::vector<std::byte> bytes(static_cast<size_t>(std::min(size, kSampleBytes)));
+  const uint64_t room = size - bytes.size();
+  for (uint64_t i = 0; i < kSamples; ++i) {
+    // Double: offsets of a file beyond 2^53 bytes would be rounded, which changes no file's identity.
+    const auto at =
+        static_cast<uint64_t>(static_cast<double>(room) * static_cast<double>(i) / (kSamples - 1));
+    Status read = file.value().Read(std::min(at, room), bytes);
+    if (!read.ok()) throw Error(read.failure().code, read.failure().message);
+    h = Hash(h, bytes.data(), bytes.size());
+  }
+  return h;
+}
+
+}  // namespace
+
+std::string RunIdentity::text(const model::Config& config) const {
+  return fmt::format("model={}:{}x{}x{} weights={} data={}", config.family, config.L, config.C, config.V,
+                     weights, data);
+}
+
+std::string WeightsIdentity(const Path& model) {
+  std::vector<Path> files;
+  std::error_code error;
+  if (!std::filesystem::is_directory(model, error)) {
+    files.push_back(model);
+  } else {
+    for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
+      if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+  }
+  uint64_t h = kHashStart;
+  for (const Path& file : files) h = HashOfSamples(file, h);
+  return fmt::format("{:016x}", h);
+}
+
+std::string DataIdentity(const EncodedData& data) {
+  uint64_t h = kHashStart;
+  for (const data::Example& example : data.examples) {
+    h = Hash(h, example.ids.data(), example.ids.size() * sizeof(int32_t));
+    h = Hash(h, example.learn.data(), example.learn.size());
+  }
+  return fmt::format("{:016x}", h);
+}
+
+std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& spec,
+                        const model::Config& config, const RunIdentity& identity,
+                        const RunSchedule& schedule) {
+  std::string text = fmt::format(
+      "model={}:{}x{}x{} weights={} rope={} data={} seed={} tokens={} max_length={} accumulation={} steps={} "
+      "warmup={} "
+      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={}{} "
+      "compute={} "
+      "isa={} threads={} method={}",
+      config.family, config.L, config.C, config.V, identity.weights, config.rope.half ? "half" : "pairs",
+      identity.data, options.seed, options.tokens, options.max_length, options.gradient_accumulation,
+      schedule.steps, schedule.warmup, NameOf(options.schedule), schedule.base_rate, options.optimizer.beta1,
+      options.optimizer.beta2, options.optimizer.weight_decay, options.optimizer.max_grad_norm,
+      options.optimizer.moments == Moments::kF32 ? "f32" : "8bit",
+      static_cast<int>(options.backbone.quantize), options.backbone.quantize_embeddings ? "+embeddings" : "",
+      NameOf(options.compute.compute), cpu::NameOf(options.compute.context.isa),
+      options.compute.context.threads, NameOf(options.method));
+  if (spec.ladder) {
+    const model::LadderSpec& l = *spec.ladder;
+    text += fmt::format(
+        " taps={} rungs={} kind={} width={} heads={}x{} gate={} tap_norm={} tap_map={} tap_storage={} "
+        "rejoin={} "
+        "scale={:.6g} init={}",
+        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), l.S, l.block().Hq, l.head_dim,
+        static_cast<int>(l.gate), static_cast<int>(l.tap_norm), static_cast<int>(l.tap_map),
+        static_cast<int>(options.policy.taps), l.rejoin, options.ladder.output_scale,
+        static_cast<int>(options.ladder.init));
+    if (options.ladder.init == LadderInit::kFisher)
+      text += fmt::format(" fisher_samples={}", options.ladder.fisher_samples);
+  }
+  if (spec.lora) {
+    const model::LoraSpec& l = *spec.lora;
+    text += fmt::format(" r={} alpha={:.6g} dropout={:.6g} rslora={} targets={} layers={}", l.R, l.alpha,
+                        l.dropout, l.rank_stabilized, fmt::join(l.targets, ","), fmt::join(l.layers, ","));
+  }
+  return text;
+}
+
+}  // namespace rung::train

@@ -1,0 +1,31 @@
+// What a run is made of, as texts: names of model and data, and everything that changes the resulting bits.
+#pragma once
+
+#include <string>
+
+#include "train/run.h"
+
+namespace rung::train {
+
+struct RunIdentity {
+  std::string weights, data;  // 16 hex digits each
+  // Model and data, for the key of a tap cache.
+  std::string text(const model::Config& config) const;
+};
+
+// By samples of the bytes of every weight file, spread over it: two models of one shape differ, and gigabytes
+// need not be read. A copy of a model is the same model. Throws Error when a file cannot be read.
+std::string WeightsIdentity(const Path& model);
+// Of the token ids and learn marks: what training really sees of a data file.
+std::string DataIdentity(const EncodedData& data);
+
+struct RunSchedule {
+  int64_t steps = 0, warmup = 0;
+  double base_rate = 0.0;
+};
+// Everything that changes the resulting bits, as text that a person can compare.
+std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& spec,
+                        const model::Config& config, const RunIdentity& identity,
+                        const RunSchedule& schedule);
+
+}  // namespace rung::train
