@@ -1,56 +1,103 @@
 #!/usr/bin/env python3
-"""Compares an adapter folder that rung wrote with peft: loads it beside its model and compares logits.
+"""Trains low-rank pairs with rung, reads the folder with peft, and compares the losses of held-out records.
 
-  check_peft.py MODEL ADAPTER EXPECTED [--tolerance 1e-3]
+  check_peft.py --rung build/release/rung [--steps 8] [--records 12] [--tolerance 1e-3]
 
-MODEL is a Hugging Face folder, ADAPTER a folder with adapter_config.json, EXPECTED a JSON object of rung's making:
-  {"ids": [1, 80, ...], "logits": [[...], ...]}   one sequence; a row of logits for every id
-Prints the largest difference over the largest magnitude, with and without the adapter. Fails when the first is above
-the tolerance, when the adapter changes nothing, or when peft warns.
+Both compute in f32 from weights as they are stored. The model and the records are those of the repository. Prints for
+every record the loss in nats a token of rung and of transformers with peft, and the loss without the adapter; fails
+when the two differ by more than the tolerance, when the adapter changes too little to tell, or when peft warns.
 """
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import peft
 import torch
 import transformers
 
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "tests/data/models/tinystories-656k"
+STORIES = ROOT / "examples/stories"
 
-def logits_of(model, ids):
+
+def texts_of(path):
+    """Prompt and completion as one text, all of which is learned: no border that a tokenizer could treat apart."""
+    with open(path, encoding="utf-8") as file:
+        return [f"{row['prompt']} {row['completion']}" for row in map(json.loads, file)]
+
+
+def write_records(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+
+
+def run(command):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def train(rung, folder, steps):
+    write_records(folder / "train.jsonl", texts_of(STORIES / "train.jsonl"))
+    run([rung, "train", "--method", "lora", "--model", MODEL, "--data", folder / "train.jsonl", "--out",
+         folder / "adapter", "--quantize", "none", "--compute", "f32", "--lora-r", 8, "--rslora", "--learning-rate",
+         0.01, "--max-steps", steps, "--threads", 1, "--progress", "none"])
+    return folder / "adapter"
+
+
+def loss_of_rung(rung, folder, adapter, text):
+    write_records(folder / "one.jsonl", [text])
+    return json.loads(run([rung, "eval", "--json", "--no-generate", "--model", MODEL, "--adapter", adapter, "--data",
+                           folder / "one.jsonl", "--quantize", "none", "--compute", "f32", "--threads", 1,
+                           "--progress", "none"]))
+
+
+def loss_of(model, ids):
     with torch.no_grad():
-        return model(input_ids=torch.tensor([ids])).logits[0]
-
-
-def apart(got, want):
-    return ((got - want).abs().max() / want.abs().max()).item()
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
+    return torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:])).item()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("adapter")
-    parser.add_argument("expected")
+    parser.add_argument("--rung", type=Path, required=True, help="the program")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--records", type=int, default=12)
     parser.add_argument("--tolerance", type=float, default=1e-3)
     options = parser.parse_args()
+    torch.set_num_threads(1)
 
-    with open(options.expected) as file:
-        expected = json.load(file)
-    want = torch.tensor(expected["logits"])
-    base = transformers.AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
-    without = logits_of(base, expected["ids"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # of peft about what it read
-        wrapped = peft.PeftModel.from_pretrained(base, options.adapter).eval()
-    got = logits_of(wrapped, expected["ids"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
+    base = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+    sequences = {}
+    for text in texts_of(STORIES / "test.jsonl")[: options.records]:
+        ids = tokenizer(text)["input_ids"]
+        sequences[text] = ids if ids[-1] == tokenizer.eos_token_id else ids + [tokenizer.eos_token_id]
+    without = {text: loss_of(base, ids) for text, ids in sequences.items()}
 
-    error, change = apart(got, want), apart(without, want)
-    print(f"with the adapter apart by {error:.1e}, without it by {change:.1e}")
-    if not error <= options.tolerance:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        adapter = train(options.rung.resolve(), folder, options.steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of peft about what it read
+            model = peft.PeftModel.from_pretrained(base, adapter).eval()
+        worst, change = 0.0, 0.0
+        for text, ids in sequences.items():
+            ours, theirs = loss_of_rung(options.rung.resolve(), folder, adapter, text), loss_of(model, ids)
+            if ours["target_tokens"] != len(ids) - 1:
+                sys.exit(f"rung has {ours['target_tokens']} targets, transformers {len(ids) - 1}: {text}")
+            worst = max(worst, abs(ours["loss"] - theirs))
+            change = max(change, abs(without[text] - theirs))
+            print(f"rung {ours['loss']:.6f}  peft {theirs:.6f}  without {without[text]:.6f}")
+    print(f"apart by {worst:.1e} nats a token at most; the adapter changes {change:.1e}")
+    if not worst <= options.tolerance:
         sys.exit(f"more than {options.tolerance:.1e}")
-    if change < 1e-2:
+    if change < 100 * options.tolerance:
         sys.exit("the adapter changes too little to tell")
 
 

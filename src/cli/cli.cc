@@ -96,8 +96,13 @@ std::string DescribeVerb(const std::string& word) {
   return fmt::format("rung: {} is not a verb{} (rung --help lists them)", word, hint);
 }
 
+// Messages quote names and texts of foreign files.
+void PrintMessage(std::string_view message) {
+  fmt::print(stderr, "{}\n", Printable(message, Newlines::kKeep));
+}
+
 int Usage(const std::string& message) {
-  fmt::print(stderr, "{}\n", message);
+  PrintMessage(message);
   return static_cast<int>(ExitCode::kUsage);
 }
 
@@ -106,13 +111,13 @@ int Run(const Action& action) {
     action();
     return static_cast<int>(ExitCode::kDone);
   } catch (const Error& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    PrintMessage(error.what());
     return error.code() == ExitCode::kInterrupted ? InterruptExitCode() : static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "out of memory\n");
     return static_cast<int>(ExitCode::kNoMemory);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    PrintMessage(error.what());
     return static_cast<int>(ExitCode::kFailed);
   }
 }

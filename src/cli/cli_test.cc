@@ -2,11 +2,13 @@
 #include "cli/cli.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "base/files.h"
 
 namespace rung::cli {
 namespace {
@@ -69,6 +71,18 @@ TEST(CliTest, KnownOptionsPass) {
   const Outcome found = RunMain({"bench", "step", "--tokens", "64"});
   EXPECT_EQ(found.code, ExitCode::kUsage);
   EXPECT_NE(found.said.find("--model"), std::string::npos) << found.said;
+}
+
+TEST(CliTest, MessagesDoNotSteerTheTerminal) {
+  const Path folder = std::filesystem::temp_directory_path() / ("rung_cli_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  WriteTextFile(folder / "config.json", R"({"model_type": "\u001b[2J\u009b1m"})").OrThrow();
+  const Outcome found = RunMain({"quantize", "--model", folder.string(), "--out", (folder / "out").string()});
+  std::filesystem::remove_all(folder);
+  EXPECT_EQ(found.code, ExitCode::kBadInput);
+  EXPECT_NE(found.said.find("\"\\x1b[2J\\x9b1m\""), std::string::npos) << found.said;
+  EXPECT_EQ(found.said.find('\x1b'), std::string::npos);
+  EXPECT_TRUE(found.said.ends_with("\n"));
 }
 
 }  // namespace

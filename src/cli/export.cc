@@ -28,7 +28,7 @@ Action AddExport(CLI::App& app) {
                  "the model it was trained for: a .gguf file or a Hugging Face folder")
       ->required();
   app.add_option("--adapter", command->adapter, "folder of low-rank pairs, rung's or PEFT's")->required();
-  app.add_option("--out", command->out, "the file to make")->required();
+  app.add_option("--out", command->out, "the file to make; one that is there is not replaced")->required();
   return [command] { RunExport(*command); };
 }
 

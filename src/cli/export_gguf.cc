@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "cli/output_folder.h"
 #include "io/gguf_writer.h"
 #include "model/adapter_file.h"
 #include "model/weights.h"
@@ -55,6 +56,8 @@ float AlphaOf(const model::LoraSpec& spec) {
 }  // namespace
 
 ExportResult ExportGguf(const ExportOptions& options) {
+  const NamedPath input{"--adapter", options.adapter};
+  CheckNewFile(options.out, {&input, 1});
   model::Config config = model::ReadConfig(options.model).OrThrow();
   const model::AdapterInfo info = model::ReadAdapterInfo(options.adapter, config).OrThrow();
   if (info.spec.ladder) {
@@ -79,14 +82,8 @@ ExportResult ExportGguf(const ExportOptions& options) {
                                  {"adapter.type", std::string("lora")},
                                  {"adapter.lora.alpha", AlphaOf(*info.spec.lora)}};
   io::GgufWriter writer = io::GgufWriter::Create(options.out, fields, std::move(layouts)).OrThrow();
-  for (size_t i = 0; i < data.size(); ++i) {
-    if (const Status wrote = writer.Write(i, 0, data[i]); !wrote.ok()) {
-      throw Error(wrote.failure().code, wrote.failure().message);
-    }
-  }
-  if (const Status placed = writer.Commit(); !placed.ok()) {
-    throw Error(placed.failure().code, placed.failure().message);
-  }
+  for (size_t i = 0; i < data.size(); ++i) writer.Write(i, 0, data[i]).OrThrow();
+  writer.Commit().OrThrow();
   return {static_cast<int64_t>(data.size() / 2), writer.bytes()};
 }
 

@@ -13,7 +13,8 @@ struct ExportResult {
   uint64_t bytes = 0;
 };
 
-// Throws Error; a ladder is refused (kUsage). The file is complete or not there.
+// Throws Error; refused (kUsage) are a ladder, and an `out` that is there or inside the adapter. The file is
+// complete or not there.
 ExportResult ExportGguf(const ExportOptions& options);
 
 }  // namespace rung::cli

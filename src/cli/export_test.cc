@@ -30,6 +30,7 @@ class ExportTest : public FolderTest {
  protected:
   io::Gguf Export(const Path& model, const Path& adapter) const {
     const Path out = folder_ / "lora.gguf";
+    std::filesystem::remove(out);
     const ExportResult result = ExportGguf({model, adapter, out});
     EXPECT_EQ(result.bytes, std::filesystem::file_size(out));
     return io::Gguf::Open(out).OrThrow();
@@ -116,6 +117,25 @@ TEST_F(ExportTest, ALadderIsRefused) {
   EXPECT_EQ(code, ExitCode::kUsage);
   EXPECT_NE(message.find("llama.cpp"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "x.gguf"));
+}
+
+TEST_F(ExportTest, NoFileIsReplaced) {
+  const Path model = folder_ / "model.gguf", pairs = folder_ / "pairs";
+  std::filesystem::copy(kFamilies / "llama3.gguf", model);
+  std::filesystem::copy(kLora / "peft_llama3", pairs);
+  const uint64_t bytes = std::filesystem::file_size(model);
+  const Path noted = Write("noted.gguf.tmp", "mine");
+  std::filesystem::create_symlink("model.gguf", folder_ / "link.gguf");
+  for (const Path& out : {model, folder_ / "link.gguf", folder_ / "noted.gguf", noted, pairs / "lora.gguf",
+                          pairs / "adapter_config.json", pairs, Path()}) {
+    const auto [code, message] = Refusal(
+        AddExport, {"--gguf", "--model", model.string(), "--adapter", pairs.string(), "--out", out.string()});
+    EXPECT_EQ(code, ExitCode::kUsage) << out;
+    EXPECT_TRUE(message.starts_with("--out")) << message;
+  }
+  EXPECT_EQ(std::filesystem::file_size(model), bytes);
+  EXPECT_EQ(ReadTextFile(noted, 100).OrThrow(), "mine");
+  EXPECT_FALSE(std::filesystem::exists(pairs / "lora.gguf"));
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ std::string Count(int64_t n) {
   return std::to_string(n);
 }
 
+// Both come from the file, or may.
 std::string Line(std::string_view what, const std::string& value) {
-  return fmt::format("{:<16} {}\n", what, value);
+  return fmt::format("{:<16} {}\n", Printable(what), Printable(value));
 }
 
 std::string RopeText(const model::RopeConfig& rope) {
@@ -129,9 +130,9 @@ std::string TokenizerText(const text::Tokenizer& t) {
 void RunInspect(const InspectCommand& command) {
   const Inspection found = Inspect(command.path);
   if (command.json) {
-    // Names come from the file; broken UTF-8 in one must not lose the rest.
+    // Names come from the file: in ASCII none steers a terminal, and broken UTF-8 does not lose the rest.
     fmt::print("{}\n", InspectionJson(found, command.tensors)
-                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+                           .dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace));
   } else {
     fmt::print("{}", InspectionText(found, command.tensors));
   }
@@ -158,7 +159,7 @@ std::string InspectionText(const Inspection& found, bool tensors) {
   if (!tensors) return text;
   text += "\n";
   for (const TensorRow& row : found.tensors) {
-    text += fmt::format("{:<48} {:<10} {:>16} {:>11}\n", row.name, row.format,
+    text += fmt::format("{:<48} {:<10} {:>16} {:>11}\n", Printable(row.name), Printable(row.format),
                         fmt::format("{}", fmt::join(row.shape, "x")), FormatBytes(row.bytes));
   }
   return text;

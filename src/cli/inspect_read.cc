@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/inspect.h"
+#include "cli/model_tensors.h"
 #include "io/gguf.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
@@ -10,11 +11,6 @@
 
 namespace rung::cli {
 namespace {
-
-constexpr std::string_view kNf4State = ".quant_state.bitsandbytes__nf4";
-// The tensors beside an NF4 weight that belong to it.
-constexpr std::string_view kNf4Parts[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
-                                          kNf4State};
 
 int64_t Elements(const std::vector<int64_t>& shape) {
   int64_t count = 1;
@@ -98,17 +94,11 @@ void ReadFolderTensors(const Path& folder, Inspection* found) {
   const io::Safetensors& file = opened.value();
   bool packed = false;
   for (const auto& [name, entry] : file.tensors()) {
-    // A weight and its scales are one tensor to a person.
-    const bool is_part =
-        std::any_of(std::begin(kNf4Parts), std::end(kNf4Parts), [&, &tensor = name](std::string_view part) {
-          return tensor.ends_with(part) &&
-                 file.Find(tensor.substr(0, tensor.size() - part.size()) + std::string(kNf4State)) != nullptr;
-        });
-    if (is_part) continue;
+    if (IsNf4Part(file, name)) continue;  // a weight and its scales are one tensor to a person
     TensorRow row{name, entry.dtype, entry.shape, entry.bytes};
     std::transform(row.format.begin(), row.format.end(), row.format.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    const bool nf4 = file.Find(name + std::string(kNf4State)) != nullptr;
+    const bool nf4 = IsNf4(file, name);
     if (nf4) {
       row.format = file.Find(name + ".nested_absmax") ? "nf4" : "nf4-single";
       for (const std::string_view part : kNf4Parts) {

@@ -1,8 +1,11 @@
 #include "cli/inspect.h"
 
+#include "base/text.h"
 #include "cli/quantize_folder.h"
 #include "cli/test_support.h"
 #include "infer/test_support.h"
+#include "io/gguf_writer.h"
+#include "io/json_file.h"
 
 namespace rung::cli {
 namespace {
@@ -73,6 +76,48 @@ TEST_F(InspectTest, WhatIsNotSupportedIsShownAsFarAsItGoes) {
   const json tiny = InspectJson("tests/data/io/tiny.gguf");
   EXPECT_FALSE(tiny["not_supported"].empty());
   EXPECT_FALSE(tiny["tensors"].empty());
+}
+
+// No byte of a foreign file reaches the terminal as a control character.
+void ExpectPlain(const std::string& text) {
+  EXPECT_EQ(text, Printable(text, Newlines::kKeep));
+  EXPECT_NE(text.find("\\"), std::string::npos) << "nothing was escaped";
+}
+
+TEST_F(InspectTest, NamesFromFilesDoNotSteerTheTerminal) {
+  const std::string esc =
+      "\x1b]0;owned\x07\xc2\x9b"
+      "2J\x7f\r";
+  const std::vector<std::byte> four(16);
+  io::GgufWriter writer = io::GgufWriter::Create(folder_ / "x.gguf",
+                                                 {{"general.architecture", "llama" + esc},
+                                                  {"general.name", esc},
+                                                  {"llama" + esc + ".key" + esc, esc}},
+                                                 {{"weight" + esc, 0, {4}}})
+                              .OrThrow();
+  writer.Write(0, 0, four).OrThrow();
+  writer.Commit().OrThrow();
+  const Path config = Write("config.json", json({{"model_type", esc}, {"hidden_size" + esc, 5}}).dump());
+  for (const Path& path : {folder_ / "x.gguf", config}) {
+    ExpectPlain(RunVerb(AddInspect, {path.string(), "--tensors"}));
+    ExpectPlain(RunVerb(AddInspect, {path.string(), "--tensors", "--json"}));
+  }
+  EXPECT_EQ(InspectJson(folder_ / "x.gguf")["name"], esc);
+
+  const Path pairs = folder_ / "pairs";
+  std::filesystem::copy("tests/data/lora/peft_llama3", pairs);
+  json peft = io::ReadJson(pairs / "adapter_config.json").OrThrow();
+  peft["base_model_name_or_path"] = esc;
+  WriteTextFile(pairs / "adapter_config.json", peft.dump()).OrThrow();
+  ExpectPlain(RunVerb(AddInspect, {pairs.string()}));
+}
+
+TEST_F(InspectTest, PathsMayBeAnyBytes) {
+  const Path folder = folder_ / "caf\xe9";
+  std::filesystem::create_directory(folder);
+  Write("caf\xe9/config.json", R"({"model_type": "mamba"})");
+  EXPECT_EQ(InspectJson(folder)["architecture"], "mamba");
+  EXPECT_NE(RunVerb(AddInspect, {folder.string()}).find("caf\\xe9"), std::string::npos);
 }
 
 TEST_F(InspectTest, RefusesWhatIsNoModel) {

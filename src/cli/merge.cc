@@ -15,15 +15,6 @@ struct MergeCommand {
   int threads = 0;
 };
 
-constexpr const char* kQuantizedNote =
-    "warning: merged onto weights as they were after 4-bit quantisation, which is what the adapter was "
-    "trained "
-    "beside; the 16-bit original merged with this adapter is another model, and quantising the result again "
-    "rounds away a part of what was learned";
-constexpr const char* kTokenizerNote =
-    "note: a GGUF file's tokenizer cannot be written as Hugging Face's: copy tokenizer.json and "
-    "tokenizer_config.json from the original model";
-
 void RunMerge(const MergeCommand& command) {
   CatchSignals();
   Progress progress(ParseProgress(command.progress));
@@ -35,13 +26,13 @@ void RunMerge(const MergeCommand& command) {
   options.out = command.out;
   options.dtype = command.dtype;
   options.context = Resolve(threads).context;
-  const MergeResult result = MergeModel(options, [&](size_t done, size_t total) {
+  const auto report = [&](size_t done, size_t total) {
     progress.Count("merging", done, total);
     return !InterruptFlag().load();
-  });
+  };
+  const MergeResult result =
+      MergeModel(options, report, [](const std::string& note) { fmt::print(stderr, "{}\n", note); });
   progress.EndLine();
-  if (result.from_quantized) fmt::print(stderr, "{}\n", kQuantizedNote);
-  if (!result.has_tokenizer) fmt::print(stderr, "{}\n", kTokenizerNote);
   fmt::print(stderr, "{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes),
              result.dtype, command.out);
 }
@@ -50,11 +41,17 @@ void RunMerge(const MergeCommand& command) {
 
 Action AddMerge(CLI::App& app) {
   auto command = std::make_shared<MergeCommand>();
-  app.add_option("--model", command->model, "a .gguf file or a Hugging Face folder")->required();
+  app.add_option(
+         "--model", command->model,
+         "a Hugging Face folder or a .gguf file; the 16-bit original is best. Quantised weights are "
+         "decoded: the result is the model that an adapter trained beside them (train --quantize nf4) "
+         "was trained with, which the original with this adapter is not")
+      ->required();
   app.add_option("--adapter", command->adapter, "folder of low-rank pairs, rung's or PEFT's")->required();
   app.add_option("--out", command->out, "the Hugging Face folder to make")->required();
-  app.add_option("--dtype", command->dtype,
-                 "of the merged weights: bfloat16 or float16; auto: the model's own, or bfloat16")
+  app.add_option(
+         "--dtype", command->dtype,
+         "of the merged weights: bfloat16 or float16; auto: as config.json or most weights, else bfloat16")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16"}));
   app.add_option("--threads", command->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
   app.add_option("--progress", command->progress, "auto, none, plain, bar")

@@ -1,15 +1,17 @@
 #include "cli/merge_model.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "base/half.h"
 #include "cli/merge_source.h"
 #include "cli/merge_texts.h"
-#include "cli/quantize_output.h"
+#include "cli/output_folder.h"
 #include "io/safetensors_writer.h"
 #include "kernels/cpu/dense.h"
 #include "model/adapter_file.h"
@@ -20,10 +22,6 @@ namespace {
 constexpr int64_t kTile = int64_t{4} << 20;  // weights that are merged at once
 constexpr uint64_t kEntryBytes = 256;        // of a tensor in a header, at most
 
-void Require(const Status& status) {
-  if (!status.ok()) throw Error(status.failure().code, status.failure().message);
-}
-
 // The type of the output's numbers.
 struct Type {
   const char *name, *stored;  // as configurations and safetensors name it
@@ -31,8 +29,24 @@ struct Type {
 };
 constexpr Type kTypes[] = {{"bfloat16", "BF16", 2}, {"float16", "F16", 2}, {"float32", "F32", 4}};
 
+// More than half of the known weights are stored so.
+bool MostAre(const MergeSource& source, const std::string& format) {
+  int64_t such = 0, all = 0;
+  for (const auto& [name, count] : source.formats()) {
+    all += count;
+    if (name == format) such += count;
+  }
+  return 2 * such > all;
+}
+
+// Where config.json does not say, most weights decide.
+bool IsHalf(const MergeSource& source) {
+  const std::string& said = source.torch_dtype();
+  return said == "float16" || (said != "bfloat16" && MostAre(source, "f16"));
+}
+
 const Type& TypeOf(const std::string& name, const MergeSource& source) {
-  if (name == "auto") return kTypes[source.half_precision() && !source.quantized() ? 1 : 0];
+  if (name == "auto") return kTypes[IsHalf(source) ? 1 : 0];
   for (const Type& type : kTypes) {
     if (name == type.name) return type;
   }
@@ -69,17 +83,18 @@ class Merger {
   }
 
   io::TensorLayout LayoutOf(const SourceTensor& tensor) const {
-    return {tensor.name, tensor.dtype.empty() ? type_.stored : tensor.dtype, tensor.shape};
+    return {tensor.name, tensor.kept.empty() ? type_.stored : tensor.kept, tensor.shape};
   }
   uint64_t BytesOf(const SourceTensor& tensor) const {
-    const uint64_t width = tensor.dtype.empty() ? type_.bytes : 8;
-    return static_cast<uint64_t>(tensor.rows() * tensor.cols()) * width + kEntryBytes;
+    const auto count = static_cast<uint64_t>(tensor.rows() * tensor.cols());
+    if (tensor.kept.empty()) return count * type_.bytes + kEntryBytes;
+    return count * static_cast<uint64_t>(io::BitsOfDtype(tensor.kept)) / 8 + kEntryBytes;
   }
   // Tensor `number` of `writer`. True when a pair was added to it.
   bool Write(const SourceTensor& tensor, size_t number, io::SafetensorsWriter* writer) {
     source_.Select(tensor);
-    if (!tensor.dtype.empty()) {
-      Require(writer->Write(number, 0, source_.ReadBytes()));
+    if (!tensor.kept.empty()) {
+      writer->Write(number, 0, source_.ReadBytes()).OrThrow();
       return false;
     }
     const auto pair = pairs_.find(tensor.name);
@@ -91,7 +106,7 @@ class Merger {
       source_.ReadRows(begin, end, tile_.data());
       if (pair != pairs_.end()) Add(tensor.name, pair->second, begin, end, cols);
       const uint64_t at = static_cast<uint64_t>(begin * cols) * type_.bytes;
-      Require(writer->Write(number, at, Rounded(tensor.name)));
+      writer->Write(number, at, Rounded(tensor.name)).OrThrow();
     }
     return pair != pairs_.end();
   }
@@ -134,47 +149,26 @@ class Merger {
   std::vector<uint16_t> half_;
 };
 
-// Numbers of the first tensor of every file, and the number of all behind the last.
-std::vector<size_t> ShardBounds(const Merger& merger, const std::vector<SourceTensor>& tensors,
-                                uint64_t shard_bytes) {
-  std::vector<size_t> bounds = {0};
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const uint64_t more = merger.BytesOf(tensors[i]);
-    if (bytes > 0 && bytes + more > shard_bytes) {
-      bounds.push_back(i);
-      bytes = 0;
-    }
-    bytes += more;
-  }
-  bounds.push_back(tensors.size());
-  return bounds;
-}
-
-void WriteShards(Merger& merger, const std::vector<SourceTensor>& tensors, const MergeOptions& options,
+void WriteShards(Merger& merger, const std::vector<SourceTensor>& tensors, const std::vector<Shard>& shards,
                  const Path& folder, const MergeProgress& on_progress, MergeResult* result) {
-  const std::vector<size_t> bounds = ShardBounds(merger, tensors, options.shard_bytes);
-  const size_t shards = bounds.size() - 1;
   std::map<std::string, std::string> file_of;
-  for (size_t shard = 0; shard < shards; ++shard) {
-    const std::string file = shards == 1 ? "model.safetensors"
-                                         : fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, shards);
+  for (const Shard& shard : shards) {
     std::vector<io::TensorLayout> layouts;
-    for (size_t i = bounds[shard]; i < bounds[shard + 1]; ++i) layouts.push_back(merger.LayoutOf(tensors[i]));
+    for (size_t i = shard.begin; i < shard.end; ++i) layouts.push_back(merger.LayoutOf(tensors[i]));
     io::SafetensorsWriter writer =
-        io::SafetensorsWriter::Create(folder / file, std::move(layouts), {{"format", "pt"}}, 0).OrThrow();
-    for (size_t i = bounds[shard]; i < bounds[shard + 1]; ++i) {
-      result->merged += merger.Write(tensors[i], i - bounds[shard], &writer);
-      file_of[tensors[i].name] = file;
+        io::SafetensorsWriter::Create(folder / shard.file, std::move(layouts), {{"format", "pt"}}, 0)
+            .OrThrow();
+    for (size_t i = shard.begin; i < shard.end; ++i) {
+      result->merged += merger.Write(tensors[i], i - shard.begin, &writer);
+      file_of[tensors[i].name] = shard.file;
       if (on_progress && !on_progress(i + 1, tensors.size())) {
         throw Error(ExitCode::kInterrupted, "interrupted: nothing was kept");
       }
     }
-    Require(writer.Commit());
+    writer.Commit().OrThrow();
     result->bytes += writer.bytes();
   }
-  if (shards > 1)
-    Require(WriteTextFile(folder / "model.safetensors.index.json", ShardIndex(file_of, result->bytes)));
+  if (shards.size() > 1) WriteShardIndex(folder, file_of, result->bytes);
 }
 
 model::Adapter LoadPairs(const MergeOptions& options, const model::Config& config,
@@ -192,35 +186,71 @@ model::Adapter LoadPairs(const MergeOptions& options, const model::Config& confi
   return model::LoadAdapter(options.adapter, hf, false, 1).OrThrow();
 }
 
+// In the order of a pass but for what is kept in a wider type: readers want every tensor aligned to its own
+// width.
+std::vector<SourceTensor> WideFirst(std::vector<SourceTensor> tensors, const Type& type) {
+  std::stable_partition(tensors.begin(), tensors.end(), [&](const SourceTensor& tensor) {
+    return !tensor.kept.empty() && io::BitsOfDtype(tensor.kept) > static_cast<int>(8 * type.bytes);
+  });
+  return tensors;
+}
+
+// What of the result is not what a person may take it for.
+std::vector<std::string> NotesOf(const MergeSource& source, const Type& type) {
+  std::vector<std::string> rounded, notes;
+  for (const auto& [format, count] : source.formats()) {
+    if (format != "f32" && format != "f16" && format != "bf16") rounded.push_back(format);
+  }
+  if (!rounded.empty()) {
+    notes.push_back(fmt::format(
+        "warning: the model's weights are quantised ({}): merged onto them as they were rounded, which is "
+        "what "
+        "an adapter that was trained beside this model learned with; the 16-bit original merged with it is "
+        "another model, and quantising the result again rounds away a part of what was learned",
+        fmt::join(rounded, ", ")));
+  }
+  if (MostAre(source, "f32") && type.bytes == 2) {
+    notes.push_back(
+        fmt::format("note: the model's weights are f32, the merged ones are rounded to {}", type.name));
+  }
+  if (source.is_gguf()) {
+    notes.emplace_back(
+        "note: a GGUF file's tokenizer cannot be written as Hugging Face's: copy tokenizer.json and "
+        "tokenizer_config.json from the original model");
+  }
+  return notes;
+}
+
 }  // namespace
 
-MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress) {
+MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress,
+                       const MergeNote& on_note) {
   MergeSource source(options.model);
   const model::AdapterInfo info = model::ReadAdapterInfo(options.adapter, source.config()).OrThrow();
   const model::Adapter adapter = LoadPairs(options, source.config(), info);
   const Type& type = TypeOf(options.dtype, source);
+  // All that is read beside the weights, before hours may go into those.
+  ModelTexts texts;
+  if (!source.is_gguf()) texts = ReadModelTexts(options.model);
+  // The merged model was trained with this one.
+  if (!info.chat_template.empty()) texts["chat_template.jinja"] = info.chat_template;
+  texts["config.json"] = MergedConfig(source, options.model, type.name);
+  Merger merger(source, adapter, type, options.context);
+  const std::vector<SourceTensor> tensors = WideFirst(source.tensors(), type);
+  std::vector<uint64_t> bytes;
+  for (const SourceTensor& tensor : tensors) bytes.push_back(merger.BytesOf(tensor));
+
+  const NamedPath inputs[] = {{"--model", options.model}, {"--adapter", options.adapter}};
+  NewFolder folder(options.out, inputs);
+  CheckSpace(folder.path(), std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
+  if (on_note) {
+    for (const std::string& note : NotesOf(source, type)) on_note(note);
+  }
   MergeResult result;
   result.dtype = type.name;
-  result.from_quantized = source.quantized();
-  result.has_tokenizer = !source.is_gguf();
-  const std::string config = MergedConfig(source, options.model, type.name);
-  NewFolder folder(options.out);
-  try {
-    Merger merger(source, adapter, type, options.context);
-    uint64_t needed = 0;
-    for (const SourceTensor& tensor : source.tensors()) needed += merger.BytesOf(tensor);
-    CheckSpace(folder.path(), needed);
-    WriteShards(merger, source.tensors(), options, folder.path(), on_progress, &result);
-    if (!source.is_gguf()) CopyModelTexts(options.model, folder.path());
-    // The merged model was trained with this one.
-    if (!info.chat_template.empty()) {
-      Require(WriteTextFile(folder.path() / "chat_template.jinja", info.chat_template));
-    }
-    Require(WriteTextFile(folder.path() / "config.json", config));
-    folder.Commit();
-  } catch (const std::filesystem::filesystem_error& failed) {
-    throw Error(ExitCode::kFailed, failed.what());
-  }
+  WriteShards(merger, tensors, ShardsOf(bytes, options.shard_bytes), folder.path(), on_progress, &result);
+  WriteModelTexts(folder.path(), texts);
+  folder.Commit();
   return result;
 }
 

@@ -4,69 +4,33 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+#include <set>
 
+#include "io/json_file.h"
 #include "model/lora_file.h"
 
 namespace rung::cli {
 namespace {
 
-constexpr const char* kNf4State = ".quant_state.bitsandbytes__nf4";
-// What bitsandbytes keeps beside the codes of an NF4 weight.
-constexpr const char* kNf4Parts[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map",
-                                     kNf4State};
-
-void Require(const Status& status) {
-  if (!status.ok()) throw Error(status.failure().code, status.failure().message);
+std::string Lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
 }
 
-std::string BiasOf(const std::string& weight) { return weight.substr(0, weight.rfind('.')) + ".bias"; }
-
-bool IsNf4Part(const io::Safetensors& folder, const std::string& name) {
-  return std::any_of(std::begin(kNf4Parts), std::end(kNf4Parts), [&](const std::string& part) {
-    return name.ends_with(part) &&
-           folder.Find(name.substr(0, name.size() - part.size()) + kNf4State) != nullptr;
-  });
+// What config.json says its weights are; newer ones call it dtype.
+std::string TorchDtype(const Path& folder) {
+  const nlohmann::json config = io::ReadJson(folder / "config.json").OrThrow();
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto it = config.find(key);
+    if (it != config.end() && it->is_string()) return it->get<std::string>();
+  }
+  return "";
 }
 
 }  // namespace
-
-int64_t SourceTensor::cols() const {
-  int64_t count = 1;
-  for (size_t i = shape.size() < 2 ? 0 : 1; i < shape.size(); ++i) count *= shape[i];
-  return count;
-}
-
-std::vector<SourceTensor> ModelTensors(const model::Config& c) {
-  using Pattern = std::string model::Names::*;
-  using model::Names;
-  const Names &hf = model::HfNames(), &gguf = model::GgufNames();
-  const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
-  std::vector<SourceTensor> tensors = {{hf.embedding, {c.V, c.C}, "", gguf.embedding}};
-  for (int64_t layer = 0; layer < c.L; ++layer) {
-    const auto add = [&](Pattern pattern, std::vector<int64_t> shape, bool bias = false,
-                         bool rotary = false) {
-      const std::string name = hf.Layer(hf.*pattern, layer), stored = gguf.Layer(gguf.*pattern, layer);
-      tensors.push_back({name, shape, "", stored, rotary});
-      if (bias) tensors.push_back({BiasOf(name), {shape[0]}, "", BiasOf(stored)});
-    };
-    add(&Names::attention_norm, {c.C});
-    add(&Names::q, {q, c.C}, c.qkv_bias, true);
-    add(&Names::k, {kv, c.C}, c.qkv_bias, true);
-    add(&Names::v, {kv, c.C}, c.qkv_bias);
-    add(&Names::o, {c.C, q});
-    if (c.qk_norm) {
-      add(&Names::q_norm, {c.D});
-      add(&Names::k_norm, {c.D});
-    }
-    add(&Names::mlp_norm, {c.C});
-    if (c.gated_mlp) add(&Names::gate, {c.F, c.C});
-    add(&Names::up, {c.F, c.C});
-    add(&Names::down, {c.C, c.F});
-  }
-  tensors.push_back({hf.final_norm, {c.C}, "", gguf.final_norm});
-  tensors.push_back({hf.head, {c.V, c.C}, "", gguf.head});
-  return tensors;
-}
 
 MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
   if (model::IsGgufFile(model)) {
@@ -80,16 +44,15 @@ MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadC
 void MergeSource::ListGguf() {
   // No family has both: their vectors would have to be put in order too.
   RUNG_CHECK(config_.rope.half || !(config_.qkv_bias || config_.qk_norm), "merge: rows in pair order");
-  tensors_ = ModelTensors(config_);
-  if (config_.tied_head) tensors_.pop_back();
-  for (const SourceTensor& tensor : tensors_) {
-    const io::GgufTensor* found = gguf_->Find(tensor.stored);
+  for (ModelTensor& tensor : ModelTensors(config_)) {
+    if (tensor.role == TensorRole::kHead && config_.tied_head) continue;
+    const io::GgufTensor* found = gguf_->Find(tensor.gguf);
     if (!found) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", gguf_->name(), tensor.stored));
+      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", gguf_->name(), tensor.gguf));
     }
     const std::optional<io::GgmlType> type = io::GgmlTypeOf(found->type);
-    quantized_ = quantized_ || (type && type->block > 1);
-    half_precision_ = half_precision_ || (type && type->name == "f16");
+    formats_[type ? std::string(type->name) : "unknown"] += tensor.rows() * tensor.cols();
+    tensors_.push_back({std::move(tensor), ""});
   }
 }
 
@@ -100,26 +63,25 @@ void MergeSource::ListFolder(const Path& model) {
                 fmt::format("--model {}: a .gguf file or a Hugging Face folder is needed", model.string()));
   }
   folder_ = io::Safetensors::OpenFolder(model).OrThrow();
-  const auto packed = [&](const std::string& name) { return folder_->Find(name + kNf4State) != nullptr; };
-  std::map<std::string, bool> listed;
-  for (SourceTensor& tensor : ModelTensors(config_)) {
+  torch_dtype_ = TorchDtype(model);
+  const auto packed = [&](const std::string& name) { return IsNf4(*folder_, name); };
+  std::set<std::string> listed;
+  for (ModelTensor& tensor : ModelTensors(config_)) {
     const io::TensorEntry* entry = folder_->Find(tensor.name);
     // A model whose head is its embedding has one of the two, whatever its config says.
-    if (!entry && (tensor.name == model::HfNames().head || tensor.name == model::HfNames().embedding))
-      continue;
+    if (!entry && (tensor.role == TensorRole::kHead || tensor.role == TensorRole::kEmbedding)) continue;
     if (!entry) {
       throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", model.string(), tensor.name));
     }
-    quantized_ = quantized_ || packed(tensor.name);
-    half_precision_ = half_precision_ || entry->dtype == "F16";
     if (!packed(tensor.name) && (entry->shape != tensor.shape || !model::FloatFormat(entry->dtype))) {
       throw Error(ExitCode::kBadInput,
                   fmt::format("{}: tensor {} is {} of {}; {} in F32, F16, BF16 or NF4 is expected",
                               folder_->path(*entry).string(), tensor.name, entry->dtype,
-                              fmt::join(entry->shape, "x"), fmt::join(tensor.shape, "x")));
+                              fmt::join(entry->shape, " x "), fmt::join(tensor.shape, " x ")));
     }
-    listed[tensor.name] = true;
-    tensors_.push_back(std::move(tensor));
+    formats_[packed(tensor.name) ? "nf4" : Lower(entry->dtype)] += tensor.rows() * tensor.cols();
+    listed.insert(tensor.name);
+    tensors_.push_back({std::move(tensor), ""});
   }
   // What the model has beside what is run here comes along.
   for (const auto& [name, entry] : folder_->tensors()) {
@@ -128,7 +90,11 @@ void MergeSource::ListFolder(const Path& model) {
       throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is NF4 and no weight of this model",
                                                    folder_->path(entry).string(), name));
     }
-    tensors_.push_back({name, entry.shape, model::FloatFormat(entry.dtype) ? "" : entry.dtype, ""});
+    SourceTensor kept;
+    kept.name = name;
+    kept.shape = entry.shape;
+    kept.kept = entry.dtype;
+    tensors_.push_back(std::move(kept));
   }
 }
 
@@ -141,16 +107,16 @@ void MergeSource::Select(const SourceTensor& tensor) {
     // A vector is stored like a matrix of one row, but found by its one dimension.
     if (tensor.shape.size() == 2) {
       matrix_ =
-          packed_->ReadMatrix(tensor.stored, tensor.rows(), tensor.cols(), model::Quantize::kNone).OrThrow();
+          packed_->ReadMatrix(tensor.gguf, tensor.rows(), tensor.cols(), model::Quantize::kNone).OrThrow();
       return;
     }
-    const std::vector<float> values = packed_->ReadVector(tensor.stored, tensor.cols()).OrThrow();
+    const std::vector<float> values = packed_->ReadVector(tensor.gguf, tensor.cols()).OrThrow();
     raw_.resize(values.size() * sizeof(float));
     std::copy_n(std::as_bytes(std::span(values)).data(), raw_.size(), raw_.data());
     matrix_ = {format::Format::kF32, 1, tensor.cols(), raw_.data(), {}};
     return;
   }
-  if (!folder_->Find(tensor.name + kNf4State)) {
+  if (!IsNf4(*folder_, tensor.name)) {
     entry_ = folder_->Find(tensor.name);
     return;
   }
@@ -165,7 +131,7 @@ void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
     const format::Format stored = *model::FloatFormat(entry_->dtype);
     const uint64_t row_bytes = rows > 0 ? entry_->bytes / static_cast<uint64_t>(rows) : 0;
     raw_.resize(static_cast<size_t>(end - begin) * row_bytes);
-    Require(folder_->Read(*entry_, static_cast<uint64_t>(begin) * row_bytes, raw_));
+    folder_->Read(*entry_, static_cast<uint64_t>(begin) * row_bytes, raw_).OrThrow();
     const auto count = static_cast<int64_t>(raw_.size()) / format::Of(stored).block_bytes;
     format::Of(stored).decode({stored, 1, count, raw_.data(), {}}, 0, count, out);
     return;
@@ -186,7 +152,7 @@ void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
 
 std::vector<std::byte> MergeSource::ReadBytes() const {
   std::vector<std::byte> bytes(entry_->bytes);
-  Require(folder_->Read(*entry_, 0, bytes));
+  folder_->Read(*entry_, 0, bytes).OrThrow();
   return bytes;
 }
 

@@ -8,19 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "model/config.h"
+#include "cli/model_tensors.h"
 #include "model/folder_weights.h"
 
 namespace rung::cli {
 
-struct SourceTensor {
-  std::string name;
-  std::vector<int64_t> shape;
-  std::string dtype;    // of one that is no floating-point tensor, hence kept as it is; else empty
-  std::string stored;   // its name in a GGUF file
-  bool rotary = false;  // rows of q or k: the heads that RoPE turns
-  int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
-  int64_t cols() const;
+struct SourceTensor : ModelTensor {
+  std::string kept;  // dtype of one that is copied byte by byte: no weight that is known here; else empty
 };
 
 class MergeSource {
@@ -31,16 +25,17 @@ class MergeSource {
   const model::Config& config() const { return config_; }
   bool is_gguf() const { return gguf_ != nullptr; }
   const io::Gguf* gguf() const { return gguf_.get(); }
-  // Some weights are rounded to fewer than 16 bits.
-  bool quantized() const { return quantized_; }
-  bool half_precision() const { return half_precision_; }  // its 16-bit numbers are f16
+  // Numbers of the known weights in each format, by its name: "bf16", "f32", "nf4", "q4_0".
+  const std::map<std::string, int64_t>& formats() const { return formats_; }
+  // "bfloat16", "float16" or another type that a folder's config.json names; else empty.
+  const std::string& torch_dtype() const { return torch_dtype_; }
   // In the order of a pass, as far as the names are known.
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
 
   // The tensor that ReadRows and ReadBytes read, until the next call.
   void Select(const SourceTensor& tensor);
   void ReadRows(int64_t begin, int64_t end, float* out);
-  // All of a tensor with a `dtype` of its own.
+  // All of a tensor that is kept.
   std::vector<std::byte> ReadBytes() const;
 
  private:
@@ -50,7 +45,8 @@ class MergeSource {
   Path path_;
   model::Config config_;
   std::vector<SourceTensor> tensors_;
-  bool quantized_ = false, half_precision_ = false;
+  std::map<std::string, int64_t> formats_;
+  std::string torch_dtype_;
   std::shared_ptr<const io::Gguf> gguf_;
   std::optional<io::Safetensors> folder_;
   // Of the selected tensor: its packed bytes, or where a folder has its plain ones.
@@ -60,9 +56,5 @@ class MergeSource {
   int64_t paired_head_ = 0;
   std::vector<std::byte> raw_;
 };
-
-// Every tensor that a model of this config may have, in the order of a pass; last the head, which is absent
-// or stands for the embedding where the two are tied.
-std::vector<SourceTensor> ModelTensors(const model::Config& config);
 
 }  // namespace rung::cli

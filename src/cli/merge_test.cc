@@ -39,14 +39,61 @@ double Apart(const std::vector<float>& got, const std::vector<float>& want) {
   return apart / largest;
 }
 
+std::vector<float> FloatsOf(const io::Safetensors& file, const std::string& name) {
+  const io::TensorEntry& entry = *file.Find(name);
+  std::vector<std::byte> bytes(entry.bytes);
+  file.Read(entry, 0, bytes).OrThrow();
+  const format::Format stored = *model::FloatFormat(entry.dtype);
+  std::vector<float> values(bytes.size() / static_cast<size_t>(format::Of(stored).block_bytes));
+  const auto count = static_cast<int64_t>(values.size());
+  format::Of(stored).decode({stored, 1, count, bytes.data(), {}}, 0, count, values.data());
+  return values;
+}
+
 class MergeTest : public FolderTest {
  protected:
   Path out() const { return folder_ / "merged"; }
   MergeResult Merge(const Path& model, const Path& adapter, const std::string& dtype,
                     uint64_t shard_bytes = uint64_t{4} << 30) const {
     std::filesystem::remove_all(out());
-    return MergeModel({model, adapter, out(), dtype, shard_bytes, infer::TestContext()}, nullptr);
+    notes_.clear();
+    return MergeModel({model, adapter, out(), dtype, shard_bytes, infer::TestContext()}, nullptr,
+                      [&](const std::string& note) { notes_ += note + "\n"; });
   }
+  bool Noted(const std::string& words) const { return notes_.find(words) != std::string::npos; }
+  // A copy of a model whose tensors are stored as `dtype_of` says for each name: F32, F16 or BF16.
+  template <class DtypeOf>
+  Path Stored(const Path& model, const DtypeOf& dtype_of) const {
+    const Path copy = folder_ / "stored";
+    std::filesystem::remove_all(copy);
+    std::filesystem::copy(model, copy);
+    const io::Safetensors source = io::Safetensors::OpenFolder(model).OrThrow();
+    std::vector<std::vector<std::byte>> data;
+    std::vector<io::TensorToWrite> tensors;
+    for (const auto& [name, entry] : source.tensors()) {
+      const std::string dtype = dtype_of(name);
+      const std::vector<float> values = FloatsOf(source, name);
+      std::vector<std::byte>& bytes = data.emplace_back();
+      for (const float value : values) {
+        const uint16_t half = dtype == "F16" ? ToF16(value).bits : ToBf16(value).bits;
+        const auto part =
+            dtype == "F32" ? std::as_bytes(std::span(&value, 1)) : std::as_bytes(std::span(&half, 1));
+        bytes.insert(bytes.end(), part.begin(), part.end());
+      }
+      tensors.push_back({name, dtype, entry.shape, bytes});
+    }
+    std::filesystem::remove(copy / "model.safetensors");
+    io::WriteSafetensors(copy / "model.safetensors", tensors, {}).OrThrow();
+    return copy;
+  }
+  static void SetDtype(const Path& folder, const char* dtype) {
+    nlohmann::json config = io::ReadJson(folder / "config.json").OrThrow();
+    config.erase("dtype");
+    config.erase("torch_dtype");
+    if (dtype) config["torch_dtype"] = dtype;
+    WriteTextFile(folder / "config.json", config.dump()).OrThrow();
+  }
+  mutable std::string notes_;
   // Logits of the merged folder, and of `model` with the adapter, apart.
   double ApartFromAdapter(const Path& model, const Path& adapter_folder) const {
     const model::Backbone base = LoadAsStored(model);
@@ -78,7 +125,7 @@ class MergeTest : public FolderTest {
 TEST_F(MergeTest, F32IsTheModelWithItsAdapter) {
   const MergeResult result = Merge(kLlama, kPeft, "float32");
   EXPECT_EQ(result.merged, 3 * 7);
-  EXPECT_FALSE(result.from_quantized);
+  EXPECT_EQ(notes_, "");
   EXPECT_LE(ApartFromAdapter(kLlama, kPeft), 1e-5);
 }
 
@@ -102,20 +149,10 @@ TEST_F(MergeTest, EveryWeightIsRoundedOnce) {
   const io::Safetensors base = io::Safetensors::OpenFolder(kLlama).OrThrow();
   const io::Safetensors merged = io::Safetensors::OpenFolder(out()).OrThrow();
   const io::Safetensors pairs = io::Safetensors::Open(kPeft / "adapter_model.safetensors").OrThrow();
-  const auto read = [](const io::Safetensors& file, const std::string& name) {
-    const io::TensorEntry& entry = *file.Find(name);
-    std::vector<std::byte> bytes(entry.bytes);
-    file.Read(entry, 0, bytes).OrThrow();
-    const format::Format stored = *model::FloatFormat(entry.dtype);
-    std::vector<float> values(bytes.size() / static_cast<size_t>(format::Of(stored).block_bytes));
-    const auto count = static_cast<int64_t>(values.size());
-    format::Of(stored).decode({stored, 1, count, bytes.data(), {}}, 0, count, values.data());
-    return values;
-  };
   const std::string module = "model.layers.1.self_attn.k_proj";
-  const std::vector<float> w = read(base, module + ".weight"), got = read(merged, module + ".weight");
-  const std::vector<float> a = read(pairs, "base_model.model." + module + ".lora_A.weight");
-  const std::vector<float> b = read(pairs, "base_model.model." + module + ".lora_B.weight");
+  const std::vector<float> w = FloatsOf(base, module + ".weight"), got = FloatsOf(merged, module + ".weight");
+  const std::vector<float> a = FloatsOf(pairs, "base_model.model." + module + ".lora_A.weight");
+  const std::vector<float> b = FloatsOf(pairs, "base_model.model." + module + ".lora_B.weight");
   const size_t rows = 32, cols = 64, R = 8;
   const double scale = 16.0 / std::sqrt(8.0);  // rslora
   int64_t elsewhere = 0;
@@ -129,14 +166,15 @@ TEST_F(MergeTest, EveryWeightIsRoundedOnce) {
     elsewhere += got[i] != ToFloat(ToBf16(static_cast<float>(want)));
   }
   EXPECT_LE(elsewhere, 20) << "only ties that f32 breaks the other way";
-  EXPECT_EQ(read(merged, "model.embed_tokens.weight"), read(base, "model.embed_tokens.weight"));
+  EXPECT_EQ(FloatsOf(merged, "model.embed_tokens.weight"), FloatsOf(base, "model.embed_tokens.weight"));
 }
 
 TEST_F(MergeTest, FromNf4ItIsTheQuantisedModelWithItsAdapter) {
   for (const bool nested : {true, false}) {
     std::filesystem::remove_all(folder_ / "nf4");
     QuantizeFolder({kLlama, folder_ / "nf4", nested, true}, nullptr);
-    EXPECT_TRUE(Merge(folder_ / "nf4", kPeft, "float32").from_quantized);
+    Merge(folder_ / "nf4", kPeft, "float32");
+    EXPECT_TRUE(Noted("quantised (nf4)")) << notes_;
     EXPECT_LE(ApartFromAdapter(folder_ / "nf4", kPeft), 1e-5);
     EXPECT_FALSE(io::ReadJson(out() / "config.json").OrThrow().contains("quantization_config"));
   }
@@ -156,8 +194,9 @@ TEST_F(MergeTest, FromGgufItIsTheSameModel) {
     const Path folder = "tests/data/families/" + name, gguf = "tests/data/families/" + name + ".gguf";
     // Trained beside the GGUF file: its folder is in Hugging Face's order all the same.
     const Path pairs = RandomPairs(gguf, "");
-    const MergeResult result = Merge(gguf, pairs, "float32");
-    EXPECT_FALSE(result.has_tokenizer);
+    Merge(gguf, pairs, "float32");
+    EXPECT_TRUE(Noted("copy tokenizer.json")) << notes_;
+    EXPECT_FALSE(Noted("quantised")) << notes_;
     EXPECT_LE(ApartFromAdapter(gguf, pairs), 1e-5) << name;
     model::Config got = model::ReadConfig(out()).OrThrow(), want = model::ReadConfig(folder).OrThrow();
     got.name = want.name = "";
@@ -189,7 +228,94 @@ TEST_F(MergeTest, TextsComeAlongAndTheTemplateIsTheAdapters) {
               ReadTextFile(kTrained / name, 1 << 24).OrThrow());
   }
   EXPECT_EQ(ReadTextFile(out() / "chat_template.jinja", 1 << 20).OrThrow(), "{{ messages[0].content }}");
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "merged.tmp"));
+}
+
+// Before the work: a person may stop it there.
+TEST_F(MergeTest, NotesComeFirstAndNameTheFormats) {
+  const Path exact = Stored(kLlama, [](const std::string&) { return "F32"; });
+  std::string order;
+  MergeModel(
+      {exact, kPeft, out(), "bfloat16", uint64_t{4} << 30, infer::TestContext()},
+      [&](size_t, size_t) {
+        order += "w";
+        return true;
+      },
+      [&](const std::string& note) {
+        order += "n";
+        notes_ = note;
+      });
+  EXPECT_TRUE(order.starts_with("nw")) << order;
+  EXPECT_EQ(notes_, "note: the model's weights are f32, the merged ones are rounded to bfloat16");
+  Merge(exact, kPeft, "float32");
+  EXPECT_EQ(notes_, "");
+  Merge(kLlama, kPeft, "bfloat16");
+  EXPECT_EQ(notes_, "");
+}
+
+TEST_F(MergeTest, OneTensorDoesNotDecideTheType) {
+  const auto one = [](const std::string& name) { return name == "model.norm.weight" ? "F16" : "BF16"; };
+  const auto most = [](const std::string& name) { return name == "model.norm.weight" ? "F32" : "F16"; };
+  const Path folder = Stored(kLlama, one);
+  SetDtype(folder, nullptr);
+  EXPECT_EQ(Merge(folder, kPeft, "auto").dtype, "bfloat16");
+  SetDtype(folder, "float16");
+  EXPECT_EQ(Merge(folder, kPeft, "auto").dtype, "float16");
+  Stored(kLlama, most);
+  SetDtype(folder, nullptr);
+  EXPECT_EQ(Merge(folder, kPeft, "auto").dtype, "float16");
+  SetDtype(folder, "bfloat16");
+  EXPECT_EQ(Merge(folder, kPeft, "auto").dtype, "bfloat16");
+}
+
+TEST_F(MergeTest, TensorsThatAreNoWeightsKnownHereAreCopiedByteForByte) {
+  const Path model = folder_ / "stored";
+  std::filesystem::copy(kLlama, model);
+  const io::Safetensors source = io::Safetensors::OpenFolder(kLlama).OrThrow();
+  std::vector<std::vector<std::byte>> data;
+  std::vector<io::TensorToWrite> tensors;
+  for (const auto& [name, entry] : source.tensors()) {
+    source.Read(entry, 0, data.emplace_back(entry.bytes)).OrThrow();
+    tensors.push_back({name, entry.dtype, entry.shape, data.back()});
+  }
+  const std::vector<float> table = {1.00001f, -2.5f, 3e-9f};
+  tensors.push_back({"model.rotary.inv_freq", "F32", {3}, std::as_bytes(std::span(table))});
+  std::filesystem::remove(model / "model.safetensors");
+  io::WriteSafetensors(model / "model.safetensors", tensors, {}).OrThrow();
+  Merge(model, kPeft, "bfloat16");
+  const io::Safetensors merged = io::Safetensors::OpenFolder(out()).OrThrow();
+  ASSERT_TRUE(merged.Find("model.rotary.inv_freq"));
+  EXPECT_EQ(merged.Find("model.rotary.inv_freq")->dtype, "F32");
+  EXPECT_EQ(merged.Find("model.rotary.inv_freq")->offset % 4, 0u);
+  EXPECT_EQ(FloatsOf(merged, "model.rotary.inv_freq"), table);
+}
+
+// Names in a GGUF file are bytes; JSON has no place for those that are no UTF-8.
+TEST_F(MergeTest, AModelsNameMayBeAnyBytes) {
+  const io::Gguf source = io::Gguf::Open("tests/data/families/qwen2.gguf").OrThrow();
+  std::string bytes = ReadTextFile("tests/data/families/qwen2.gguf", 1 << 26).OrThrow();
+  const std::string* name = source.GetString("general.name");
+  ASSERT_TRUE(name && !name->empty());
+  const std::string key = "general.name";
+  const size_t at = bytes.find(*name, bytes.find(key) + key.size());
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] = '\xe9';
+  const Path model = Write("named.gguf", bytes);
+  Merge(model, RandomPairs(model, ""), "bfloat16");
+  EXPECT_TRUE(model::ReadConfig(out()).ok());
+}
+
+TEST_F(MergeTest, NothingThatWasThereIsTouched) {
+  const Path model = folder_ / "merged.tmp";
+  std::filesystem::copy(kLlama, model);
+  Merge(model, kPeft, "bfloat16");
+  EXPECT_TRUE(std::filesystem::exists(model / "model.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(out() / "model.safetensors"));
+  const auto refuse = [&](const Path& to) {
+    return Refusal(AddMerge, {"--model", model.string(), "--adapter", kPeft.string(), "--out", to.string()});
+  };
+  EXPECT_NE(refuse(model).second.find("is what --model names"), std::string::npos);
+  EXPECT_NE(refuse(kPeft).second.find("is what --adapter names"), std::string::npos);
+  EXPECT_EQ(refuse("").second, "--out: is empty; give a name");
 }
 
 TEST_F(MergeTest, RefusesAndLeavesNothingBehind) {
@@ -210,11 +336,13 @@ TEST_F(MergeTest, RefusesAndLeavesNothingBehind) {
   EXPECT_NE(message.find("a ladder cannot be merged"), std::string::npos) << message;
   EXPECT_EQ(refuse(kTrained, kPeft, "auto").first, ExitCode::kBadInput) << "another model's";
   EXPECT_EQ(refuse("no/such", kPeft, "auto").first, ExitCode::kBadInput);
-  EXPECT_THROW(MergeModel({kLlama, kPeft, out(), "auto", 1, infer::TestContext()},
-                          [](size_t, size_t) { return false; }),
+  EXPECT_THROW(MergeModel(
+                   {kLlama, kPeft, out(), "auto", 1, infer::TestContext()},
+                   [](size_t, size_t) { return false; }, nullptr),
                Error);
   EXPECT_FALSE(std::filesystem::exists(out()));
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "merged.tmp"));
+  for (const auto& item : std::filesystem::directory_iterator(folder_))
+    EXPECT_EQ(item.path(), folder_ / "ladder");
   EXPECT_EQ(refuse(kLlama, kPeft, "bfloat16").first, ExitCode::kDone);
   EXPECT_EQ(refuse(kLlama, kPeft, "bfloat16").first, ExitCode::kUsage) << "not empty";
 }

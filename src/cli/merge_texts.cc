@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "base/text.h"
 #include "io/json_file.h"
 #include "model/shapes.h"
 
@@ -32,6 +33,7 @@ double DivisorOf(const model::RopeConfig& rope, double wavelength) {
 std::string GgufConfig(const MergeSource& source) {
   model::Config config = source.config();
   config.rope.half = true;
+  if (!IsUtf8(config.name)) config.name.clear();  // JSON has no place for it
   if (!config.rope.divisors.empty()) config.rope = RopeOfDivisors(config, source.gguf()->name());
   config.tied_head = source.gguf()->Find("output.weight") == nullptr;
   return model::HfConfigJson(config);
@@ -86,23 +88,6 @@ std::string MergedConfig(const MergeSource& source, const Path& model, const std
     }
   }
   return config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
-std::string ShardIndex(const std::map<std::string, std::string>& file_of, uint64_t bytes) {
-  const ordered_json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", file_of}};
-  return index.dump(2) + "\n";
-}
-
-void CopyModelTexts(const Path& from, const Path& to) {
-  for (const auto& item : std::filesystem::directory_iterator(from)) {
-    const Path& file = item.path();
-    const std::string name = file.filename().string(), extension = file.extension().string();
-    const bool text =
-        extension == ".json" || extension == ".jinja" || extension == ".txt" || extension == ".model";
-    if (!item.is_regular_file() || !text || name == "config.json" || name.ends_with(".index.json")) continue;
-    const Status wrote = WriteTextFile(to / name, ReadTextFile(file, io::kJsonFileLimit).OrThrow());
-    if (!wrote.ok()) throw Error(wrote.failure().code, wrote.failure().message);
-  }
 }
 
 }  // namespace rung::cli

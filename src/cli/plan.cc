@@ -20,7 +20,7 @@ struct PlanCommand {
   std::string shape, fit, svg;
   int64_t sequence = 0;
   bool compare = false, json = false;
-  const CLI::Option* max_length = nullptr;  // whether it was given
+  const CLI::Option *tokens = nullptr, *max_length = nullptr;  // whether they were given
 };
 
 // What is printed, as it comes together.
@@ -50,17 +50,31 @@ std::string NameOf(const PlanCommand& command, const train::PlanModel& model) {
   return command.shape.empty() ? Path(command.flags.model.model).filename().string() : model.config().name;
 }
 
+// What --tap-cache would take of the disk.
+void AddTapCache(const train::PlannedRun& run, Answer* answer) {
+  if (!run.spec.ladder) return;
+  answer->json["tap_cache"] = {{"bytes_per_token", run.cache_row_bytes},
+                               {"bytes_per_learned_token", run.cache_target_bytes}};
+  answer->text += fmt::format("tap cache: {} bytes a token of data", run.cache_row_bytes);
+  answer->text +=
+      run.cache_target_bytes > 0 ? fmt::format(", {} more if it is learned\n", run.cache_target_bytes) : "\n";
+}
+
 void AddThePlan(const train::PlannedRun& run, const train::TrainOptions& options, int64_t sequence,
                 const model::Config& config, Answer* answer) {
-  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : train::AvailableMemory();
+  const uint64_t limit = options.memory_limit, available = train::AvailableMemory();
+  const uint64_t bound = limit > 0 ? limit : available;
+  const auto or_null = [](uint64_t bytes) { return bytes > 0 ? nlohmann::ordered_json(bytes) : nullptr; };
   answer->json.update(PlanJson(run.memory));
   answer->json["tokens"] = options.tokens;
   answer->json["sequence"] = sequence;
   answer->json["parameters"] = run.parameters;
-  answer->json["available_bytes"] = limit;
-  answer->json["fits"] = run.memory.total() <= limit;
-  answer->text +=
-      fmt::format("{}{}\n", PlanTable(run.memory, limit), Describe(run.spec, config, run.parameters));
+  answer->json["available_bytes"] = or_null(available);
+  answer->json["limit_bytes"] = or_null(limit);
+  answer->json["fits"] = bound > 0 ? nlohmann::ordered_json(run.memory.total() <= bound) : nullptr;
+  answer->text += fmt::format("{}{}\n", PlanTable(run.memory, available, limit),
+                              Describe(run.spec, config, run.parameters));
+  AddTapCache(run, answer);
   answer->columns = {ColumnOf(train::NameOf(options.method), run.memory)};
   answer->chart_limit = options.memory_limit;
   if (options.memory_limit > 0 && run.memory.total() > limit) {
@@ -83,7 +97,10 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
     throw Error(ExitCode::kUsage, fmt::format("--max-length {}: the model was made for {} tokens",
                                               request.longest, config.context));
   }
-  request.wanted = options.tokens;
+  request.tokens = options.tokens;
+  request.max_length = command.flags.options.max_length;
+  request.tokens_given = command.tokens->count() > 0;
+  request.max_length_given = command.max_length->count() > 0;
   const model::MemoryPolicy& policy = options.policy;
   request.fixed = policy.rungs == model::RungMemory::kRecompute ||
                   policy.blocks == model::BlockMemory::kRecompute ||
@@ -92,26 +109,18 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
   return request;
 }
 
-std::string Advice(const MethodFit& method, const FitRequest& request) {
-  if (!method.fits()) return "";
-  return fmt::format("{}; add to the command:\n  {}\n",
-                     method.best().fit.tokens >= request.wanted
-                         ? fmt::format("the cheapest that takes --tokens {}", request.wanted)
-                         : fmt::format("nothing takes --tokens {}, this takes the most", request.wanted),
-                     FitFlags(method.best()));
-}
-
 // The fit of the method, and its plan there.
 void AddFit(const train::PlanModel& model, const train::TrainOptions& options, const FitRequest& request,
             Answer* answer) {
   const MethodFit method = FitPolicies(model, options, request);
   train::TrainOptions at = options;
-  at.tokens = method.fits() ? method.best().fit.tokens : train::kFitStep;
+  const train::Fit& fit = method.best().Proposed(request);
+  at.tokens = fit.tokens > 0 ? fit.tokens : train::kFitStep;
   at.memory_limit = request.limit;
-  AddThePlan(method.best().fit.run, at, method.best().fit.sequence, model.config(), answer);
+  AddThePlan(fit.run, at, fit.sequence, model.config(), answer);
   answer->json["fit"] = FitJson({method}, request);
-  answer->text = FitTable({method}, request) + Advice(method, request) + "\n" + answer->text;
-  answer->refusal = method.fits() ? "" : method.best().fit.run.memory.Refusal(request.limit, "--fit");
+  answer->text = FitTable({method}, request) + FitAdvice(method, request) + "\n" + answer->text;
+  answer->refusal = method.fits() ? "" : fit.run.memory.Refusal(request.limit, "--fit");
 }
 
 // All methods; the plan of the one that was asked for is theirs too.
@@ -158,17 +167,18 @@ void RunPlan(const PlanCommand& command) {
                 fmt::format("--sequence {}: longer than --max-length {}", sequence, options.max_length));
   }
   const Answer answer = Ask(command, model, options, sequence);
-  if (command.json) {
-    fmt::print("{}\n", answer.json.dump(2));
-  } else {
-    fmt::print("{}", answer.text);
-  }
+  // Before anything is printed: whoever reads an object may rely on the drawing.
   if (!command.svg.empty()) {
     const std::string title =
         fmt::format("{}: {} tokens in sequences of {}, compute {}", NameOf(command, model),
                     answer.json["tokens"].get<int64_t>(), answer.json["sequence"].get<int64_t>(),
                     NameOf(options.compute.compute));
     WriteTextFile(command.svg, PlanChart(answer.columns, title, answer.chart_limit)).OrThrow();
+  }
+  if (command.json) {
+    fmt::print("{}\n", answer.json.dump(2));
+  } else {
+    fmt::print("{}", answer.text);
   }
   if (!answer.refusal.empty()) throw Error(ExitCode::kNoMemory, answer.refusal);
 }
@@ -185,12 +195,12 @@ Action AddPlan(CLI::App& app) {
   AddMethodFlags(app, &command->flags);
   AddBatchFlags(app, &command->flags);
   AddComputeFlags(app, &command->flags.compute);
+  command->tokens = app.get_option("--tokens");
   command->max_length = app.get_option("--max-length");
   CLI::Option* sequence =
       app.add_option("--sequence", command->sequence, "tokens of one sequence; default --max-length")
           ->check(CLI::NonNegativeNumber);
-  app.add_flag("--compare", command->compare,
-               "ladder, xladder and lora side by side, and the closed formula for QLoRA");
+  app.add_flag("--compare", command->compare, "ladder, xladder and lora side by side, and closed formulas");
   app.add_option(
          "--fit", command->fit,
          "a size such as 12GiB: the largest --tokens in it, and the cheapest policies that take --tokens")
@@ -198,7 +208,10 @@ Action AddPlan(CLI::App& app) {
       ->excludes(app.get_option("--memory-limit"));
   app.add_option("--svg", command->svg, "draw the plan into this file");
   app.add_flag("--json", command->json, "print one JSON object");
-  return [command] { RunPlan(*command); };
+  return [command] {
+    command->flags.every_method = command->compare;
+    RunPlan(*command);
+  };
 }
 
 }  // namespace rung::cli

@@ -119,11 +119,20 @@ Comparison Compare(const train::PlanModel& model, const train::TrainOptions& opt
   const model::Config& config = model.config();
   const train::PlannedRun &ladder = comparison.methods[0].run, &keep = comparison.methods[2].run;
   const train::FormulaMemory qlora = train::QloraFormula(config, keep.parameters, options.tokens, sequence);
+  const train::FormulaMemory side =
+      train::LadderFormula(config, *ladder.spec.ladder, ladder.parameters, options.tokens, sequence);
   comparison.columns.push_back(FormulaColumn(kQlora, qlora, false));
-  comparison.columns.push_back(FormulaColumn(
-      kLadder, train::LadderFormula(config, *ladder.spec.ladder, ladder.parameters, options.tokens, sequence),
-      true));
-  comparison.differences = Differences(config, options, keep, qlora);
+  comparison.columns.push_back(FormulaColumn(kLadder, side, true));
+  const auto explain = [&](const Comparison::Method& method, const char* name,
+                           std::vector<Difference> found) {
+    for (Difference& d : found) {
+      d.method = method.name;
+      d.formula_name = name;
+      comparison.differences.push_back(std::move(d));
+    }
+  };
+  explain(comparison.methods[2], kQlora, LoraDifferences(config, options, keep, qlora));
+  explain(comparison.methods[0], kLadder, LadderDifferences(config, options, ladder, side));
   return comparison;
 }
 
@@ -153,8 +162,10 @@ std::string CompareTable(const Comparison& comparison) {
   table +=
       line("FLOP of a step", of_method([](const auto& m) { return FormatCount(m.run.memory.step.flops); }));
   table += "\nformulas: arXiv 2512.14237 for QLoRA; for a ladder in the same manner (inferred)\n";
-  table += "lora keep against the QLoRA formula:\n";
+  std::string method;
   for (const Difference& d : comparison.differences) {
+    if (d.method != method) table += fmt::format("{} against the {}:\n", d.method, d.formula_name);
+    method = d.method;
     table += fmt::format("  {:<20}{:>11} against {:>9}: {}\n", d.item, FormatBytes(d.plan),
                          d.formula > 0 ? FormatBytes(d.formula) : "-", d.reason);
   }
@@ -176,8 +187,12 @@ nlohmann::ordered_json CompareJson(const Comparison& comparison) {
     formulas.push_back({{"name", column.name}, {"items", items}, {"total_bytes", column.total()}});
   }
   for (const Difference& d : comparison.differences) {
-    differences.push_back(
-        {{"item", d.item}, {"plan_bytes", d.plan}, {"formula_bytes", d.formula}, {"reason", d.reason}});
+    differences.push_back({{"method", d.method},
+                           {"formula", d.formula_name},
+                           {"item", d.item},
+                           {"plan_bytes", d.plan},
+                           {"formula_bytes", d.formula},
+                           {"reason", d.reason}});
   }
   return {{"methods", methods}, {"formulas", formulas}, {"differences", differences}};
 }

@@ -31,9 +31,9 @@ PlanColumn ColumnOf(std::string name, const train::MemoryPlan& plan);
 // The items of all columns, each once, in their order.
 std::vector<std::string> ItemNames(const std::vector<PlanColumn>& columns);
 
-// Why the plan of "lora keep" has other bytes than the formula.
+// Why the plan of a method has other bytes than the formula of its column.
 struct Difference {
-  std::string item;
+  std::string method, formula_name, item;
   uint64_t plan = 0, formula = 0;
   std::string reason;
 };

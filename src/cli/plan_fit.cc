@@ -13,13 +13,18 @@ namespace {
 
 FitRow RowOf(const train::PlanModel& model, const train::TrainOptions& options, const FitRequest& request,
              const train::PolicySet& set) {
-  return {set.flags, train::LargestFit(model, set.Apply(options), request.longest, request.limit).OrThrow()};
+  train::TrainOptions at = set.Apply(options);
+  FitRow row{set.flags, train::LargestFit(model, at, request.longest, request.limit).OrThrow(), {}};
+  at.max_length = std::min({request.max_length, request.longest, at.tokens + 1});
+  train::PlannedRun run = train::PlanRun(model, at, at.max_length).OrThrow();
+  if (run.memory.total() <= request.limit) row.wanted = train::Fit{at.tokens, at.max_length, std::move(run)};
+  return row;
 }
 
-void Choose(const FitRequest& request, MethodFit* method) {
-  const auto tokens = [](const FitRow& row) { return row.fit.tokens; };
+void Choose(MethodFit* method) {
+  const auto tokens = [](const FitRow& row) { return row.largest.tokens; };
   const auto enough = std::find_if(method->rows.begin(), method->rows.end(),
-                                   [&](const FitRow& row) { return tokens(row) >= request.wanted; });
+                                   [](const FitRow& row) { return row.wanted.has_value(); });
   const auto most = std::max_element(method->rows.begin(), method->rows.end(),
                                      [&](const FitRow& a, const FitRow& b) { return tokens(a) < tokens(b); });
   const auto chosen = enough != method->rows.end() ? enough
@@ -35,18 +40,25 @@ std::string Sequences(const train::Fit& fit) {
   return fmt::format("sequences of {}", fit.sequence);
 }
 
+std::string Joined(const std::string& first, const std::string& second) {
+  return first + (first.empty() || second.empty() ? "" : " ") + second;
+}
+
 }  // namespace
+
+const train::Fit& FitRow::Proposed(const FitRequest& request) const {
+  return wanted && request.tokens_given ? *wanted : largest;
+}
 
 MethodFit FitPolicies(const train::PlanModel& model, const train::TrainOptions& options,
                       const FitRequest& request) {
   MethodFit method{train::NameOf(options.method), {}};
   const model::AdapterSpec spec = train::ResolveAdapter(options, model.config()).OrThrow();
   for (const train::PolicySet& set : train::PolicySets(model, options, spec)) {
-    const bool given_fit = !method.rows.empty() && method.rows.front().fit.tokens > 0;
-    if (request.fixed && given_fit) break;
+    if (request.fixed && !method.rows.empty() && method.fits()) break;
     method.rows.push_back(RowOf(model, options, request, set));
   }
-  Choose(request, &method);
+  Choose(&method);
   return method;
 }
 
@@ -56,13 +68,12 @@ std::vector<MethodFit> FitMethods(const train::PlanModel& model, const train::Tr
   for (const MethodVariant& variant : MethodVariants(options)) {
     MethodFit method{variant.name, {}};
     const model::AdapterSpec spec = train::ResolveAdapter(variant.options, model.config()).OrThrow();
-    const std::vector<train::PolicySet> sets = train::PolicySets(model, variant.options, spec);
+    // Blocks that run again would turn "lora keep" into the next one.
+    const bool keep = !spec.ladder && variant.options.policy.blocks == model::BlockMemory::kKeep;
+    const std::vector<train::PolicySet> sets = train::PolicySets(model, variant.options, spec, keep);
     method.rows.push_back(RowOf(model, variant.options, request, sets.front()));
-    // Everything on turns "lora keep" into the next one.
-    const bool keeps =
-        spec.lora && !spec.ladder && variant.options.policy.blocks == model::BlockMemory::kKeep;
-    if (sets.size() > 1 && !keeps) method.rows.push_back(RowOf(model, variant.options, request, sets.back()));
-    Choose(request, &method);
+    if (sets.size() > 1) method.rows.push_back(RowOf(model, variant.options, request, sets.back()));
+    Choose(&method);
     methods.push_back(std::move(method));
   }
   return methods;
@@ -80,16 +91,41 @@ std::string FitTable(const std::vector<MethodFit>& methods, const FitRequest& re
                                   FormatBytes(request.limit), request.longest, request.longest);
   for (const MethodFit& method : methods) {
     for (const FitRow& row : method.rows) {
-      table +=
-          fmt::format("  {:<{}} {:>9}   {}\n", label(method, row), width, row.fit.tokens, Sequences(row.fit));
+      table += fmt::format("  {:<{}} {:>9}   {}\n", label(method, row), width, row.largest.tokens,
+                           Sequences(row.largest));
     }
   }
   return table;
 }
 
-std::string FitFlags(const FitRow& row) {
-  return fmt::format("--tokens {} --max-length {}{}{}", row.fit.tokens, row.fit.sequence,
-                     row.flags.empty() ? "" : " ", row.flags);
+std::string FitFlags(const FitRow& row, const FitRequest& request) {
+  const train::Fit& fit = row.Proposed(request);
+  return Joined(fmt::format("--tokens {} --max-length {}", fit.tokens, fit.sequence), row.flags);
+}
+
+std::string FitAdvice(const MethodFit& method, const FitRequest& request) {
+  if (!method.fits()) return "";
+  const FitRow& row = method.best();
+  const train::Fit& fit = row.Proposed(request);
+  const std::string wanted = fmt::format("--tokens {}", request.tokens);
+  // A flag may stand once: one that was given is replaced, and left alone where it says the right thing.
+  std::string set, replaced;
+  const auto change = [&](const char* flag, int64_t before, bool given, int64_t after) {
+    set = Joined(set, fmt::format("{} {}", flag, after));
+    if (given) replaced = Joined(replaced, fmt::format("{} {}", flag, before));
+  };
+  if (request.tokens != fit.tokens) change("--tokens", request.tokens, request.tokens_given, fit.tokens);
+  if (std::min(request.max_length, fit.tokens + 1) != fit.sequence) {
+    change("--max-length", request.max_length, request.max_length_given, fit.sequence);
+  }
+  set = Joined(set, row.flags);
+  const std::string reason =
+      !row.wanted            ? fmt::format("nothing takes {}, this takes the most", wanted)
+      : request.tokens_given ? fmt::format("the cheapest that takes {}", wanted)
+                             : fmt::format("the cheapest that takes the default {}, at its largest", wanted);
+  if (set.empty()) return fmt::format("{}: the command as it is\n", reason);
+  return fmt::format("{}; {}:\n  {}\n", reason,
+                     replaced.empty() ? "add to the command" : fmt::format("instead of {}", replaced), set);
 }
 
 nlohmann::ordered_json FitJson(const std::vector<MethodFit>& methods, const FitRequest& request) {
@@ -98,16 +134,18 @@ nlohmann::ordered_json FitJson(const std::vector<MethodFit>& methods, const FitR
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
     for (const FitRow& row : method.rows) {
       rows.push_back({{"policies", row.flags},
-                      {"tokens", row.fit.tokens},
-                      {"sequence", row.fit.sequence},
-                      {"total_bytes", row.fit.run.memory.total()}});
+                      {"tokens", row.largest.tokens},
+                      {"sequence", row.largest.sequence},
+                      {"total_bytes", row.largest.run.memory.total()},
+                      {"takes_wanted", row.wanted.has_value()}});
     }
     list.push_back({{"name", method.name}, {"rows", rows}, {"fits", method.fits()}});
-    list.back()["flags"] = method.fits() ? nlohmann::ordered_json(FitFlags(method.best())) : nullptr;
+    list.back()["takes_wanted"] = method.best().wanted.has_value();
+    list.back()["flags"] = method.fits() ? nlohmann::ordered_json(FitFlags(method.best(), request)) : nullptr;
   }
   return {{"limit_bytes", request.limit},
           {"longest_sequence", request.longest},
-          {"wanted_tokens", request.wanted},
+          {"wanted_tokens", request.tokens},
           {"methods", list}};
 }
 

@@ -27,28 +27,47 @@ class Reasons {
         n_(static_cast<double>(run.parameters)),
         tokens_(static_cast<double>(options.tokens)) {}
 
-  std::vector<Difference> All() {
-    Add("weights", formula_.weights, Weights());
-    Add("parameters", formula_.parameters, fmt::format("f32; the formula has bf16: {}", Signed(2 * n_)));
-    Add("gradients", formula_.gradients, fmt::format("f32; the formula has bf16: {}", Signed(2 * n_)));
-    Add("optimizer", formula_.optimizer, OptimizerState());
+  std::vector<Difference> OfLora() {
+    AddStates();
     Add(NameOf(Use::kSaved), formula_.linear + formula_.attention, SavedActivations());
     Add(NameOf(Use::kLowRank), formula_.low_rank, LowRank());
     Add(NameOf(Use::kBackbone), 0, "one layer's scratch and gradients while it runs; not in the formula");
-    Add(NameOf(Use::kHead), 0, Head());
-    Add("tables", 0, "RoPE angles; not in the formula");
-    Add("tokenizer and data", 0, "the vocabulary; not in the formula");
-    Add("program", 0, "code, libraries and their buffers; not in the formula");
+    AddRest("RoPE angles");
+    return std::move(differences_);
+  }
+
+  std::vector<Difference> OfLadder() {
+    AddStates();
+    Add(NameOf(Use::kTaps), formula_.taps, Taps());
+    Add(NameOf(Use::kRungs), formula_.linear + formula_.attention, Rungs());
+    Add(NameOf(Use::kSaved), 0, "layers above the joining point are crossed; not in the formula");
+    Add(NameOf(Use::kLowRank), 0, "pairs above the joining point; not in the formula");
+    Add(NameOf(Use::kBackbone), formula_.transient, FrozenLayer());
+    AddRest("RoPE angles, tap statistics");
     return std::move(differences_);
   }
 
  private:
   double Plan(const char* item) const { return static_cast<double>(plan_.Bytes(item)); }
 
+  void AddStates() {
+    Add("weights", formula_.weights, Weights());
+    Add("parameters", formula_.parameters, fmt::format("f32; the formula has bf16: {}", Signed(2 * n_)));
+    Add("gradients", formula_.gradients, fmt::format("f32; the formula has bf16: {}", Signed(2 * n_)));
+    Add("optimizer", formula_.optimizer, OptimizerState());
+  }
+
+  void AddRest(const char* tables) {
+    Add(NameOf(Use::kHead), 0, Head());
+    Add("tables", 0, fmt::format("{}; not in the formula", tables));
+    Add("tokenizer and data", 0, "the vocabulary; not in the formula");
+    Add("program", 0, "code, libraries and their buffers; not in the formula");
+  }
+
   void Add(const char* item, double formula, std::string reason) {
     const auto bytes = static_cast<uint64_t>(std::llround(formula));
     if (plan_.Bytes(item) == bytes) return;
-    differences_.push_back({item, plan_.Bytes(item), bytes, std::move(reason)});
+    differences_.push_back({"", "", item, plan_.Bytes(item), bytes, std::move(reason)});
   }
 
   std::string Weights() const {
@@ -66,8 +85,7 @@ class Reasons {
     if (options_.optimizer.moments == train::Moments::k8Bit) {
       return fmt::format(
           "two 8-bit moments with their scales, and the parameters are f32 already; the formula has an f32 "
-          "copy "
-          "besides: {}",
+          "copy besides: {}",
           Signed(difference));
     }
     return fmt::format(
@@ -77,17 +95,42 @@ class Reasons {
 
   std::string SavedActivations() const {
     const double saved = Plan(NameOf(Use::kSaved));
-    const double channels = tokens_ * static_cast<double>(config_.C * config_.L);
+    const int64_t first = run_.spec.first_crossed(config_.L), crossed = config_.L - first;
+    const double channels = tokens_ * static_cast<double>(config_.C * crossed);
+    const double below = formula_.linear * static_cast<double>(first) / static_cast<double>(config_.L);
     std::string reason = fmt::format("attention runs in blocks and keeps no (s,s) matrices: {}; ",
                                      Signed(-formula_.attention));
-    const auto crossed = static_cast<int64_t>(run_.spec.first_crossed(config_.L));
-    if (crossed > 0) reason += fmt::format("layers below {} keep nothing; ", crossed);
+    if (first > 0) reason += fmt::format("layers below {} keep nothing: {}; ", first, Signed(-below));
     return reason + fmt::format(
                         "{:.1f} bytes a token and channel of a layer ({}-bit activations, f32 residual "
                         "stream, an MLP of {:.2f} h{}) instead of 34: {}",
                         saved / channels, 8 * SizeOf(options_.compute.compute),
                         static_cast<double>(config_.F) / static_cast<double>(config_.C),
-                        config_.gated_mlp ? ", gated" : "", Signed(saved - formula_.linear));
+                        config_.gated_mlp ? ", gated" : "", Signed(saved - (formula_.linear - below)));
+  }
+
+  std::string Taps() const {
+    const double taps = static_cast<double>(run_.spec.ladder->taps.size());
+    const double numbers = tokens_ * static_cast<double>(config_.C) * taps;
+    return fmt::format("{:.3g} bytes a token and channel of a tap, live at the step's peak, instead of 2",
+                       Plan(NameOf(Use::kTaps)) / numbers);
+  }
+
+  std::string Rungs() const {
+    const model::LadderSpec& ladder = *run_.spec.ladder;
+    const double rungs = Plan(NameOf(Use::kRungs));
+    return fmt::format(
+        "attention keeps no (s,s) matrices: {}; {:.1f} bytes a token and channel of a rung, live at the "
+        "step's "
+        "peak, instead of 34: {}",
+        Signed(-formula_.attention), rungs / (tokens_ * static_cast<double>(ladder.S * ladder.rungs)),
+        Signed(rungs - formula_.linear));
+  }
+
+  std::string FrozenLayer() const {
+    return fmt::format(
+        "the step's peak is at \"{}\"; a frozen layer keeps nothing and attention has no (s,s) matrices",
+        run_.memory.step.peak.at);
   }
 
   std::string LowRank() const {
@@ -115,9 +158,14 @@ class Reasons {
 
 }  // namespace
 
-std::vector<Difference> Differences(const model::Config& config, const train::TrainOptions& options,
-                                    const train::PlannedRun& run, const train::FormulaMemory& formula) {
-  return Reasons(config, options, run, formula).All();
+std::vector<Difference> LoraDifferences(const model::Config& config, const train::TrainOptions& options,
+                                        const train::PlannedRun& run, const train::FormulaMemory& formula) {
+  return Reasons(config, options, run, formula).OfLora();
+}
+
+std::vector<Difference> LadderDifferences(const model::Config& config, const train::TrainOptions& options,
+                                          const train::PlannedRun& run, const train::FormulaMemory& formula) {
+  return Reasons(config, options, run, formula).OfLadder();
 }
 
 }  // namespace rung::cli

@@ -1,4 +1,4 @@
-// Why the plan of low-rank training differs from the closed formula, row by row.
+// Why a plan differs from the closed formula, row by row.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,12 @@
 
 namespace rung::cli {
 
-// `run` keeps all activations; `formula` is of the same batch and the same number of trained parameters.
-std::vector<Difference> Differences(const model::Config& config, const train::TrainOptions& options,
-                                    const train::PlannedRun& run, const train::FormulaMemory& formula);
+// `formula` is of the same batch and the same number of trained parameters. Names of method and formula are
+// the caller's. Of low-rank pairs, where `run` keeps all activations:
+std::vector<Difference> LoraDifferences(const model::Config& config, const train::TrainOptions& options,
+                                        const train::PlannedRun& run, const train::FormulaMemory& formula);
+// Of a ladder:
+std::vector<Difference> LadderDifferences(const model::Config& config, const train::TrainOptions& options,
+                                          const train::PlannedRun& run, const train::FormulaMemory& formula);
 
 }  // namespace rung::cli

@@ -33,6 +33,30 @@ std::string FileText(const Path& path) { return ReadTextFile(path, uint64_t{1} <
 
 class PlanTest : public FolderTest {};
 
+// Over the rows that differ, for each column that has a formula.
+void ExpectDifferencesAddUp(const json& compare) {
+  struct Pair {
+    const char *method, *formula;
+    size_t method_row, formula_row;
+  };
+  for (const Pair& pair :
+       {Pair{"lora keep", "QLoRA formula", 2, 0}, Pair{"ladder", "ladder formula", 0, 1}}) {
+    int64_t sum = 0;
+    for (const json& d : compare["differences"]) {
+      if (d["method"] != pair.method) continue;
+      EXPECT_EQ(d["formula"], pair.formula);
+      sum += d["plan_bytes"].get<int64_t>() - d["formula_bytes"].get<int64_t>();
+      EXPECT_FALSE(d["reason"].get<std::string>().empty()) << d["item"];
+    }
+    const json &method = compare["methods"][pair.method_row],
+               &formula = compare["formulas"][pair.formula_row];
+    EXPECT_EQ(method["name"], pair.method);
+    EXPECT_EQ(formula["name"], pair.formula);
+    EXPECT_EQ(sum, method["total_bytes"].get<int64_t>() - formula["total_bytes"].get<int64_t>())
+        << pair.method;
+  }
+}
+
 // A plan that changes is a change of what people can run. To accept one: write what `actual` holds to the
 // file.
 TEST_F(PlanTest, PlansOfASmallModelStayWhatTheyWere) {
@@ -87,15 +111,7 @@ TEST_F(PlanTest, SettingsOfOneMethodDoNotDisturbTheOthers) {
 TEST_F(PlanTest, ReasonsCoverEveryRowThatDiffersAndAddUp) {
   const json compare =
       Plan({"--shape", "qwen2.5-7b", "--tokens", "2048", "--max-length", "2048", "--compare"})["compare"];
-  const json& keep = compare["methods"][2];
-  const json& formula = compare["formulas"][0];
-  EXPECT_EQ(formula["name"], "QLoRA formula");
-  int64_t sum = 0;
-  for (const json& d : compare["differences"]) {
-    sum += d["plan_bytes"].get<int64_t>() - d["formula_bytes"].get<int64_t>();
-    EXPECT_FALSE(d["reason"].get<std::string>().empty()) << d["item"];
-  }
-  EXPECT_EQ(sum, keep["total_bytes"].get<int64_t>() - formula["total_bytes"].get<int64_t>());
+  ExpectDifferencesAddUp(compare);
   // 34 s b h L + 5 a s^2 b L in one row.
   const auto saved = std::find_if(compare["differences"].begin(), compare["differences"].end(),
                                   [](const json& d) { return d["item"] == "saved activations"; });
@@ -104,8 +120,42 @@ TEST_F(PlanTest, ReasonsCoverEveryRowThatDiffersAndAddUp) {
   EXPECT_NE((*saved)["reason"].get<std::string>().find("-15.3 GiB"), std::string::npos) << (*saved)["reason"];
 }
 
+// Of every setting that moves bytes between the rows.
+TEST_F(PlanTest, ReasonsAddUpWhateverTheSettings) {
+  const std::vector<std::vector<std::string>> settings = {
+      {"--layers", "top:2"},
+      {"--rejoin", "2", "--lora-r", "4"},
+      {"--tap-storage", "int8", "--recompute-rungs", "--optimizer", "adamw8bit"},
+      {"--tap-map", "pooled", "--quantize-embeddings"}};
+  for (std::vector<std::string> more : settings) {
+    for (const char* word : {"--model", kConfig, "--compare"}) more.emplace_back(word);
+    ExpectDifferencesAddUp(Plan(more)["compare"]);
+  }
+}
+
+// The number is of a layer that keeps something, whatever the number of layers that do not.
+TEST_F(PlanTest, BytesOfALayerAreOfCrossedLayers) {
+  const auto bytes = [&](std::vector<std::string> more) {
+    for (const char* word :
+         {"--shape", "qwen2.5-7b", "--tokens", "2048", "--max-length", "2048", "--compare"}) {
+      more.emplace_back(word);
+    }
+    const json found = Plan(more);
+    for (const json& d : found["compare"]["differences"]) {
+      if (d["item"] != "saved activations" || d["method"] != "lora keep") continue;
+      const auto reason = d["reason"].get<std::string>();
+      const size_t end = reason.find(" bytes a token and channel");
+      return std::stod(reason.substr(reason.rfind(' ', end - 1) + 1));
+    }
+    return 0.0;
+  };
+  const double all = bytes({});
+  EXPECT_GT(all, 10.0);
+  EXPECT_NEAR(bytes({"--layers", "top:4"}), all, 0.05 * all);
+}
+
 TEST_F(PlanTest, FitsAreLargestAndTheirFlagsGiveThatPlan) {
-  const json found = Plan({"--model", kConfig, "--fit", "64MiB", "--method", "lora", "--tokens", "4096"});
+  const json found = Plan({"--model", kConfig, "--fit", "64MiB", "--method", "lora"});
   const json& method = found["fit"]["methods"][0];
   ASSERT_TRUE(method["fits"]);
   EXPECT_GT(method["rows"].size(), 3u);
@@ -119,6 +169,55 @@ TEST_F(PlanTest, FitsAreLargestAndTheirFlagsGiveThatPlan) {
   *(std::find(again.begin(), again.end(), "--tokens") + 1) =
       std::to_string(plan["tokens"].get<int64_t>() + 64);
   EXPECT_EQ(Refused(again).first, ExitCode::kNoMemory);
+}
+
+// What stands below the line that names the remedy.
+std::string AdviceOf(const std::string& text, const std::string& head) {
+  const size_t at = text.find(head + ":\n  ");
+  if (at == std::string::npos) return "not found in: " + text;
+  const size_t begin = at + head.size() + 4;
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+// Each is followed to the letter, and the plan then fits.
+TEST_F(PlanTest, AdviceWorksAsPrinted) {
+  const std::vector<std::string> common = {"--shape", "qwen2.5-7b", "--method", "lora"};
+  const auto text = [&](std::vector<std::string> more) {
+    more.insert(more.end(), common.begin(), common.end());
+    for (const char* word : {"--fit", "10GiB"}) more.emplace_back(word);
+    return RunVerb(AddPlan, Fixed(more));
+  };
+  const auto fits = [&](std::vector<std::string> words, const std::string& advice) {
+    words.insert(words.end(), common.begin(), common.end());
+    std::istringstream stream(advice);
+    for (std::string word; stream >> word;) words.push_back(word);
+    words.insert(words.end(), {"--memory-limit", "10GiB"});
+    return Plan(words)["fits"].get<bool>();
+  };
+  // The size that was asked for: policies alone, and the plan is of that size.
+  std::string said = text({"--tokens", "2048"});
+  EXPECT_EQ(AdviceOf(said, "add to the command"), "--recompute");
+  EXPECT_NE(said.find("the cheapest that takes --tokens 2048;"), std::string::npos) << said;
+  EXPECT_TRUE(fits({"--tokens", "2048"}, "--recompute"));
+  EXPECT_EQ(
+      Plan({"--shape", "qwen2.5-7b", "--method", "lora", "--fit", "10GiB", "--tokens", "2048"})["tokens"],
+      2048);
+  // It fits without more.
+  EXPECT_NE(text({"--tokens", "128"}).find("takes --tokens 128: the command as it is"), std::string::npos);
+  // No size was given: the largest is added.
+  const std::string largest = AdviceOf(text({}), "add to the command");
+  EXPECT_TRUE(largest.starts_with("--tokens ")) << largest;
+  EXPECT_TRUE(fits({}, largest));
+  // Nothing takes it: what replaces the flags that were given.
+  said = text({"--tokens", "1000000", "--max-length", "4096"});
+  std::string instead = AdviceOf(said, "this takes the most; instead of --tokens 1000000");
+  EXPECT_TRUE(instead.starts_with("--tokens ")) << instead;
+  EXPECT_EQ(instead.find("--max-length"), std::string::npos) << instead;
+  EXPECT_TRUE(fits({"--max-length", "4096"}, instead));
+  // The default --max-length is not the length of the proposal.
+  said = text({"--tokens", "1000000"});
+  instead = AdviceOf(said, "instead of --tokens 1000000");
+  EXPECT_TRUE(fits({}, instead)) << instead;
 }
 
 TEST_F(PlanTest, TheCheapestPoliciesThatSufficeAreChosen) {
@@ -139,7 +238,13 @@ TEST_F(PlanTest, PoliciesThatAreGivenStay) {
       1u);
   const json found = Plan({"--model", kConfig, "--compare", "--fit", "64MiB"});
   ASSERT_EQ(found["fit"]["methods"].size(), 4u);
-  for (const json& method : found["fit"]["methods"]) EXPECT_TRUE(method["fits"]) << method["name"];
+  for (const json& method : found["fit"]["methods"]) {
+    EXPECT_TRUE(method["fits"]) << method["name"];
+    ASSERT_EQ(method["rows"].size(), 2u) << method["name"];
+    EXPECT_GT(method["rows"][1]["tokens"], method["rows"][0]["tokens"]) << method["name"];
+  }
+  EXPECT_EQ(found["fit"]["methods"][2]["rows"][1]["policies"], "--optimizer adamw8bit --quantize-embeddings");
+  EXPECT_EQ(found["fit"]["methods"][3]["rows"][1]["policies"], "--optimizer adamw8bit --quantize-embeddings");
   // A given --max-length bounds sequences.
   const json bounded = Plan({"--model", kConfig, "--max-length", "96", "--fit", "64MiB"});
   EXPECT_EQ(bounded["sequence"], 96);
@@ -163,11 +268,64 @@ TEST_F(PlanTest, ChartsHoldEveryItem) {
   EXPECT_EQ(XmlFault(FileText(file)), "");
 }
 
+TEST_F(PlanTest, OneObjectOrNothing) {
+  // A drawing that cannot be written: nothing is printed.
+  testing::internal::CaptureStdout();
+  CLI::App app;
+  const Action action = AddPlan(app);
+  std::vector<std::string> words = Fixed({"--model", kConfig, "--json", "--svg", "no/such/folder/x.svg"});
+  std::reverse(words.begin(), words.end());
+  app.parse(words);
+  EXPECT_THROW(action(), Error);
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+}
+
+// Printed, and then the exit status.
+TEST_F(PlanTest, APlanThatDoesNotFitIsPrintedAsOneObject) {
+  for (const char* flag : {"--fit", "--memory-limit"}) {
+    testing::internal::CaptureStdout();
+    CLI::App app;
+    const Action action = AddPlan(app);
+    std::vector<std::string> words = Fixed({"--shape", "qwen2.5-7b", "--json", flag, "1GiB"});
+    std::reverse(words.begin(), words.end());
+    app.parse(words);
+    EXPECT_THROW(action(), Error) << flag;
+    const json found = json::parse(testing::internal::GetCapturedStdout());
+    EXPECT_EQ(found["fits"], false) << flag;
+    EXPECT_EQ(found["limit_bytes"], 1 << 30) << flag;
+  }
+}
+
+TEST_F(PlanTest, LimitsAndFreeMemoryAreToldApart) {
+  const json free = Plan({"--model", kConfig});
+  EXPECT_TRUE(free["limit_bytes"].is_null());
+  for (const char* flag : {"--fit", "--memory-limit"}) {
+    EXPECT_EQ(Plan({"--model", kConfig, flag, "64MiB"})["limit_bytes"], 64 << 20);
+    const std::string text = RunVerb(AddPlan, Fixed({"--model", kConfig, flag, "64MiB"}));
+    EXPECT_NE(text.find("of the limit of 64.0 MiB\n"), std::string::npos) << text;
+    EXPECT_EQ(text.find("64.0 MiB free"), std::string::npos) << text;
+  }
+}
+
+TEST_F(PlanTest, LaddersSayWhatATapCacheTakes) {
+  const json found = Plan({"--model", kConfig, "--taps", "1,3,5"});
+  EXPECT_EQ(found["tap_cache"],
+            (json{{"bytes_per_token", 3 * 128 * 4}, {"bytes_per_learned_token", 128 * 4}}));
+  EXPECT_NE(RunVerb(AddPlan, Fixed({"--model", kConfig, "--taps", "1,3,5"}))
+                .find("tap cache: 1536 bytes a token of data, 512 more if it is learned\n"),
+            std::string::npos);
+  EXPECT_NE(RunVerb(AddPlan, Fixed({"--model", kConfig, "--taps", "1,3", "--rejoin", "2"}))
+                .find("tap cache: 1536 bytes a token of data\n"),
+            std::string::npos);
+  EXPECT_FALSE(Plan({"--model", kConfig, "--method", "lora"}).contains("tap_cache"));
+}
+
 TEST_F(PlanTest, TablesNameColumnsRowsAndReasons) {
   const std::string text = RunVerb(AddPlan, Fixed({"--model", kConfig, "--compare", "--fit", "64MiB"}));
   for (const char* word :
        {"ladder", "xladder", "lora keep", "lora recompute", "QLoRA formula", "total", "trained parameters",
-        "FLOP of a step", "keeps no (s,s) matrices", "largest --tokens"}) {
+        "FLOP of a step", "keeps no (s,s) matrices", "largest --tokens",
+        "lora keep against the QLoRA formula:", "ladder against the ladder formula:"}) {
     EXPECT_NE(text.find(word), std::string::npos) << word;
   }
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "cli/model_tensors.h"
+#include "cli/output_folder.h"
 #include "cli/quantize_output.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
@@ -16,32 +18,21 @@ namespace {
 
 constexpr size_t kCopyBytes = size_t{4} << 20;
 
-void Require(const Status& status) {
-  if (!status.ok()) throw Error(status.failure().code, status.failure().message);
-}
-
 // Names of the matrices that become NF4.
 std::set<std::string> Linears(const io::Safetensors& source, const model::Config& config, bool embeddings) {
-  const model::Names& names = model::HfNames();
   std::set<std::string> linears;
-  for (int64_t layer = 0; layer < config.L; ++layer) {
-    for (const std::string* pattern :
-         {&names.q, &names.k, &names.v, &names.o, &names.gate, &names.up, &names.down}) {
-      linears.insert(names.Layer(*pattern, layer));
-    }
-  }
-  for (const std::string& name : linears) {
-    if (!source.Find(name)) throw Error(ExitCode::kBadInput, fmt::format("tensor {} is missing", name));
-  }
-  for (const std::string* name : {&names.embedding, &names.head}) {
-    if (embeddings && source.Find(*name)) linears.insert(*name);
+  for (const ModelTensor& tensor : ModelTensors(config)) {
+    const bool linear = tensor.role == TensorRole::kLinear, there = source.Find(tensor.name) != nullptr;
+    const bool embedding = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
+    if (linear && !there) throw Error(ExitCode::kBadInput, fmt::format("tensor {} is missing", tensor.name));
+    if (linear || (embedding && embeddings && there)) linears.insert(tensor.name);
   }
   return linears;
 }
 
 void CheckLinear(const io::Safetensors& source, const io::TensorEntry& entry) {
   if (entry.shape.size() == 2 && model::FloatFormat(entry.dtype)) return;
-  const bool packed = source.Find(entry.name + ".quant_state.bitsandbytes__nf4") != nullptr;
+  const bool packed = IsNf4(source, entry.name);
   throw Error(ExitCode::kBadInput,
               fmt::format("{}: tensor {} is {}: {}", source.path(entry).string(), entry.name, entry.dtype,
                           packed ? "the folder is quantised already"
@@ -52,23 +43,9 @@ void CopyTensor(const io::Safetensors& source, const io::TensorEntry& entry, Nf4
   std::vector<std::byte> buffer;
   for (uint64_t begin = 0; begin < entry.bytes; begin += kCopyBytes) {
     buffer.resize(static_cast<size_t>(std::min<uint64_t>(kCopyBytes, entry.bytes - begin)));
-    Require(source.Read(entry, begin, buffer));
+    source.Read(entry, begin, buffer).OrThrow();
     file->Write(entry.name, begin, buffer);
   }
-}
-
-// Configuration, tokenizer, template: every small text file beside the weights.
-void CopyTexts(const Path& from, const Path& to, const QuantizeOptions& options) {
-  for (const auto& item : std::filesystem::directory_iterator(from)) {
-    const Path& file = item.path();
-    const std::string name = file.filename().string(), extension = file.extension().string();
-    const bool text =
-        extension == ".json" || extension == ".jinja" || extension == ".txt" || extension == ".model";
-    if (!item.is_regular_file() || !text || name == "config.json" || name.ends_with(".index.json")) continue;
-    Require(WriteTextFile(to / name, ReadTextFile(file, io::kJsonFileLimit).OrThrow()));
-  }
-  const std::string config = ReadTextFile(from / "config.json", io::kJsonFileLimit).OrThrow();
-  Require(WriteTextFile(to / "config.json", WithQuantizationConfig(config, options.nested)));
 }
 
 QuantizeResult WriteWeights(const io::Safetensors& source, const std::set<std::string>& linears,
@@ -117,15 +94,15 @@ QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProg
   const model::Config config = model::ReadConfig(options.model).OrThrow();
   const io::Safetensors source = io::Safetensors::OpenFolder(options.model).OrThrow();
   const std::set<std::string> linears = Linears(source, config, options.embeddings);
-  NewFolder folder(options.out);
-  try {
-    const QuantizeResult result = WriteWeights(source, linears, options, folder.path(), on_progress);
-    CopyTexts(options.model, folder.path(), options);
-    folder.Commit();
-    return result;
-  } catch (const std::filesystem::filesystem_error& failed) {
-    throw Error(ExitCode::kFailed, failed.what());
-  }
+  ModelTexts texts = ReadModelTexts(options.model);
+  texts["config.json"] = WithQuantizationConfig(
+      ReadTextFile(options.model / "config.json", io::kJsonFileLimit).OrThrow(), options.nested);
+  const NamedPath input{"--model", options.model};
+  NewFolder folder(options.out, {&input, 1});
+  const QuantizeResult result = WriteWeights(source, linears, options, folder.path(), on_progress);
+  WriteModelTexts(folder.path(), texts);
+  folder.Commit();
+  return result;
 }
 
 }  // namespace rung::cli

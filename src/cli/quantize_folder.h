@@ -22,8 +22,7 @@ struct QuantizeResult {
 // on_progress: matrices done, of how many; returns false to stop.
 using QuantizeProgress = std::function<bool(size_t done, size_t total)>;
 
-// Memory: one matrix at a time, half a byte a weight. `out` is complete or not there: it is made as
-// `<out>.tmp` and renamed. Throws Error.
+// Memory: one matrix at a time, half a byte a weight. `out` is complete or not there. Throws Error.
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress);
 
 }  // namespace rung::cli

@@ -5,21 +5,16 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/text.h"
+#include "cli/model_tensors.h"
 #include "io/json_file.h"
 
 namespace rung::cli {
 namespace {
 
-constexpr const char* kNf4State = ".quant_state.bitsandbytes__nf4";
 // A quant_state and its entry in the header, at most: names are some 80 bytes, the state 250.
 constexpr uint64_t kStateBytes = 512;
 // The entry of any other tensor in the header, at most.
 constexpr uint64_t kEntryBytes = 256;
-
-void Require(const Status& status) {
-  if (!status.ok()) throw Error(status.failure().code, status.failure().message);
-}
 
 template <class T>
 std::span<const std::byte> BytesOf(const T& values) {
@@ -90,7 +85,7 @@ Nf4File::Nf4File(const Path& path, const std::vector<OutputTensor>& tensors, boo
 }
 
 void Nf4File::Write(const std::string& name, uint64_t begin, std::span<const std::byte> bytes) {
-  Require(writer_.Write(place_.at(name), begin, bytes));
+  writer_.Write(place_.at(name), begin, bytes).OrThrow();
 }
 
 void Nf4File::WriteScales(const OutputTensor& tensor, const format::Nf4Encoded& scales) {
@@ -109,51 +104,10 @@ void Nf4File::WriteScales(const OutputTensor& tensor, const format::Nf4Encoded& 
 
 void Nf4File::Commit() {
   for (const auto& [name, state] : states_) {
-    names_.push_back(name + kNf4State);
-    Require(writer_.Append({names_.back(), "U8", {static_cast<int64_t>(state.size())}}, BytesOf(state)));
+    names_.push_back(name + std::string(kNf4State));
+    writer_.Append({names_.back(), "U8", {static_cast<int64_t>(state.size())}}, BytesOf(state)).OrThrow();
   }
-  Require(writer_.Commit());
-}
-
-NewFolder::NewFolder(const Path& out) {
-  std::error_code error;
-  if (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error)) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--out {}: is not empty; choose a folder that is not there yet", out.string()));
-  }
-  final_ = std::filesystem::absolute(out).lexically_normal();
-  if (!final_.has_filename()) final_ = final_.parent_path();  // "name/" is "name"
-  temporary_ = final_;
-  temporary_ += ".tmp";
-  std::filesystem::remove_all(temporary_, error);
-  std::filesystem::create_directories(temporary_, error);
-  if (error) {
-    throw Error(ExitCode::kFailed, fmt::format("cannot create {}: {}", temporary_.string(), error.message()));
-  }
-}
-
-NewFolder::~NewFolder() {
-  std::error_code error;
-  if (!committed_) std::filesystem::remove_all(temporary_, error);
-}
-
-void NewFolder::Commit() {
-  std::error_code error;
-  std::filesystem::remove(final_, error);  // an empty folder that was there
-  std::filesystem::rename(temporary_, final_, error);
-  if (error) {
-    throw Error(ExitCode::kFailed, fmt::format("cannot rename {} to {}: {}", temporary_.string(),
-                                               final_.string(), error.message()));
-  }
-  committed_ = true;
-}
-
-void CheckSpace(const Path& folder, uint64_t needed) {
-  std::error_code error;
-  const std::filesystem::space_info space = std::filesystem::space(folder, error);
-  if (error || space.available >= needed) return;  // where the system does not say, writing will
-  throw Error(ExitCode::kFailed, fmt::format("{}: {} needed, {} are free on that disk", folder.string(),
-                                             FormatBytes(needed), FormatBytes(space.available)));
+  writer_.Commit().OrThrow();
 }
 
 std::string WithQuantizationConfig(const std::string& config_json, bool nested) {
@@ -166,7 +120,7 @@ std::string WithQuantizationConfig(const std::string& config_json, bool nested) 
                                    {"bnb_4bit_compute_dtype", "bfloat16"},
                                    {"bnb_4bit_quant_storage", "uint8"},
                                    {"llm_int8_skip_modules", nullptr}};
-  return config.dump(2) + "\n";
+  return config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols, bool nested,

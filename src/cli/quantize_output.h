@@ -1,5 +1,5 @@
 // What the makers of NF4 folders share: files in bitsandbytes' layout (docs/formats/nf4.md), written piece by
-// piece, in a folder that is there complete or not at all.
+// piece.
 #pragma once
 
 #include <map>
@@ -46,25 +46,6 @@ class Nf4File {
   std::map<std::string, std::string> states_;  // of the NF4 matrices, by name; last in the file
   io::SafetensorsWriter writer_;
 };
-
-// A folder that is made as `<out>.tmp`; without Commit it is removed. Throws Error.
-class NewFolder {
- public:
-  // Refuses (kUsage) an `out` that is not empty.
-  explicit NewFolder(const Path& out);
-  NewFolder(const NewFolder&) = delete;
-  NewFolder& operator=(const NewFolder&) = delete;
-  ~NewFolder();
-  const Path& path() const { return temporary_; }
-  void Commit();
-
- private:
-  Path final_, temporary_;
-  bool committed_ = false;
-};
-
-// Throws Error when the disk of an existing folder has fewer free bytes.
-void CheckSpace(const Path& folder, uint64_t needed);
 
 // The JSON text of config.json with what transformers and bitsandbytes look for. Throws Error.
 std::string WithQuantizationConfig(const std::string& config_json, bool nested);

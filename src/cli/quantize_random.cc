@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/rng.h"
+#include "cli/model_tensors.h"
+#include "cli/output_folder.h"
 #include "cli/quantize_noise.h"
 #include "cli/quantize_output.h"
 #include "model/shapes.h"
-#include "model/weights.h"
 
 namespace rung::cli {
 namespace {
@@ -31,7 +32,8 @@ model::Config ConfigOf(const std::string& shape) {
   const bool is_path = !config.ok() && (std::filesystem::exists(shape) || shape.ends_with(".json"));
   if (is_path) config = model::ReadConfig(shape);
   if (!config.ok()) {
-    throw Error(config.failure().code, fmt::format("--random {}", config.failure().message));
+    throw Error(config.failure().code,
+                fmt::format("--random{} {}", is_path ? ":" : "", config.failure().message));
   }
   if (is_path && model::IsGgufFile(shape)) {
     throw Error(ExitCode::kUsage,
@@ -46,58 +48,17 @@ model::Config ConfigOf(const std::string& shape) {
 }
 
 // All tensors of a checkpoint, in the order of the forward pass.
-std::vector<RandomTensor> Tensors(const model::Config& c, bool embeddings) {
-  const model::Names& names = model::HfNames();
-  const double residual = kDeviation / std::sqrt(2.0 * static_cast<double>(c.L));
-  const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
+std::vector<RandomTensor> Tensors(const model::Config& config, bool embeddings) {
+  const double residual = kDeviation / std::sqrt(2.0 * static_cast<double>(config.L));
   std::vector<RandomTensor> tensors;
-  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, bool nf4, double deviation) {
-    tensors.push_back({{name, "BF16", {rows, cols}, nf4}, deviation});
-  };
-  const auto vector = [&](const std::string& name, int64_t size, double deviation) {
-    tensors.push_back({{name, "BF16", {size}}, deviation});
-  };
-  matrix(names.embedding, c.V, c.C, embeddings, kDeviation);
-  for (int64_t layer = 0; layer < c.L; ++layer) {
-    const auto linear = [&](const std::string& pattern, int64_t rows, int64_t cols, bool bias,
-                            double deviation) {
-      const std::string name = names.Layer(pattern, layer);
-      matrix(name, rows, cols, true, deviation);
-      if (bias) vector(name.substr(0, name.rfind('.')) + ".bias", rows, deviation);
-    };
-    vector(names.Layer(names.attention_norm, layer), c.C, 0.0);
-    linear(names.q, q, c.C, c.qkv_bias, kDeviation);
-    linear(names.k, kv, c.C, c.qkv_bias, kDeviation);
-    linear(names.v, kv, c.C, c.qkv_bias, kDeviation);
-    linear(names.o, c.C, q, false, residual);
-    if (c.qk_norm) {
-      vector(names.Layer(names.q_norm, layer), c.D, 0.0);
-      vector(names.Layer(names.k_norm, layer), c.D, 0.0);
-    }
-    vector(names.Layer(names.mlp_norm, layer), c.C, 0.0);
-    linear(names.gate, c.F, c.C, false, kDeviation);
-    linear(names.up, c.F, c.C, false, kDeviation);
-    linear(names.down, c.C, c.F, false, residual);
+  for (const ModelTensor& tensor : ModelTensors(config)) {
+    const bool embedding = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
+    if (tensor.role == TensorRole::kHead && config.tied_head) continue;
+    const bool nf4 = tensor.role == TensorRole::kLinear || (embedding && embeddings);
+    const double deviation = tensor.role == TensorRole::kNorm ? 0.0 : tensor.residual ? residual : kDeviation;
+    tensors.push_back({{tensor.name, "BF16", tensor.shape, nf4}, deviation});
   }
-  vector(names.final_norm, c.C, 0.0);
-  if (!c.tied_head) matrix(names.head, c.V, c.C, embeddings, kDeviation);
   return tensors;
-}
-
-// Numbers of the first tensor of every file, and the number of all behind the last.
-std::vector<size_t> ShardBounds(const std::vector<RandomTensor>& tensors, const RandomOptions& options) {
-  std::vector<size_t> bounds = {0};
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const uint64_t more = OutputBytes(tensors[i].output, options.nested);
-    if (bytes > 0 && bytes + more > options.shard_bytes) {
-      bounds.push_back(i);
-      bytes = 0;
-    }
-    bytes += more;
-  }
-  bounds.push_back(tensors.size());
-  return bounds;
 }
 
 // Two keys for each tensor, of its codes or numbers and of its scales.
@@ -147,25 +108,18 @@ class RandomWriter {
   Noise noise_;
 };
 
-void WriteText(const Path& path, const std::string& text) {
-  const Status wrote = WriteTextFile(path, text);
-  if (!wrote.ok()) throw Error(wrote.failure().code, wrote.failure().message);
-}
-
-QuantizeResult WriteShards(const std::vector<RandomTensor>& tensors, const RandomOptions& options,
-                           const Path& folder, const QuantizeProgress& on_progress) {
-  const std::vector<size_t> bounds = ShardBounds(tensors, options);
-  const size_t shards = bounds.size() - 1;
+QuantizeResult WriteShards(const std::vector<RandomTensor>& tensors, std::span<const uint64_t> bytes,
+                           const RandomOptions& options, const Path& folder,
+                           const QuantizeProgress& on_progress) {
+  const std::vector<Shard> shards = ShardsOf(bytes, options.shard_bytes);
   RandomWriter writer(options);
   QuantizeResult result;
-  nlohmann::ordered_json weight_map = nlohmann::ordered_json::object();
-  for (size_t shard = 0; shard < shards; ++shard) {
-    const std::string name = shards == 1 ? "model.safetensors"
-                                         : fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, shards);
+  std::map<std::string, std::string> file_of;
+  for (const Shard& shard : shards) {
     std::vector<OutputTensor> outputs;
-    for (size_t i = bounds[shard]; i < bounds[shard + 1]; ++i) outputs.push_back(tensors[i].output);
-    Nf4File file(folder / name, outputs, options.nested);
-    for (size_t i = bounds[shard]; i < bounds[shard + 1]; ++i) {
+    for (size_t i = shard.begin; i < shard.end; ++i) outputs.push_back(tensors[i].output);
+    Nf4File file(folder / shard.file, outputs, options.nested);
+    for (size_t i = shard.begin; i < shard.end; ++i) {
       writer.Write(tensors[i], i, &file);
       result.linears += tensors[i].output.nf4;
       if (on_progress && !on_progress(i + 1, tensors.size())) {
@@ -174,13 +128,9 @@ QuantizeResult WriteShards(const std::vector<RandomTensor>& tensors, const Rando
     }
     file.Commit();
     result.bytes_after += file.bytes();
-    for (const std::string& tensor : file.names()) weight_map[tensor] = name;
+    for (const std::string& tensor : file.names()) file_of[tensor] = shard.file;
   }
-  if (shards > 1) {
-    const nlohmann::ordered_json index = {{"metadata", {{"total_size", result.bytes_after}}},
-                                          {"weight_map", weight_map}};
-    WriteText(folder / "model.safetensors.index.json", index.dump(2) + "\n");
-  }
+  if (shards.size() > 1) WriteShardIndex(folder, file_of, result.bytes_after);
   return result;
 }
 
@@ -189,14 +139,16 @@ QuantizeResult WriteShards(const std::vector<RandomTensor>& tensors, const Rando
 QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgress& on_progress) {
   const model::Config config = ConfigOf(options.shape);
   const std::vector<RandomTensor> tensors = Tensors(config, options.embeddings);
-  uint64_t needed = 0;
-  for (const RandomTensor& tensor : tensors) needed += OutputBytes(tensor.output, options.nested);
-  NewFolder folder(options.out);
-  CheckSpace(folder.path(), needed);
-  QuantizeResult result = WriteShards(tensors, options, folder.path(), on_progress);
+  std::vector<uint64_t> bytes;
+  for (const RandomTensor& tensor : tensors) bytes.push_back(OutputBytes(tensor.output, options.nested));
+  const NamedPath input{"--random", options.shape};
+  NewFolder folder(options.out, {&input, 1});
+  CheckSpace(folder.path(), std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
+  QuantizeResult result = WriteShards(tensors, bytes, options, folder.path(), on_progress);
   result.bytes_before = 2 * static_cast<uint64_t>(config.parameter_count());  // of a 16-bit folder
-  WriteText(folder.path() / "config.json",
-            WithQuantizationConfig(model::HfConfigJson(config), options.nested));
+  WriteTextFile(folder.path() / "config.json",
+                WithQuantizationConfig(model::HfConfigJson(config), options.nested))
+      .OrThrow();
   folder.Commit();
   return result;
 }

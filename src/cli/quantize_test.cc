@@ -36,6 +36,14 @@ std::vector<float> LogitsOf(const model::Backbone& backbone, const std::vector<i
   return {data, data + logits.cols()};
 }
 
+std::set<std::string> NamesIn(const Path& folder) {
+  std::set<std::string> names;
+  for (const auto& item : std::filesystem::directory_iterator(folder)) {
+    names.insert(item.path().filename().string());
+  }
+  return names;
+}
+
 class QuantizeTest : public FolderTest {
  protected:
   QuantizeResult Quantize(const Path& model, bool nested, bool embeddings = false) const {
@@ -117,7 +125,95 @@ TEST_F(QuantizeTest, TextFilesComeAlong) {
   EXPECT_EQ(config["quantization_config"]["bnb_4bit_use_double_quant"], true);
   config.erase("quantization_config");
   EXPECT_EQ(config, io::ReadJson(Path(kTrained) / "config.json").OrThrow());
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "out.tmp"));
+  EXPECT_EQ(NamesIn(folder_), std::set<std::string>{"out"});
+}
+
+TEST_F(QuantizeTest, NothingThatWasThereIsTouched) {
+  // What a name made from --out could hit: the model itself, a person's folder, what a crashed run left.
+  const Path model = folder_ / "out.tmp";
+  std::filesystem::copy(kTrained, model);
+  const std::string left = "out.tmp-" + std::to_string(::getpid()) + "-0";
+  std::filesystem::create_directories(folder_ / left);
+  Write(left + "/model.safetensors", "half");
+  const std::set<std::string> before = NamesIn(model);
+  EXPECT_EQ(Refusal(AddQuantize, {"--model", model.string(), "--out", (folder_ / "out").string()}),
+            std::pair(ExitCode::kDone, std::string()));
+  EXPECT_EQ(NamesIn(model), before);
+  EXPECT_EQ(NamesIn(folder_), (std::set<std::string>{"out", "out.tmp", left}));
+  EXPECT_EQ(ReadTextFile(folder_ / left / "model.safetensors", 100).OrThrow(), "half");
+  // The mode is that of any folder made here.
+  std::filesystem::create_directory(folder_ / "plain");
+  EXPECT_EQ(std::filesystem::status(folder_ / "out").permissions(),
+            std::filesystem::status(folder_ / "plain").permissions());
+}
+
+TEST_F(QuantizeTest, OutIsWhatIsNotThereYet) {
+  const auto refusal = [&](const std::string& model, const std::string& out) {
+    const auto [code, message] = Refusal(AddQuantize, {"--model", model, "--out", out});
+    EXPECT_EQ(code, ExitCode::kUsage) << message;
+    return message;
+  };
+  EXPECT_EQ(refusal(kTrained, ""), "--out: is empty; give a name");
+  const Path model = folder_ / "model", link = folder_ / "link";
+  std::filesystem::copy(kTrained, model);
+  std::filesystem::create_directory_symlink(model, link);
+  const std::set<std::string> before = NamesIn(model);
+  for (const std::string& out :
+       {model.string(), model.string() + "/", link.string(), model.string() + "/."}) {
+    EXPECT_NE(refusal(model.string(), out).find("is what --model names"), std::string::npos) << out;
+  }
+  EXPECT_EQ(NamesIn(model), before);
+  // A file, an empty one too, and a link to nothing.
+  const Path file = Write("file", "");
+  std::filesystem::create_symlink("nowhere", folder_ / "dangling");
+  for (const Path& out : {file, folder_ / "dangling" / ".." / "file"}) refusal(model.string(), out.string());
+  EXPECT_TRUE(std::filesystem::is_regular_file(file));
+  // An empty folder may be there.
+  std::filesystem::create_directory(folder_ / "empty");
+  EXPECT_EQ(Refusal(AddQuantize, {"--model", model.string(), "--out", (folder_ / "empty/").string()}).first,
+            ExitCode::kDone);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "empty" / "config.json"));
+}
+
+TEST_F(QuantizeTest, OnlyTheModelsOwnTextsComeAlong) {
+  const Path model = folder_ / "model", out = folder_ / "out";
+  std::filesystem::copy(kTrained, model);
+  const Path secret = Write("secret.json", "{}");
+  Write("model/credentials.json", "{}");
+  Write("model/notes.txt", "mine");
+  Quantize(model, true);
+  EXPECT_FALSE(std::filesystem::exists(out / "credentials.json"));
+  EXPECT_FALSE(std::filesystem::exists(out / "notes.txt"));
+  std::filesystem::remove_all(out);
+  // A link within the folder is the file; one that leaves it would bring any file of this machine along.
+  std::filesystem::rename(model / "tokenizer.json", model / "real.json");
+  std::filesystem::create_symlink("real.json", model / "tokenizer.json");
+  Quantize(model, true);
+  EXPECT_TRUE(std::filesystem::is_regular_file(std::filesystem::symlink_status(out / "tokenizer.json")));
+  std::filesystem::remove_all(out);
+  for (const char* target : {"../secret.json", "nowhere", "."}) {
+    std::filesystem::remove(model / "added_tokens.json");
+    std::filesystem::create_symlink(target, model / "added_tokens.json");
+    const auto [code, message] = Refusal(AddQuantize, {"--model", model.string(), "--out", out.string()});
+    EXPECT_EQ(code, ExitCode::kBadInput) << target;
+    EXPECT_NE(message.find("added_tokens.json"), std::string::npos) << message;
+    EXPECT_FALSE(std::filesystem::exists(out));
+  }
+}
+
+// A snapshot of the Hugging Face cache is links alone.
+TEST_F(QuantizeTest, LinksOfTheCacheAreFollowed) {
+  const Path snapshot = folder_ / "models--a--b" / "snapshots" / "0123";
+  std::filesystem::create_directories(snapshot);
+  std::filesystem::create_directories(folder_ / "models--a--b" / "blobs");
+  for (const auto& item : std::filesystem::directory_iterator(kTrained)) {
+    const Path name = item.path().filename();
+    std::filesystem::copy(item.path(), folder_ / "models--a--b" / "blobs" / name);
+    std::filesystem::create_symlink(Path("../../blobs") / name, snapshot / name);
+  }
+  Quantize(snapshot, true);
+  EXPECT_EQ(ReadTextFile(folder_ / "out" / "tokenizer.json", 1 << 24).OrThrow(),
+            ReadTextFile(Path(kTrained) / "tokenizer.json", 1 << 24).OrThrow());
 }
 
 TEST_F(QuantizeTest, TheStateIsWhatPythonWrites) {
@@ -150,8 +246,7 @@ TEST_F(QuantizeTest, RefusesAndLeavesNothingBehind) {
   EXPECT_NE(again.second.find("quantised already"), std::string::npos) << again.second;
   EXPECT_THROW(QuantizeFolder({kModel, folder_ / "two", true, false}, [](size_t, size_t) { return false; }),
                Error);
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "two"));
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "two.tmp"));
+  EXPECT_EQ(NamesIn(folder_), std::set<std::string>{"out"});
 }
 
 constexpr const char* kTinyConfig = R"({"model_type": "qwen2", "hidden_size": 256, "intermediate_size": 512,
@@ -314,7 +409,9 @@ TEST_F(RandomTest, RefusesAndLeavesNothingBehind) {
   const auto opt = refusal("opt-1.3b");
   EXPECT_EQ(opt.first, ExitCode::kUsage);
   EXPECT_NE(opt.second.find("family opt"), std::string::npos) << opt.second;
-  EXPECT_EQ(refusal("no/such/config.json").first, ExitCode::kBadInput);
+  const auto missing = refusal("no/such/config.json");
+  EXPECT_EQ(missing.first, ExitCode::kBadInput);
+  EXPECT_TRUE(missing.second.starts_with("--random: cannot open no/such/config.json")) << missing.second;
   EXPECT_EQ(refusal("tests/data/families/qwen2.gguf").first, ExitCode::kUsage);
   // Embedding and head of 32 TiB each.
   std::string huge = kTinyConfig;
@@ -323,8 +420,7 @@ TEST_F(RandomTest, RefusesAndLeavesNothingBehind) {
   EXPECT_EQ(space.first, ExitCode::kFailed);
   EXPECT_NE(space.second.find("are free on that disk"), std::string::npos) << space.second;
   EXPECT_THROW(QuantizeRandom(Options("out"), [](size_t, size_t) { return false; }), Error);
-  EXPECT_FALSE(std::filesystem::exists(out));
-  EXPECT_FALSE(std::filesystem::exists(out + ".tmp"));
+  EXPECT_EQ(NamesIn(folder_), (std::set<std::string>{"config.json", "huge.json"}));
 }
 
 }  // namespace

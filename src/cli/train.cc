@@ -81,9 +81,9 @@ void RunTrain(const TrainCommand& command) {
   events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec,
                        const model::Config& config) {
     const int64_t parameters = model::Adapter::Planned(config, spec, options.max_length).parameter_count();
-    progress.Note(fmt::format("{}{}; {} tokens a step", PlanTable(plan, train::AvailableMemory()),
-                              Describe(spec, config, parameters),
-                              options.tokens * options.gradient_accumulation));
+    progress.Note(
+        fmt::format("{}{}; {} tokens a step", PlanTable(plan, train::AvailableMemory(), options.memory_limit),
+                    Describe(spec, config, parameters), options.tokens * options.gradient_accumulation));
   };
   events.on_step = [&](const train::StepReport& step) { progress.Step(step); };
   events.on_eval = [&](const train::EvalReport& eval) { progress.Eval(eval); };

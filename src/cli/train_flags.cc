@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -76,6 +77,7 @@ void AddLoraFlags(CLI::App& app, TrainFlags* flags) {
 }  // namespace
 
 void AddMethodFlags(CLI::App& app, TrainFlags* flags) {
+  flags->app = &app;
   app.add_option("--method", flags->method, "what is trained: ladder, xladder, lora")
       ->capture_default_str()
       ->check(CLI::IsMember({"ladder", "xladder", "lora"}));
@@ -135,6 +137,69 @@ void ResolveMethod(const TrainFlags& flags, train::TrainOptions* options) {
   options->tap_cache_limit = SizeOf(flags.tap_cache_limit, "--tap-cache-limit");
 }
 
+bool Given(const TrainFlags& flags, const char* name) {
+  const CLI::Option* option = flags.app ? flags.app->get_option_no_throw(name) : nullptr;
+  return option && option->count() > 0;
+}
+
+// An option that changes nothing is a mistake of its user, or of ours: a comparison must not hang on it.
+void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
+  const bool ladder = o.method != train::Method::kLora, pairs = !ladder || o.lora.r > 0;
+  const bool crosses = pairs || o.ladder.rejoin > 0;
+  const struct {
+    std::vector<const char*> names;
+    bool used;
+    const char* why;
+  } groups[] = {
+      {{"--taps", "--delta", "--rungs", "--width", "--side-heads", "--rung-block", "--gate", "--tap-norm",
+        "--tap-map", "--rejoin", "--output-scale", "--ladder-init", "--fisher-samples", "--tap-storage",
+        "--recompute-rungs"},
+       ladder,
+       "is of a ladder; --method lora has none"},
+      {{"--lora-alpha", "--lora-dropout", "--rslora", "--lora-targets", "--layers"},
+       pairs,
+       "is of low-rank pairs: give --method lora, or --lora-r beside a ladder that rejoins"},
+      {{"--recompute"},
+       crosses,
+       "is of layers that the backward pass crosses: none are without --method lora or --rejoin"},
+      {{"--fisher-samples"}, o.ladder.init == train::LadderInit::kFisher, "is of --ladder-init fisher"},
+      {{"--tap-storage"},
+       o.ladder.tap_map != model::TapMap::kPooled || o.policy.taps == model::TapStorage::kCompute,
+       "has no use with --tap-map pooled, which keeps so little already"},
+      {{"--tap-cache-limit"}, !o.tap_cache.empty(), "is of --tap-cache"}};
+  for (const auto& group : groups) {
+    for (const char* name : group.names) {
+      if (!group.used && Given(flags, name)) {
+        throw Error(ExitCode::kUsage, fmt::format("{} {}", name, group.why));
+      }
+    }
+  }
+  if (!ladder && Given(flags, "--lora-r") && o.lora.r == 0) {
+    throw Error(ExitCode::kUsage, "--lora-r 0: a rank is 1 or more");
+  }
+  for (const char* name : {"--taps", "--lora-targets", "--layers", "--tap-cache"}) {
+    if (Given(flags, name) && flags.app->get_option(name)->as<std::string>().empty()) {
+      throw Error(ExitCode::kUsage, fmt::format("{} is empty: leave it out for its default", name));
+    }
+  }
+}
+
+void RequireNumbers(const train::TrainOptions& o) {
+  const std::pair<const char*, double> numbers[] = {{"--width", o.ladder.width},
+                                                    {"--output-scale", o.ladder.output_scale},
+                                                    {"--lora-alpha", o.lora.alpha},
+                                                    {"--lora-dropout", o.lora.dropout},
+                                                    {"--learning-rate", o.learning_rate},
+                                                    {"--epochs", o.epochs},
+                                                    {"--warmup-ratio", o.warmup_ratio},
+                                                    {"--weight-decay", o.optimizer.weight_decay},
+                                                    {"--max-grad-norm", o.optimizer.max_grad_norm}};
+  for (const auto& [name, value] : numbers) {
+    if (!std::isfinite(value))
+      throw Error(ExitCode::kUsage, fmt::format("{}: must be a finite number", name));
+  }
+}
+
 }  // namespace
 
 train::TrainOptions Resolve(const TrainFlags& flags) {
@@ -147,6 +212,8 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.out = flags.out;
   options.schedule = train::ParseSchedule(flags.schedule).OrThrow();
   ResolveMethod(flags, &options);
+  RequireNumbers(options);
+  if (!flags.every_method) RefuseUnused(flags, options);
   options.max_length = std::min(options.max_length, options.tokens + 1);
   if (!flags.memory_limit.empty()) options.memory_limit = SizeOf(flags.memory_limit, "--memory-limit");
   return options;
@@ -175,13 +242,15 @@ std::string Describe(const model::AdapterSpec& spec, const model::Config& config
   return text;
 }
 
-std::string PlanTable(const train::MemoryPlan& plan, uint64_t available) {
+std::string PlanTable(const train::MemoryPlan& plan, uint64_t available, uint64_t limit) {
   std::string table = "memory plan\n";
   for (const train::PlanItem& item : plan.items) {
     table += fmt::format("  {:<20} {:>11}   {}\n", item.name, FormatBytes(item.bytes), item.note);
   }
   table += fmt::format("  {:<20} {:>11}   ", "total", FormatBytes(plan.total()));
-  table += available > 0 ? fmt::format("of {} free\n", FormatBytes(available)) : "\n";
+  table += limit > 0       ? fmt::format("of the limit of {}\n", FormatBytes(limit))
+           : available > 0 ? fmt::format("of {} free\n", FormatBytes(available))
+                           : "\n";
   table +=
       fmt::format("  step arena {} at its peak ({})\n", FormatBytes(plan.step.peak.bytes), plan.step.peak.at);
   return table;

@@ -17,17 +17,21 @@ struct TrainFlags {
               rung_block = "decoder", ladder_init = "random", tap_storage = "compute", optimizer = "adamw",
               tap_cache, tap_cache_limit = "20GiB";
   bool recompute_rungs = false, recompute = false;
+  const CLI::App* app = nullptr;  // whose options these are: says which were given
+  bool every_method = false;      // options of several methods at once are meant (a comparison)
 };
 
 // --method and what it has of settings; memory policies and the optimizer.
 void AddMethodFlags(CLI::App& app, TrainFlags* flags);
 void AddBatchFlags(CLI::App& app, TrainFlags* flags);
+// Refuses (kUsage) what was given and has no use with the method, and numbers that are none.
 train::TrainOptions Resolve(const TrainFlags& flags);
 // One line: what is trained, for people.
 std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters);
 
-// The table that `rung plan` and `rung train` print.
-std::string PlanTable(const train::MemoryPlan& plan, uint64_t available);
+// The table that `rung plan` and `rung train` print: the total beside the limit, without one (0) beside the
+// free memory (0: unknown).
+std::string PlanTable(const train::MemoryPlan& plan, uint64_t available, uint64_t limit = 0);
 nlohmann::ordered_json PlanJson(const train::MemoryPlan& plan);
 
 }  // namespace rung::cli

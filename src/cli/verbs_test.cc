@@ -171,5 +171,27 @@ TEST_F(VerbsTest, VersionNamesEverything) {
   EXPECT_NE(RunVerb(AddVersion, {}).find("oneDNN"), std::string::npos);
 }
 
+TEST_F(VerbsTest, TrainRefusesWhatItWouldNotUse) {
+  const auto refuse = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"--model",      kStories, "--data",
+                                          data_.string(), "--out",  (folder_ / "run").string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto refusal = Refusal(AddTrain, arguments);
+    EXPECT_EQ(refusal.first, ExitCode::kUsage) << more[0];
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "run"));
+    return refusal.second;
+  };
+  EXPECT_NE(refuse({"--layers", "top:1"}).find("--method lora"), std::string::npos);
+  EXPECT_NE(refuse({"--recompute"}).find("crosses"), std::string::npos);
+  EXPECT_NE(refuse({"--method", "lora", "--width", "32"}).find("--width"), std::string::npos);
+  EXPECT_NE(refuse({"--fisher-samples", "3"}).find("fisher"), std::string::npos);
+  EXPECT_NE(refuse({"--tap-map", "pooled", "--tap-storage", "int8"}).find("pooled"), std::string::npos);
+  EXPECT_NE(refuse({"--tap-cache-limit", "1GiB"}).find("--tap-cache"), std::string::npos);
+  EXPECT_NE(refuse({"--method", "lora", "--lora-r", "0"}).find("rank"), std::string::npos);
+  EXPECT_NE(refuse({"--taps", ""}).find("empty"), std::string::npos);
+  for (const char* flag : {"--learning-rate", "--output-scale", "--width"}) refuse({flag, "nan"});
+  refuse({"--method", "lora", "--lora-alpha", "nan"});
+}
+
 }  // namespace
 }  // namespace rung::cli

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
+
 namespace rung::io {
 namespace {
 
@@ -98,7 +100,7 @@ std::string DescribeJsonError(std::string_view text, size_t position, std::strin
     if (const size_t colon = what.find(": ", place); colon != std::string_view::npos)
       what.remove_prefix(colon + 2);
   }
-  return fmt::format("{}:{}: {}", line, column, what.substr(0, 200));
+  return fmt::format("{}:{}: {}", line, column, Printable(what.substr(0, 200)));
 }
 
 Result<Json> ParseJson(std::string_view text, const std::string& name) {

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
+
 namespace rung::io {
 namespace {
 
@@ -47,6 +49,14 @@ TEST(JsonFile, ReadsFiles) {
   EXPECT_EQ(ReadJson("tests/data/models/tinystories-656k/config.json").OrThrow()["hidden_size"], 128);
   EXPECT_FALSE(ReadJson("tests/data/models/tinystories-656k/config.json", 10).ok());
   EXPECT_FALSE(ReadJson("tests/data/io/none.json").ok());
+}
+
+// The parser quotes what it read last.
+TEST(JsonFile, MessagesDoNotSteerTheTerminal) {
+  for (const char* text : {"{\"a\xde\xc9\" 1}", "[\"\xc2\x9b\" 1]", "[\x7f]", "[\"a\x1b\"]"}) {
+    const std::string message = ParseJson(text, "file").failure().message;
+    EXPECT_EQ(message, Printable(message));
+  }
 }
 
 }  // namespace
