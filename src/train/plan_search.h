@@ -60,8 +60,7 @@ struct Fit {
   PlannedRun run;        // at that size; at kFitStep when nothing fits
 };
 // The largest batch whose plan is at most `limit` bytes: one sequence up to `longest` tokens, then several of
-// `longest`. Where an MLP's rows are cut into one tile more the bytes may dip: it is then a size that fits
-// and of which one step more does not. Whatever the options say of tokens and max_length is not looked at.
+// `longest`. Whatever the options say of tokens and max_length is not looked at.
 Result<Fit> LargestFit(const PlanModel& model, const TrainOptions& options, int64_t longest, uint64_t limit);
 
 }  // namespace rung::train
