@@ -38,6 +38,8 @@ class Ladder:
     head_dim: int = 16
     output_scale: float = 3.0
     rejoin: int = 0  # frozen layers that run on z before the final norm
+    norm: str = "rms"  # of decoder rungs: "rms" or "layer", which has a bias
+    rotary: bool = True
 
     @property
     def inner(self):
@@ -67,16 +69,23 @@ def attend(q, k, v):
     return torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).reshape(T, -1)
 
 
-def decoder_block(x, p, name, head_dim, theta, starts):
+def decoder_block(x, p, name, ladder, theta, starts):
     w = lambda part: p[f"{name}.{part}.weight"]
-    normed = rms_norm(x, w("attn_norm"), EPS)
+    turn = rotate if ladder.rotary else lambda x, _: x
+
+    def norm(x, part):
+        if ladder.norm == "layer":
+            return F.layer_norm(x, x.shape[-1:], w(part), p[f"{name}.{part}.bias"], EPS)
+        return rms_norm(x, w(part), EPS)
+
+    normed = norm(x, "attn_norm")
     outputs = []
     for begin, end in zip(starts, starts[1:]):
         h = normed[begin:end]
-        q, k, v = ((h @ w(part).T).view(end - begin, -1, head_dim) for part in "qkv")
-        outputs.append(attend(rotate(q, theta), rotate(k, theta), v))
+        q, k, v = ((h @ w(part).T).view(end - begin, -1, ladder.head_dim) for part in "qkv")
+        outputs.append(attend(turn(q, theta), turn(k, theta), v))
     x = x + torch.cat(outputs) @ w("o").T
-    h = rms_norm(x, w("mlp_norm"), EPS)
+    h = norm(x, "mlp_norm")
     return x + (F.silu(h @ w("gate").T) * (h @ w("up").T)) @ w("down").T
 
 
@@ -123,7 +132,7 @@ def climb(ladder, p, hidden, theta, starts):
         if ladder.block == "plain":
             state = plain_block(u, p, name, starts)
         else:
-            state = decoder_block(u, p, name, ladder.head_dim, theta, starts)
+            state = decoder_block(u, p, name, ladder, theta, starts)
     return state
 
 
@@ -171,6 +180,8 @@ def make_parameters(ladder, C, seed):
         name = f"rungs.{j}.block"
         for norm in ("attn_norm", "mlp_norm"):
             trained[f"{name}.{norm}.weight"] = 1 + 0.2 * noise(S)
+            if ladder.norm == "layer":
+                trained[f"{name}.{norm}.bias"] = 0.2 * noise(S)
         for part, out, inner in [("q", q_width, S), ("k", kv_width, S), ("v", kv_width, S), ("o", S, q_width)]:
             trained[f"{name}.{part}.weight"] = matrix(out, inner)
         trained[f"{name}.gate.weight"], trained[f"{name}.up.weight"] = matrix(ladder.inner, S), matrix(ladder.inner, S)

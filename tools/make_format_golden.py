@@ -1,10 +1,20 @@
 #!/usr/bin/env python3
 """Writes the golden files of the weight formats: stored bytes and the f32 values they mean.
 
-tests/data/format/<format>.bin   q8_0 q4_0 q4_1 f16 bf16, values by gguf.quants.dequantize
+tests/data/format/<format>.bin   GGUF's formats except f32, values by gguf.quants.dequantize
   char[8] "rungfmt1", string about, i64 rows, i64 cols, bytes data, f32 values[rows*cols]
 
+tests/data/format/encode.bin   bytes by gguf.quants.quantize
+  char[8] "rungfmt2", string about, i64 groups, then per group: f32s weights, i64 formats, then per format:
+  string name, bytes data
+
+tests/data/format/tiles.bin   f8_e4m3 by torch.float8_e4m3fn, int4 by numpy
+  char[8] "rungfmt3", string about, i64 cases, then per case: string format, i64 rows, i64 cols, bytes data,
+  i64 tile_rows, i64 tile_cols, i64 groups, f32s scale, bytes zero, u32s index, f32 values[rows*cols]
+  Without scales, zeros or an index these are empty.
+
 tests/data/nf4/decode_single.bin, decode_double.bin   values by bitsandbytes.functional.dequantize_4bit
+tests/data/nf4/fp4_single.bin, fp4_double.bin         the same of fp4
   char[8] "rungnf41", string about, i64 n, bytes codes, f32s absmax, bytes nested_codes, f32s map, f32 offset,
   i64 ranges, then per range: i64 begin, f32s values      (of the weights begin, begin+1, ...)
   Single: nested_codes and map are empty, offset is 0.
@@ -64,6 +74,23 @@ def blocks_with_scales(rng, count, code_bytes, scale_count):
     return np.concatenate(parts + [codes], axis=1)
 
 
+def superblocks(rng, count, block_bytes, scale_at):
+    """(count, block_bytes) u8 by chance, with f16 scales at the given bytes."""
+    data = rng.integers(0, 256, (count, block_bytes), dtype=np.uint8)
+    data[0], data[1], data[2] = 0x00, 0xFF, 0x80
+    for turn, at in enumerate(scale_at):
+        data[:, at : at + 2] = np.roll(scales(rng, count), 5 * turn).view(np.uint8).reshape(count, 2)
+    return data
+
+
+def mxfp4_blocks(rng, count):
+    data = rng.integers(0, 256, (count, 17), dtype=np.uint8)
+    data[:, 0] = rng.integers(110, 130, count)
+    data[:8, 0] = [0, 1, 2, 3, 127, 253, 254, 255]
+    data[:8, 1:] = np.arange(16) * 17
+    return data
+
+
 def make_gguf_formats():
     about = f"gguf {gguf_version()}, numpy {np.__version__}, tools/make_format_golden.py".encode()
     rng = np.random.default_rng(1)
@@ -82,15 +109,117 @@ def make_gguf_formats():
         nan = ((bits & exponent_bits) == exponent_bits) & ((bits & ~np.uint16(exponent_bits | 0x8000)) != 0)
         bits[nan] &= np.uint16(0xBFFF)
         cases[name] = (types.F16 if name == "f16" else types.BF16, bits.view(np.uint8))
+    cases["q5_0"] = types.Q5_0, blocks_with_scales(rng, count, 20, 1)
+    cases["q5_1"] = types.Q5_1, blocks_with_scales(rng, count, 20, 2)
+    cases["iq4_nl"] = types.IQ4_NL, blocks_with_scales(rng, count, 16, 1)
+    cases["mxfp4"] = types.MXFP4, mxfp4_blocks(rng, count)
+    for name, block_bytes, scale_at in (("q2_k", 84, (80, 82)), ("q3_k", 110, (108,)), ("q4_k", 144, (0, 2)),
+                                        ("q5_k", 176, (0, 2)), ("q6_k", 210, (208,)), ("iq4_xs", 136, (0,))):
+        kind = types[name.upper()]
+        assert gguf.GGML_QUANT_SIZES[kind] == (256, block_bytes)
+        cases[name] = kind, superblocks(rng, 18, block_bytes, scale_at)
     for name, (kind, data) in cases.items():
         data = np.ascontiguousarray(data).reshape(rows, -1)
         source = data.view(np.float16) if name == "f16" else data
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = gguf.quants.dequantize(source, kind).astype(F32)
-        assert values.shape == (rows, cols) and not np.isnan(values).any(), name
-        write(ROOT / "format" / f"{name}.bin", b"rungfmt1", raw(about), i64(rows), i64(cols), raw(data.tobytes()),
+        assert values.shape[0] == rows and not np.isnan(values).any(), name
+        write(ROOT / "format" / f"{name}.bin", b"rungfmt1", raw(about), i64(rows), i64(values.shape[1]), raw(data.tobytes()),
               values.astype("<f4").tobytes())
+
+
+def encode_weights(rng):
+    """Blocks of 32 for all encoders, the special ones first. No block has zeros of both signs as its least."""
+    blocks = rng.normal(0, 0.02, (64, 32)).astype(F32)
+    k = np.arange(32, dtype=F32)
+    blocks[0], blocks[1], blocks[2] = 0.0, -0.0, 0.3
+    blocks[3], blocks[3, 7] = 0.0, -1.5
+    blocks[4, 3], blocks[4, 20] = 1.0, -1.0  # two of largest magnitude: the first counts
+    blocks[5, 3], blocks[5, 20] = -1.0, 1.0
+    blocks[6] = np.append(k[:31] * 4 - 61.5, F32(127))  # halves of q8_0
+    blocks[7] = -np.append(k[:31] * 4 - 61.5, F32(127))
+    blocks[8] = np.append(k[:31] / 2 - 7.5, F32(-8))  # halves of q4_0
+    blocks[9] = np.append(k[:31] / 2 - 7.5, F32(8))
+    blocks[10] = np.append(k[:31] - 15.5, F32(-16))  # of q5_0
+    blocks[11] = np.minimum(k / 2, F32(15)) + 1  # of q4_1
+    blocks[12] = np.append(k[:31] + 0.5, F32(0)) - 0.25  # of q5_1
+    blocks[13] = np.append([F32(m) for m in (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)] * 4, [F32(x) for x in (6, 4, 7.9, -5)])
+    blocks[14] = -blocks[13]
+    blocks[15], blocks[16] = blocks[13] * F32(2.0**-130), blocks[13] * F32(2.0**100)
+    for i, power in enumerate((-100, -20, -5, -1, 0, 1, 5, 20)):  # about powers of two, and down from them
+        blocks[17 + i] = rng.normal(0, 0.2, 32).clip(-0.9, 0.9) * 2.0**power
+        blocks[17 + i, 5] = np.nextafter(F32(2.0**power), F32(0 if i % 2 else 1e38))
+    for i, size in enumerate((1e-4, 1e-6, 1e-8, 1e-30, 1e-37, 1e-38, 1e-40, 1e-44, 1e3, 6e4)):
+        blocks[25 + i] = rng.uniform(-size, size, 32).astype(F32)
+    blocks[35], blocks[36] = np.abs(blocks[35]), -np.abs(blocks[36])
+    blocks[37, 0] = 65504
+    return blocks.reshape(-1)
+
+
+def make_encoders():
+    about = f"gguf {gguf_version()}, numpy {np.__version__}, tools/make_format_golden.py".encode()
+    rng = np.random.default_rng(4)
+    general = encode_weights(rng)
+    bits = rng.integers(0, 2**32, 1024, dtype=np.uint32)
+    bits[:512] = (bits[:512] & np.uint32(0x8FFFFFFF)) | np.uint32(0x30000000)  # in reach of f16
+    bits[:256] = (bits[:256] & np.uint32(0xFFFFE000)) | np.uint32(0x1000)  # midpoints of f16
+    bits[600:700] = (bits[600:700] & np.uint32(0xFFFF0000)) | np.uint32(0x8000)  # of bf16
+    plain = bits.view(F32)
+    plain = np.where(np.isnan(plain), F32(np.inf), plain)
+    plain[1000:1010] = [0, -0.0, np.inf, -np.inf, 65519.996, 65520, -65520, 3.4e38, 2.0**-25, 1.5 * 2.0**-24]
+    nan = np.array([0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFF8000, 0x7F80FFFF], np.uint32).view(F32)
+    groups = [(general, ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "mxfp4"]),
+              (plain, ["f32", "f16", "bf16"]), (nan, ["f32", "bf16"])]
+    parts = [b"rungfmt2", raw(about), i64(len(groups))]
+    for weights, names in groups:
+        parts += [f32s(weights), i64(len(names))]
+        for name in names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                data = gguf.quants.quantize(weights.reshape(1, -1), gguf.GGMLQuantizationType[name.upper()])
+            parts += [raw(name.encode()), raw(data.tobytes())]
+    write(ROOT / "format" / "encode.bin", *parts)
+
+
+def make_tiles():
+    import torch
+
+    about = f"torch {torch.__version__}, numpy {np.__version__}, tools/make_format_golden.py".encode()
+    rng = np.random.default_rng(5)
+    cases = []
+
+    def add(name, data, values, tile=(1, 0, 0), scale=(), zero=b"", index=()):
+        rows, cols = values.shape
+        cases.append(raw(name.encode()) + i64(rows) + i64(cols) + raw(data.tobytes()) + b"".join(map(i64, tile)) +
+                     f32s(np.asarray(scale, F32).reshape(-1)) + raw(zero) + u32s(index) + values.astype("<f4").tobytes())
+
+    def f8(codes):
+        return torch.from_numpy(codes).view(torch.float8_e4m3fn).to(torch.float32).numpy()
+
+    every = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    add("f8_e4m3", every, f8(every))
+    codes = rng.integers(0, 256, (11, 72), dtype=np.uint8)
+    codes[(codes & 0x7F) == 0x7F] ^= 1
+    # One scale, one a row, and tiles that the edges cut.
+    for tile in ((11, 72), (1, 72), (4, 32)):
+        groups = -(-72 // tile[1])
+        scale = rng.uniform(1e-4, 1e-2, (-(-11 // tile[0]), groups)).astype(F32)
+        spread = np.repeat(np.repeat(scale, tile[0], 0)[:11], tile[1], 1)[:, :72]
+        add("f8_e4m3", codes, spread * f8(codes), (*tile, groups), scale)
+
+    rows, cols = 7, 96
+    codes = rng.integers(0, 16, (rows, cols), dtype=np.uint8)
+    packed = codes[:, 0::2] | codes[:, 1::2] << 4
+    for width, with_zero, with_index in ((32, True, False), (40, False, False), (32, True, True), (96, True, False)):
+        groups = -(-cols // width)
+        scale = (rng.uniform(1e-4, 1e-2, (rows, groups)) * rng.choice([1, -1], (rows, groups))).astype(F32)
+        zero = rng.integers(0, 17, (rows, groups), dtype=np.uint8) if with_zero else np.zeros((rows, groups), np.uint8)
+        index = rng.permutation(np.arange(cols) // width) if with_index else np.arange(cols) // width
+        values = scale[:, index] * (codes.astype(np.int32) - zero[:, index]).astype(F32)
+        add("int4", packed, values, (1, width, groups), scale, zero.tobytes() if with_zero else b"",
+            index if with_index else ())
+    write(ROOT / "format" / "tiles.bin", b"rungfmt3", raw(about), i64(len(cases)), *cases)
 
 
 # --- NF4 ------------------------------------------------------------------------------------------------------------
@@ -112,6 +241,9 @@ LEVELS = np.array(
     [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
      -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
      0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0], F32)
+# E2M1 with its largest at 1, in the order of the codes; code 8 is +0.
+FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3], F32) / F32(12)
+LEVELS_OF = {"nf4": LEVELS, "fp4": np.concatenate([FP4, [F32(0)], -FP4[1:]])}
 
 
 def nested_map():
@@ -163,14 +295,14 @@ def encode_nested(absmax, code_map):
     return offset, codes, np.array(second, F32)
 
 
-def dequantize(codes, n, absmax, nested):
-    """By bitsandbytes. nested: None or (nested_codes, map, offset), absmax then is the second level."""
+def dequantize(kind, codes, n, absmax, nested):
+    """By bitsandbytes. kind: "nf4" or "fp4". nested: None or (nested_codes, map, offset), absmax then is the second level."""
     import torch
     from bitsandbytes import functional as bnb
 
     tensor = lambda a: torch.from_numpy(np.array(a))
-    state = bnb.QuantState(absmax=tensor(absmax), shape=torch.Size([1, n]), code=tensor(LEVELS), blocksize=64,
-                           quant_type="nf4", dtype=torch.float32)
+    state = bnb.QuantState(absmax=tensor(absmax), shape=torch.Size([1, n]), code=tensor(LEVELS_OF[kind]), blocksize=64,
+                           quant_type=kind, dtype=torch.float32)
     if nested:
         nested_codes, code_map, offset = nested
         state.state2 = bnb.QuantState(absmax=tensor(absmax), code=tensor(code_map), blocksize=256, dtype=torch.float32)
@@ -178,8 +310,8 @@ def dequantize(codes, n, absmax, nested):
     return bnb.dequantize_4bit(tensor(codes).reshape(-1, 1), state).reshape(-1).numpy()
 
 
-def make_nf4_decode(about):
-    rng = np.random.default_rng(2)
+def make_nf4_decode(about, kind, prefix, seed):
+    rng = np.random.default_rng(seed)
     n = 64 * 300 - 27  # odd, the last block is not full, and two second-level blocks
     blocks = 300
     codes = rng.integers(0, 256, (n + 1) // 2, dtype=np.uint8)
@@ -192,11 +324,11 @@ def make_nf4_decode(about):
     second = np.array([0.07, 0.013], F32)
     offset = F32(0.0612)
     for name, scale, nested in (("single", absmax, None), ("double", second, (nested_codes, code_map, offset))):
-        values = dequantize(codes, n, scale, nested)
+        values = dequantize(kind, codes, n, scale, nested)
         # The definition, in numpy, must give the same bits.
         per_block = scale if nested is None else code_map[nested_codes] * second[np.arange(blocks) // 256] + offset
         nibbles = np.stack([codes >> 4, codes & 15], axis=1).reshape(-1)[:n]
-        expected = LEVELS[nibbles] * per_block[np.arange(n) // 64]
+        expected = LEVELS_OF[kind][nibbles] * per_block[np.arange(n) // 64]
         # The f32 product of 1e-42 is subnormal: torch may flush it. The definition does not.
         normal = np.abs(expected) >= np.finfo(F32).tiny
         assert np.array_equal(values[normal].view(np.uint32), expected[normal].view(np.uint32)), name
@@ -204,7 +336,7 @@ def make_nf4_decode(about):
         values = np.where(normal, values, expected)
         # Values of all blocks would be most of the file: the edges, the second-level border and the end are enough.
         ranges = [(0, 640), (33 * 64 - 5, 33 * 64 + 6), (255 * 64, 257 * 64), (n - 101, n)]
-        write(ROOT / "nf4" / f"decode_{name}.bin", b"rungnf41", raw(about), i64(n), raw(codes.tobytes()), f32s(scale),
+        write(ROOT / "nf4" / f"{prefix}_{name}.bin", b"rungnf41", raw(about), i64(n), raw(codes.tobytes()), f32s(scale),
               raw(nested_codes.tobytes() if nested else b""), f32s(code_map if nested else []), f32(offset if nested else 0),
               i64(len(ranges)), *(i64(b) + f32s(values[b:e]) for b, e in ranges))
 
@@ -300,9 +432,12 @@ def main():
     import torch
 
     make_gguf_formats()
+    make_encoders()
+    make_tiles()
     about = (f"bitsandbytes {bitsandbytes.__version__}, torch {torch.__version__}, numpy {np.__version__}, "
              "tools/make_format_golden.py").encode()
-    make_nf4_decode(about)
+    make_nf4_decode(about, "nf4", "decode", 2)
+    make_nf4_decode(about, "fp4", "fp4", 6)
     make_nf4_encode(about)
 
 

@@ -54,6 +54,19 @@ def make_gguf(path, alignment):
     w.close()
 
 
+def make_split(folder):
+    """Five tensors in three files, as the package cuts them."""
+    folder.mkdir(exist_ok=True)
+    w = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=2)
+    w.add_uint32("v.u32", 7)
+    for i in range(5):
+        w.add_tensor(f"t{i}", ramp(2, 3) + 10 * i)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def make_type_table(path):
     """number, name, numbers in a block, bytes of a block."""
     rows = [f"{int(t)} {t.name.lower()} {gguf.GGML_QUANT_SIZES[t][0]} {gguf.GGML_QUANT_SIZES[t][1]}"
@@ -101,6 +114,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     make_gguf(out / "tiny.gguf", 32)
     make_gguf(out / "aligned64.gguf", 64)
+    make_split(out / "split")
     make_type_table(out / "ggml_types.txt")
     make_safetensors(out / "tiny.safetensors")
     make_shards(out / "sharded")

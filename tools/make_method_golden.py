@@ -99,7 +99,8 @@ def describe(ladder, family):
     return {"family": family, "gate": ladder.gate, "block": ladder.block, "tap_map": ladder.tap_map,
             "tap_norm": "none" if ladder.tap_map == "shared" else "standardize", "rungs": str(ladder.rungs),
             "width": str(ladder.S), "inner": str(ladder.inner), "heads": str(ladder.heads),
-            "kv_heads": str(ladder.kv_heads), "head_dim": str(ladder.head_dim), "rejoin": str(ladder.rejoin)}
+            "kv_heads": str(ladder.kv_heads), "head_dim": str(ladder.head_dim), "rejoin": str(ladder.rejoin),
+            **({"norm": ladder.norm} if ladder.norm != "rms" else {}), **({} if ladder.rotary else {"rotary": "false"})}
 
 
 def make_case(name, family, ladder, seed):

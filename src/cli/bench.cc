@@ -76,6 +76,10 @@ double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0.0;
 
 }  // namespace
 
+const char* NameOfArithmetic(const train::ComputeOptions& compute) {
+  return compute.context.int8 ? "int8" : NameOf(compute.compute);
+}
+
 double PeakRates::OfOp(const std::string& name, DType compute) const {
   const bool trained = name == "project" || name.starts_with("project_grad") || name == "attention_grad";
   return trained ? f32 : Of(compute);
@@ -133,7 +137,11 @@ RandomMatrix::RandomMatrix(format::Format format, int64_t rows, int64_t cols)
       data_[j] = static_cast<std::byte>(0x30 + (bits >> (8 * (j - i)) & 0xff) % 12);
     }
   }
-  matrix_ = {format, rows, cols, data_.data(), {}};
+  matrix_ = {format, rows, cols, data_.data(), {}, {}};
+  if (format == format::Format::kF8E4m3 || format == format::Format::kInt4) {
+    SetTiles();
+    return;
+  }
   // Blocks that hold four-bit codes and nothing else have their scales apart: here quantised themselves, as
   // files have them (format::BlockScales).
   const format::Info& info = format::Of(format);
@@ -144,6 +152,20 @@ RandomMatrix::RandomMatrix(format::Format format, int64_t rows, int64_t cols)
   absmax_.assign(static_cast<size_t>((blocks + kSecondLevel - 1) / kSecondLevel), 0.5f);
   map_.assign(kSecondLevel, 0.5f);
   matrix_.scales = {absmax_.data(), codes_.data(), map_.data(), 1.0f};
+}
+
+void RandomMatrix::SetTiles() {
+  constexpr int64_t kSide = 128;  // as files have them: tiles of 128 x 128, groups of 128 columns
+  const bool codes = matrix_.format == format::Format::kInt4;
+  format::TileScales& tiles = matrix_.tiles;
+  tiles.rows = codes ? 1 : kSide;
+  tiles.cols = kSide;
+  tiles.groups = (matrix_.cols + kSide - 1) / kSide;
+  absmax_.assign(static_cast<size_t>((matrix_.rows + tiles.rows - 1) / tiles.rows * tiles.groups), 0.5f);
+  tiles.scale = absmax_.data();
+  if (!codes) return;
+  codes_.assign(static_cast<size_t>(matrix_.rows * tiles.groups), 8);
+  tiles.zero = codes_.data();
 }
 
 std::vector<int32_t> RandomIds(int64_t count, int64_t vocabulary, uint64_t seed) {

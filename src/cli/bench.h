@@ -27,6 +27,8 @@ struct PeakRates {
   // is.
   double OfOp(const std::string& name, DType compute) const;
 };
+// "f32", "bf16" or "int8". Peaks are those of f32 and bf16: in int8 the share of one may pass 100 %.
+const char* NameOfArithmetic(const train::ComputeOptions& compute);
 // About 0.4 s; takes no memory worth counting.
 PeakRates MeasurePeaks(const cpu::Context& context);
 
@@ -45,6 +47,8 @@ class RandomMatrix {
   const format::Matrix& matrix() const { return matrix_; }
 
  private:
+  void SetTiles();
+
   std::vector<std::byte> data_;
   std::vector<float> absmax_, map_;
   std::vector<uint8_t> codes_;

@@ -94,7 +94,7 @@ nlohmann::ordered_json ToJson(const GenerateFacts& f) {
   nlohmann::ordered_json json = {{"model", f.command.model.model},
                                  {"adapter", f.command.adapter},
                                  {"isa", cpu::NameOf(f.compute.context.isa)},
-                                 {"compute", NameOf(type)},
+                                 {"compute", NameOfArithmetic(f.compute)},
                                  {"threads", f.compute.context.threads},
                                  {"prompt_tokens", f.command.prompt_tokens},
                                  {"new_tokens", f.command.new_tokens},
@@ -115,8 +115,8 @@ nlohmann::ordered_json ToJson(const GenerateFacts& f) {
 void Print(const GenerateFacts& f) {
   const DType type = f.compute.compute;
   fmt::print("{}: {} prompt tokens, {} new ones, {}, {}, {} threads\n", f.config.name,
-             f.command.prompt_tokens, f.command.new_tokens, cpu::NameOf(f.compute.context.isa), NameOf(type),
-             f.compute.context.threads);
+             f.command.prompt_tokens, f.command.new_tokens, cpu::NameOf(f.compute.context.isa),
+             NameOfArithmetic(f.compute), f.compute.context.threads);
   fmt::print("  {:<24}{:>10.1f} tokens/s\n", "prefill", f.prefill_rate());
   fmt::print("  {:<24}{:>10.1f} tokens/s: {} of weights a token, {:.1f} GB/s, {:.1f}% of {:.1f} GB/s\n",
              "decoding", f.decode_rate(), FormatBytes(static_cast<uint64_t>(f.weight_bytes)),

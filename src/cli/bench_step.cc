@@ -109,7 +109,7 @@ nlohmann::ordered_json ToJson(const StepFacts& f, const StepCommand& command) {
   nlohmann::ordered_json json = {{"model", f.options.model.string()},
                                  {"method", command.flags.method},
                                  {"isa", cpu::NameOf(f.options.compute.context.isa)},
-                                 {"compute", NameOf(f.options.compute.compute)},
+                                 {"compute", NameOfArithmetic(f.options.compute)},
                                  {"threads", f.options.compute.context.threads},
                                  {"tokens", f.options.tokens},
                                  {"sequence", command.sequence},
@@ -143,7 +143,7 @@ void Print(const StepFacts& f, const StepCommand& command) {
   fmt::print("{}: {} tokens in sequences of {}\n{}\n", f.config.name, f.options.tokens, command.sequence,
              Describe(f.adapter.spec(), f.config, f.adapter.parameter_count()));
   fmt::print("{}, {}, {} threads, peak {:.1f} GFLOP/s\n", cpu::NameOf(f.options.compute.context.isa),
-             NameOf(f.options.compute.compute), f.options.compute.context.threads, f.peak() / 1e9);
+             NameOfArithmetic(f.options.compute), f.options.compute.context.threads, f.peak() / 1e9);
   fmt::print("  {:<24}{:>10.1f} tokens/s  {:>5.1f}% of peak\n", "training step", f.tokens_per_second(),
              100 * f.peak_share());
   if (f.forward.seconds > 0) {

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "base/text.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -22,8 +23,9 @@ void OnSignal(int signal) {
 
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags) {
   app.add_option("--threads", flags->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
-  app.add_option("--compute", flags->compute, "arithmetic of the frozen model: auto, bf16 or f32")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}));
+  app.add_option("--compute", flags->compute,
+                 "arithmetic of the frozen model: auto, bf16, f32, or int8 (approximate)")
+      ->check(CLI::IsMember({"auto", "bf16", "f32", "int8"}));
   app.add_option("--isa", flags->isa, "instruction set: auto, baseline, avx2, avx512 or avx512_bf16")
       ->check(CLI::IsMember({"auto", "baseline", "avx2", "avx512", "avx512_bf16"}));
 }
@@ -41,6 +43,14 @@ train::ComputeOptions Resolve(const ComputeFlags& flags) {
     throw Error(ExitCode::kUsage, fmt::format("--compute bf16: {} has no bf16 products; use --compute f32",
                                               cpu::NameOf(options.context.isa)));
   }
+  options.context.int8 = flags.compute == "int8";
+  if (options.context.int8 && !cpu::HasInt8(options.context.isa)) {
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("--compute int8: {} has no 8-bit products (AVX-512 BF16 and VNNI); use --compute {}",
+                    options.context.isa == best ? "this machine" : cpu::NameOf(options.context.isa),
+                    has_bf16 ? "bf16" : "f32"));
+  }
   options.compute = has_bf16 && flags.compute != "f32" ? DType::kBf16 : DType::kF32;
   options.context.threads = flags.threads > 0 ? flags.threads : omp_get_num_procs();
   omp_set_num_threads(options.context.threads);
@@ -49,15 +59,43 @@ train::ComputeOptions Resolve(const ComputeFlags& flags) {
 
 void AddModelFlags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--model", flags->model, "a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--quantize", flags->quantize, "16-bit matrices of a folder become: nf4, nf4-single, none")
-      ->check(CLI::IsMember({"nf4", "nf4-single", "none"}));
-  app.add_flag("--quantize-embeddings", flags->quantize_embeddings, "the embedding and the head too");
+  app.add_option("--quantize", flags->quantize,
+                 "floating-point matrices of a folder become: " + model::QuantizeNames());
+  app.add_option("--quantize-embeddings", flags->quantize_embeddings,
+                 "the embedding and the head too, in a format of their own if one is given")
+      ->expected(0, 1)
+      ->default_str("true")       // when no value is given
+      ->option_text("[FORMAT]");  // not the above, in --help
+  app.add_option("--keep", flags->keep, "tensors whose names match PATTERN (* and ?) become FORMAT instead")
+      ->type_name("PATTERN=FORMAT")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
+model::Recipe RecipeOf(const ModelFlags& flags) {
+  model::Recipe recipe;
+  recipe.matrices = model::ParseQuantize(flags.quantize).OrThrow();
+  if (flags.quantize_embeddings == "true") {
+    recipe.embeddings = recipe.matrices;
+  } else if (!flags.quantize_embeddings.empty() && flags.quantize_embeddings != "false") {
+    Result<model::Quantize> format = model::ParseQuantize(flags.quantize_embeddings);
+    if (!format.ok()) {
+      throw Error(ExitCode::kUsage,
+                  fmt::format("--quantize-embeddings {}: known are {}", Printable(flags.quantize_embeddings),
+                              model::QuantizeNames()));
+    }
+    recipe.embeddings = format.value();
+  }
+  for (const std::string& pattern : flags.keep) {
+    recipe.patterns.push_back(model::ParsePattern(pattern, "--keep").OrThrow());
+  }
+  if (!flags.model.empty()) model::CheckPatterns(recipe, flags.model, "--keep").OrThrow();
+  return recipe;
 }
 
 model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute) {
   model::BackboneOptions options;
-  options.quantize = model::ParseQuantize(flags.quantize).OrThrow();
-  options.quantize_embeddings = flags.quantize_embeddings;
+  options.recipe = RecipeOf(flags);
   options.compute = compute.compute;
   return options;
 }

@@ -2,49 +2,37 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
+#include "cli/model_tensors.h"
 #include "cli/output_folder.h"
 #include "io/gguf_writer.h"
 #include "model/adapter_file.h"
-#include "model/weights.h"
 
 namespace rung::cli {
 namespace {
 
 constexpr int kGgmlF32 = 0;
 
-// llama.cpp's name of the architecture, which says how the rows of q and k are ordered. Its converter writes
-// Mistral models as llama.
-std::string ArchitectureOf(const model::Config& config) {
-  return config.family == "mistral" ? "llama" : config.family;
+// "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight": the matrix that it belongs to.
+std::string MatrixOf(const std::string& param) {
+  constexpr std::string_view kWrapped = "base_model.model.";
+  return param.substr(kWrapped.size(), param.rfind(".lora_") - kWrapped.size()) + ".weight";
 }
 
-// "q_proj" -> the pattern of its weight in a GGUF file.
-std::map<std::string, std::string> GgufPatterns() {
-  const model::Names &hf = model::HfNames(), &gguf = model::GgufNames();
-  std::map<std::string, std::string> patterns;
-  for (const auto field : {&model::Names::q, &model::Names::k, &model::Names::v, &model::Names::o,
-                           &model::Names::gate, &model::Names::up, &model::Names::down}) {
-    // "model.layers.{}.self_attn.q_proj.weight": what PEFT's name has before ".lora_A".
-    const std::string& name = hf.*field;
-    patterns[name.substr(0, name.rfind('.'))] = gguf.*field;
+// Rows of B in the order that the matrix has in a GGUF file.
+std::vector<std::byte> Reordered(const Tensor& b, const ModelTensor& matrix) {
+  const auto width = static_cast<size_t>(b.cols());
+  std::vector<float> rows(static_cast<size_t>(b.size()));
+  const float* from = In(b).as<float>();
+  for (int64_t row = 0; row < b.rows(); ++row) {
+    std::copy_n(from + static_cast<size_t>(matrix.FolderPlace(row)) * width, width,
+                rows.data() + static_cast<size_t>(row) * width);
   }
-  return patterns;
-}
-
-// "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight" -> "blk.3.attn_q.weight.lora_a"
-std::string GgufName(const std::string& param) {
-  static const std::map<std::string, std::string> patterns = GgufPatterns();
-  constexpr std::string_view kWrapped = "base_model.model.", kLayers = "model.layers.";
-  const bool is_a = param.ends_with(".lora_A.weight");
-  const std::string module = param.substr(kWrapped.size(), param.rfind(".lora_") - kWrapped.size());
-  const size_t dot = module.find('.', kLayers.size());
-  const std::string layer = module.substr(kLayers.size(), dot - kLayers.size());
-  std::string name = patterns.at("model.layers.{}" + module.substr(dot));
-  name.replace(name.find("{}"), 2, layer);
-  return name + (is_a ? ".lora_a" : ".lora_b");
+  const auto bytes = std::as_bytes(std::span(rows));
+  return {bytes.begin(), bytes.end()};
 }
 
 // llama.cpp multiplies by alpha / R.
@@ -67,15 +55,29 @@ ExportResult ExportGguf(const ExportOptions& options) {
                     "model, not a change of the model's weights",
                     options.adapter.string()));
   }
-  const std::string architecture = ArchitectureOf(config);
-  // Loaded in the order of rows that a GGUF file of this architecture has.
-  config.rope.half = architecture != "llama";
+  const std::string architecture(GgufArchitecture(config));
+  if (architecture.empty()) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--gguf: llama.cpp has no architecture for {}; it has one for: {}", config.family,
+                            GgufFamilyNames()));
+  }
+  if (model::IsGgufFile(options.model)) config = AsFolder(config);
   const model::Adapter adapter = model::LoadAdapter(options.adapter, config, false, 1).OrThrow();
+  std::map<std::string, ModelTensor> matrices;
+  for (ModelTensor& tensor : ModelTensors(config)) matrices[tensor.name] = std::move(tensor);
   std::vector<io::GgufLayout> layouts;
-  std::vector<std::span<const std::byte>> data;
+  std::vector<std::vector<std::byte>> data;
   adapter.ForEachParam([&](nn::Param& param) {
-    layouts.push_back({GgufName(param.name), kGgmlF32, {param.value.cols(), param.value.rows()}});
-    data.push_back({param.value.data, static_cast<size_t>(param.value.size()) * sizeof(float)});
+    const ModelTensor& matrix = matrices.at(MatrixOf(param.name));
+    const bool is_b = param.name.ends_with(".lora_B.weight");
+    layouts.push_back(
+        {matrix.gguf + (is_b ? ".lora_b" : ".lora_a"), kGgmlF32, {param.value.cols(), param.value.rows()}});
+    if (is_b) {
+      data.push_back(Reordered(param.value, matrix));
+    } else {
+      data.emplace_back(param.value.data,
+                        param.value.data + static_cast<size_t>(param.value.size()) * sizeof(float));
+    }
   });
   const io::GgufFields fields = {{"general.architecture", architecture},
                                  {"general.type", std::string("adapter")},

@@ -32,12 +32,41 @@ std::string Line(std::string_view what, const std::string& value) {
 
 std::string RopeText(const model::RopeConfig& rope) {
   std::string text = fmt::format("theta {}", rope.theta);
-  if (rope.linear_factor != 1.0) text += fmt::format(", positions divided by {}", rope.linear_factor);
-  if (rope.factor != 1.0) {
-    text += fmt::format(", llama3 scaling by {} of {} positions", rope.factor, rope.original_context);
+  if (rope.rotary > 0) text += fmt::format(", of {} elements of a head", rope.rotary);
+  switch (rope.scaling) {
+    case model::RopeScaling::kNone:
+      break;
+    case model::RopeScaling::kLinear:
+      text += fmt::format(", positions divided by {}", rope.factor);
+      break;
+    case model::RopeScaling::kLlama3:
+      text += fmt::format(", llama3 scaling by {} of {} positions", rope.factor, rope.original_context);
+      break;
+    case model::RopeScaling::kYarn:
+      text += fmt::format(", YaRN by {} of {} positions", rope.factor, rope.original_context);
+      break;
+    case model::RopeScaling::kLongRope:
+      text += fmt::format(", LongRoPE beyond {} positions", rope.original_context);
+      break;
   }
   if (!rope.divisors.empty()) text += ", frequencies scaled by the file";
   return text + (rope.half ? "" : ", pairs interleaved");
+}
+
+std::string PositionsText(const model::Config& c) {
+  std::string text;
+  if (c.position_rows > 0) text += Line("positions", fmt::format("{} learned", c.position_rows));
+  if (c.no_rope) return text;
+  text += Line("rope", RopeText(c.rope));
+  if (c.local_rope) text += Line("rope in windows", RopeText(*c.local_rope));
+  if (!c.unrotated.empty()) text += Line("no rope", fmt::format("in {} layers", c.unrotated.size()));
+  return text;
+}
+
+std::string WindowText(const model::Config& c) {
+  if (c.window == 0) return std::to_string(c.context);
+  return fmt::format("{}, window {}{}", c.context, c.window,
+                     c.windowed.empty() ? "" : fmt::format(" in {} of {} layers", c.windowed.size(), c.L));
 }
 
 std::string ConfigText(const model::Config& c) {
@@ -46,10 +75,8 @@ std::string ConfigText(const model::Config& c) {
   text += Line("heads", fmt::format("{}, {} for keys and values, {} wide", c.Hq, c.Hkv, c.D));
   text += Line("MLP size", std::to_string(c.F));
   text += Line("vocabulary", fmt::format("{}{}", c.V, c.tied_head ? ", head tied to the embedding" : ""));
-  text += Line("context",
-               c.window > 0 ? fmt::format("{}, window {}", c.context, c.window) : std::to_string(c.context));
-  text += Line("rope", RopeText(c.rope));
-  return text;
+  text += Line("context", WindowText(c));
+  return text + PositionsText(c);
 }
 
 std::string LadderText(const model::LadderSpec& spec) {
@@ -156,6 +183,7 @@ std::string InspectionText(const Inspection& found, bool tensors) {
     text += TokenizerText(*found.tokenizer) + TemplateText(found.tokenizer->chat_template());
   if (found.adapter) text += TemplateText(found.adapter->chat_template);
   for (const std::string& reason : found.not_supported) text += Line("not supported", reason);
+  for (const std::string& warning : found.warnings) text += Line("warning", warning);
   if (!tensors) return text;
   text += "\n";
   for (const TensorRow& row : found.tensors) {
@@ -193,6 +221,7 @@ nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
     json["chat_template"] = t.chat_template();
   }
   json["not_supported"] = found.not_supported;
+  json["warnings"] = found.warnings;
   if (!tensors) return json;
   json["tensors"] = nlohmann::ordered_json::array();
   for (const TensorRow& row : found.tensors) {

@@ -37,6 +37,7 @@ struct Inspection {
   std::map<std::string, FormatTotal> formats;
   std::optional<text::Tokenizer> tokenizer;
   std::vector<std::string> not_supported;  // one reason each
+  std::vector<std::string> warnings;       // what may change the computation and is not read
 };
 
 // Throws Error for what is no model at all.

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "cli/inspect.h"
-#include "cli/model_tensors.h"
 #include "io/gguf.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
-#include "model/folder_weights.h"
+#include "model/quantization.h"
+#include "model/stored_tensors.h"
 
 namespace rung::cli {
 namespace {
@@ -68,6 +68,7 @@ Inspection InspectGguf(const Path& path) {
     found.parameters += Elements(row.shape);
     AddTensor(&found, std::move(row), format::FromGguf(tensor.type, &format) != nullptr);
   }
+  found.warnings = model::ConfigWarnings(gguf);
   Result<model::Config> config = model::ReadConfig(path);
   if (config.ok()) {
     found.config = std::move(config).value();
@@ -91,24 +92,15 @@ void ReadFolderTensors(const Path& folder, Inspection* found) {
     found->not_supported.push_back(opened.failure().message);
     return;
   }
-  const io::Safetensors& file = opened.value();
+  Result<model::Quantization> quantization = model::ReadQuantization(folder);
+  if (!quantization.ok()) found->not_supported.push_back(quantization.failure().message);
   bool packed = false;
-  for (const auto& [name, entry] : file.tensors()) {
-    if (IsNf4Part(file, name)) continue;  // a weight and its scales are one tensor to a person
-    TensorRow row{name, entry.dtype, entry.shape, entry.bytes};
-    std::transform(row.format.begin(), row.format.end(), row.format.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    const bool nf4 = IsNf4(file, name);
-    if (nf4) {
-      row.format = file.Find(name + ".nested_absmax") ? "nf4" : "nf4-single";
-      for (const std::string_view part : kNf4Parts) {
-        if (const io::TensorEntry* beside = file.Find(name + std::string(part))) row.bytes += beside->bytes;
-      }
-      row.shape = {2 * static_cast<int64_t>(entry.bytes)};  // codes: two to a byte
-    }
-    packed = packed || nf4;
-    found->parameters += Elements(row.shape);
-    AddTensor(found, std::move(row), nf4 || model::FloatFormat(entry.dtype).has_value());
+  for (model::StoredTensor& tensor : model::StoredTensors(
+           opened.value(), quantization.ok() ? quantization.value() : model::Quantization())) {
+    // Codes alone do not tell an odd number from the next even one.
+    packed = packed || tensor.format.starts_with("nf4") || tensor.format.starts_with("fp4");
+    found->parameters += Elements(tensor.shape);
+    AddTensor(found, {tensor.name, tensor.format, tensor.shape, tensor.bytes}, tensor.supported);
   }
   if (packed && found->config) found->parameters = found->config->parameter_count();
 }

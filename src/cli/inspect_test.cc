@@ -45,7 +45,7 @@ TEST_F(InspectTest, FolderPlainAndQuantised) {
   EXPECT_EQ(plain["kind"], "Hugging Face folder");
   EXPECT_EQ(plain["shapes"]["hidden_size"], 128);
   EXPECT_TRUE(plain["formats"].contains("f32"));
-  QuantizeFolder({model, folder_ / "out", true, false}, nullptr);
+  QuantizeFolder({model, folder_ / "out", {}}, nullptr, nullptr);
   const json packed = InspectJson(folder_ / "out");
   EXPECT_EQ(packed["formats"]["nf4"]["tensors"], 2 * 7);
   EXPECT_EQ(packed["parameters"], plain["parameters"]);

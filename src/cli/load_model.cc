@@ -3,14 +3,28 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
+
+#include "base/text.h"
+#include "io/gguf.h"
 
 namespace rung::cli {
+
+void WarnOfConfig(const Path& model) {
+  if (!model::IsGgufFile(model)) return;
+  Result<io::Gguf> gguf = io::Gguf::Open(model);
+  if (!gguf.ok()) return;  // said where the file is used
+  for (const std::string& warning : model::ConfigWarnings(gguf.value())) {
+    fmt::print(stderr, "warning: {}\n", Printable(warning));
+  }
+}
 
 LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, bool raw) {
   LoadedModel loaded;
   loaded.model_ = model;
   loaded.adapter_path_ = adapter;
   loaded.config_ = model::ReadConfig(model).OrThrow();
+  WarnOfConfig(model);
   std::string chat_template;
   if (!adapter.empty()) {
     const model::AdapterInfo info = model::ReadAdapterInfo(adapter, loaded.config_).OrThrow();

@@ -10,6 +10,9 @@
 
 namespace rung::cli {
 
+// Prints what a model's file says that is not read and may change the computation, on standard error.
+void WarnOfConfig(const Path& model);
+
 class LoadedModel {
  public:
   // Headers, tokenizer and chat template; no weights yet. `adapter` may be empty. Throws Error.

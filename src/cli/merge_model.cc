@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "cli/merge_source.h"
 #include "cli/merge_texts.h"
+#include "cli/merge_tokenizer.h"
 #include "cli/output_folder.h"
 #include "io/safetensors_writer.h"
 #include "kernels/cpu/dense.h"
@@ -29,59 +30,59 @@ struct Type {
 };
 constexpr Type kTypes[] = {{"bfloat16", "BF16", 2}, {"float16", "F16", 2}, {"float32", "F32", 4}};
 
-// More than half of the known weights are stored so.
-bool MostAre(const MergeSource& source, const std::string& format) {
-  int64_t such = 0, all = 0;
-  for (const auto& [name, count] : source.formats()) {
-    all += count;
-    if (name == format) such += count;
-  }
-  return 2 * such > all;
-}
-
-// Where config.json does not say, most weights decide.
-bool IsHalf(const MergeSource& source) {
-  const std::string& said = source.torch_dtype();
-  return said == "float16" || (said != "bfloat16" && MostAre(source, "f16"));
-}
-
 const Type& TypeOf(const std::string& name, const MergeSource& source) {
-  if (name == "auto") return kTypes[IsHalf(source) ? 1 : 0];
+  if (name == "auto") return kTypes[source.IsHalf() ? 1 : 0];
   for (const Type& type : kTypes) {
     if (name == type.name) return type;
   }
   throw Error(ExitCode::kUsage, fmt::format("--dtype {}: known are bfloat16, float16", name));
 }
 
-// Pairs by the name of the matrix they belong to; the adapter owns the numbers.
-struct Pair {
-  Tensor a, b;
+// What is added to a matrix as a folder has it: left (rows,R) x right (R,cols).
+struct Product {
+  std::vector<float> left, right;
+  int64_t R = 0;
 };
-std::map<std::string, Pair> PairsOf(const model::Adapter& adapter) {
+
+std::vector<float> Transposed(const float* x, int64_t rows, int64_t cols) {
+  std::vector<float> y(static_cast<size_t>(rows * cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) y[static_cast<size_t>(c * rows + r)] = x[r * cols + c];
+  }
+  return y;
+}
+
+// (s B) A by the usual name of the matrix; (s A^T) B^T where layers are stored as (in, out).
+std::map<std::string, Product> ProductsOf(const model::Adapter& adapter, bool transposed) {
   constexpr std::string_view kWrapped = "base_model.model.";
-  std::map<std::string, Pair> pairs;
+  const float scale = adapter.lora()->spec().scale();
+  std::map<std::string, Product> products;
   adapter.ForEachParam([&](nn::Param& param) {
     const bool is_a = param.name.ends_with(".lora_A.weight");
-    const std::string matrix =
+    const std::string module =
         param.name.substr(kWrapped.size(), param.name.rfind(".lora_") - kWrapped.size());
-    (is_a ? pairs[matrix + ".weight"].a : pairs[matrix + ".weight"].b) = param.value;
+    Product& product = products[module + ".weight"];
+    const float* x = In(param.value).as<float>();
+    const int64_t rows = param.value.rows(), cols = param.value.cols();
+    if (is_a) product.R = rows;
+    std::vector<float>& side = is_a == transposed ? product.left : product.right;
+    side = transposed ? Transposed(x, rows, cols) : std::vector<float>(x, x + rows * cols);
   });
-  return pairs;
+  for (auto& [name, product] : products) {
+    for (float& value : product.left) value *= scale;
+  }
+  return products;
 }
 
 class Merger {
  public:
   Merger(MergeSource& source, const model::Adapter& adapter, const Type& type, const cpu::Context& context)
-      : source_(source), type_(type), context_(context), pairs_(PairsOf(adapter)) {
-    const float scale = adapter.lora()->spec().scale();
-    for (auto& [name, pair] : pairs_) {
-      std::vector<float>& scaled = scaled_b_[name];
-      const float* b = In(pair.b).as<float>();
-      scaled.assign(b, b + pair.b.size());
-      for (float& value : scaled) value *= scale;
-    }
-  }
+      : source_(source),
+        type_(type),
+        context_(context),
+        products_(ProductsOf(adapter, source.folder_config().transposed)) {}
 
+  size_t products() const { return products_.size(); }
   io::TensorLayout LayoutOf(const SourceTensor& tensor) const {
     return {tensor.name, tensor.kept.empty() ? type_.stored : tensor.kept, tensor.shape};
   }
@@ -97,27 +98,25 @@ class Merger {
       writer->Write(number, 0, source_.ReadBytes()).OrThrow();
       return false;
     }
-    const auto pair = pairs_.find(tensor.name);
+    const auto product = products_.find(tensor.usual);
     const int64_t rows = tensor.rows(), cols = tensor.cols();
     const int64_t step = std::max<int64_t>(1, kTile / std::max<int64_t>(1, cols));
     for (int64_t begin = 0; begin < rows && cols > 0; begin += step) {
       const int64_t end = std::min(rows, begin + step);
       tile_.resize(static_cast<size_t>((end - begin) * cols));
       source_.ReadRows(begin, end, tile_.data());
-      if (pair != pairs_.end()) Add(tensor.name, pair->second, begin, end, cols);
+      if (product != products_.end()) Add(product->second, begin, end, cols);
       const uint64_t at = static_cast<uint64_t>(begin * cols) * type_.bytes;
       writer->Write(number, at, Rounded(tensor.name)).OrThrow();
     }
-    return pair != pairs_.end();
+    return product != products_.end();
   }
 
  private:
-  // tile += (s B) A, its rows.
-  void Add(const std::string& name, const Pair& pair, int64_t begin, int64_t end, int64_t cols) {
-    const int64_t R = pair.a.rows();
-    const float* b = scaled_b_.at(name).data() + begin * R;
-    cpu::DenseGradInput(context_, b, R, In(pair.a).as<float>(), cols, end - begin, cols, R, true,
-                        tile_.data(), cols);
+  // tile += rows [begin, end) of the product.
+  void Add(const Product& product, int64_t begin, int64_t end, int64_t cols) {
+    cpu::DenseGradInput(context_, product.left.data() + begin * product.R, product.R, product.right.data(),
+                        cols, end - begin, cols, product.R, true, tile_.data(), cols);
   }
   std::span<const std::byte> Rounded(const std::string& name) {
     if (type_.bytes == 4) return std::as_bytes(std::span(tile_));
@@ -143,8 +142,7 @@ class Merger {
   MergeSource& source_;
   const Type& type_;
   cpu::Context context_;
-  std::map<std::string, Pair> pairs_;
-  std::map<std::string, std::vector<float>> scaled_b_;
+  std::map<std::string, Product> products_;
   std::vector<float> tile_;
   std::vector<uint16_t> half_;
 };
@@ -171,6 +169,7 @@ void WriteShards(Merger& merger, const std::vector<SourceTensor>& tensors, const
   if (shards.size() > 1) WriteShardIndex(folder, file_of, result->bytes);
 }
 
+// `config`: a folder's, in whose order of rows the output is written.
 model::Adapter LoadPairs(const MergeOptions& options, const model::Config& config,
                          const model::AdapterInfo& info) {
   if (info.spec.ladder) {
@@ -180,10 +179,7 @@ model::Adapter LoadPairs(const MergeOptions& options, const model::Config& confi
                     "change of the model's weights; run it with --adapter",
                     options.adapter.string()));
   }
-  // In Hugging Face's order of rows, in which the output is written.
-  model::Config hf = config;
-  hf.rope.half = true;
-  return model::LoadAdapter(options.adapter, hf, false, 1).OrThrow();
+  return model::LoadAdapter(options.adapter, config, false, 1).OrThrow();
 }
 
 // In the order of a pass but for what is kept in a wider type: readers want every tensor aligned to its own
@@ -209,14 +205,9 @@ std::vector<std::string> NotesOf(const MergeSource& source, const Type& type) {
         "another model, and quantising the result again rounds away a part of what was learned",
         fmt::join(rounded, ", ")));
   }
-  if (MostAre(source, "f32") && type.bytes == 2) {
+  if (source.MostAre("f32") && type.bytes == 2) {
     notes.push_back(
         fmt::format("note: the model's weights are f32, the merged ones are rounded to {}", type.name));
-  }
-  if (source.is_gguf()) {
-    notes.emplace_back(
-        "note: a GGUF file's tokenizer cannot be written as Hugging Face's: copy tokenizer.json and "
-        "tokenizer_config.json from the original model");
   }
   return notes;
 }
@@ -227,11 +218,11 @@ MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_prog
                        const MergeNote& on_note) {
   MergeSource source(options.model);
   const model::AdapterInfo info = model::ReadAdapterInfo(options.adapter, source.config()).OrThrow();
-  const model::Adapter adapter = LoadPairs(options, source.config(), info);
+  const model::Adapter adapter = LoadPairs(options, source.folder_config(), info);
   const Type& type = TypeOf(options.dtype, source);
   // All that is read beside the weights, before hours may go into those.
-  ModelTexts texts;
-  if (!source.is_gguf()) texts = ReadModelTexts(options.model);
+  ModelTexts texts =
+      source.is_gguf() ? TokenizerTexts(*source.gguf(), on_note) : ReadModelTexts(options.model);
   // The merged model was trained with this one.
   if (!info.chat_template.empty()) texts["chat_template.jinja"] = info.chat_template;
   texts["config.json"] = MergedConfig(source, options.model, type.name);
@@ -249,6 +240,7 @@ MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_prog
   MergeResult result;
   result.dtype = type.name;
   WriteShards(merger, tensors, ShardsOf(bytes, options.shard_bytes), folder.path(), on_progress, &result);
+  RUNG_CHECK(result.merged == static_cast<int64_t>(merger.products()), "merge: a pair of no matrix");
   WriteModelTexts(folder.path(), texts);
   folder.Commit();
   return result;

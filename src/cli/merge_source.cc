@@ -9,7 +9,7 @@
 #include <set>
 
 #include "io/json_file.h"
-#include "model/lora_file.h"
+#include "model/families.h"
 
 namespace rung::cli {
 namespace {
@@ -30,29 +30,43 @@ std::string TorchDtype(const Path& folder) {
   return "";
 }
 
+// Stored as numbers that need no scales beside them.
+bool IsPlain(const io::TensorEntry* entry, const ModelTensor& tensor) {
+  return entry && entry->shape == tensor.shape &&
+         (entry->dtype == "F32" || entry->dtype == "F16" || entry->dtype == "BF16");
+}
+
 }  // namespace
 
 MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
   if (model::IsGgufFile(model)) {
     gguf_ = std::make_shared<const io::Gguf>(io::Gguf::Open(model).OrThrow());
+    folder_config_ = AsFolder(config_);
     ListGguf();
   } else {
+    folder_config_ = config_;
     ListFolder(model);
   }
 }
 
 void MergeSource::ListGguf() {
-  // No family has both: their vectors would have to be put in order too.
-  RUNG_CHECK(config_.rope.half || !(config_.qkv_bias || config_.qk_norm), "merge: rows in pair order");
-  for (ModelTensor& tensor : ModelTensors(config_)) {
+  const model::Family* family = model::FindFamily(config_.family);
+  RUNG_CHECK(config_.no_rope || (family && family->gguf_pairs == !config_.rope.half),
+             "gguf: the order of rows that a file has");
+  for (ModelTensor& tensor : ModelTensors(folder_config_)) {
     if (tensor.role == TensorRole::kHead && config_.tied_head) continue;
     const io::GgufTensor* found = gguf_->Find(tensor.gguf);
     if (!found) {
       throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", gguf_->name(), tensor.gguf));
     }
     const std::optional<io::GgmlType> type = io::GgmlTypeOf(found->type);
-    formats_[type ? std::string(type->name) : "unknown"] += tensor.rows() * tensor.cols();
-    tensors_.push_back({std::move(tensor), ""});
+    SourceTensor listed;
+    static_cast<ModelTensor&>(listed) = std::move(tensor);
+    listed.usual = listed.name;
+    listed.stored = type ? std::string(type->name) : "unknown";
+    listed.bytes = found->data.size();
+    formats_[listed.stored] += listed.rows() * listed.cols();
+    tensors_.push_back(std::move(listed));
   }
 }
 
@@ -64,29 +78,63 @@ void MergeSource::ListFolder(const Path& model) {
   }
   folder_ = io::Safetensors::OpenFolder(model).OrThrow();
   torch_dtype_ = TorchDtype(model);
-  const auto packed = [&](const std::string& name) { return IsNf4(*folder_, name); };
-  std::set<std::string> listed;
-  for (ModelTensor& tensor : ModelTensors(config_)) {
+  const std::unique_ptr<model::WeightSource> headers =
+      model::HeaderOnly(io::Safetensors::OpenFolder(model).OrThrow());
+  const auto has = [&](const std::string& module) { return headers->Has(module); };
+  const std::vector<ModelTensor> usual = ModelTensors(config_);
+  size_t next = 0;
+  for (ModelTensor& tensor : ModelTensors(config_, &model::FindHfNames(config_, has))) {
+    const std::string& usual_name = usual[next++].name;
     const io::TensorEntry* entry = folder_->Find(tensor.name);
+    const bool plain = IsPlain(entry, tensor);
+    const bool there = entry || (tensor.is_matrix() && headers->Has(tensor.module()));
     // A model whose head is its embedding has one of the two, whatever its config says.
-    if (!entry && (tensor.role == TensorRole::kHead || tensor.role == TensorRole::kEmbedding)) continue;
-    if (!entry) {
+    if (!there && (tensor.role == TensorRole::kHead || tensor.role == TensorRole::kEmbedding)) continue;
+    if (!there) {
       throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", model.string(), tensor.name));
     }
-    if (!packed(tensor.name) && (entry->shape != tensor.shape || !model::FloatFormat(entry->dtype))) {
+    if (!plain && !tensor.is_matrix()) {
       throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: tensor {} is {} of {}; {} in F32, F16, BF16 or NF4 is expected",
+                  fmt::format("{}: tensor {} is {} of {}; {} in F32, F16 or BF16 is expected",
                               folder_->path(*entry).string(), tensor.name, entry->dtype,
                               fmt::join(entry->shape, " x "), fmt::join(tensor.shape, " x ")));
     }
-    formats_[packed(tensor.name) ? "nf4" : Lower(entry->dtype)] += tensor.rows() * tensor.cols();
-    listed.insert(tensor.name);
-    tensors_.push_back({std::move(tensor), ""});
+    SourceTensor listed;
+    static_cast<ModelTensor&>(listed) = std::move(tensor);
+    listed.usual = usual_name;
+    if (plain) {
+      listed.stored = Lower(entry->dtype);
+      listed.bytes = entry->bytes;
+    } else {
+      // What is packed tells its format, and what is wrong with it.
+      const format::Matrix matrix = headers
+                                        ->ReadMatrix(listed.module(), listed.gguf_rows(), listed.gguf_cols(),
+                                                     model::Quantize::kNone, listed.transposed)
+                                        .OrThrow();
+      listed.stored = format::Of(matrix.format).name;
+      listed.bytes = static_cast<uint64_t>(format::DataBytes(matrix.format, matrix.rows, matrix.cols));
+    }
+    formats_[listed.stored] += listed.rows() * listed.cols();
+    tensors_.push_back(std::move(listed));
   }
-  // What the model has beside what is run here comes along.
-  for (const auto& [name, entry] : folder_->tensors()) {
-    if (listed.contains(name) || IsNf4Part(*folder_, name)) continue;
-    if (packed(name)) {
+  ListKept();
+}
+
+// What the model has beside what is run here comes along.
+void MergeSource::ListKept() {
+  std::set<std::string> listed, packed;
+  for (const SourceTensor& tensor : tensors_) {
+    listed.insert(tensor.name);
+    if (!IsPlain(folder_->Find(tensor.name), tensor)) packed.insert(tensor.module() + ".");
+  }
+  for (const auto& item : folder_->tensors()) {
+    const std::string& name = item.first;
+    const io::TensorEntry& entry = item.second;
+    // Codes, scales and their like stand below the name of the layer.
+    const bool is_part = std::any_of(packed.begin(), packed.end(),
+                                     [&](const std::string& module) { return name.starts_with(module); });
+    if (listed.contains(name) || is_part) continue;
+    if (IsNf4(*folder_, name)) {
       throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is NF4 and no weight of this model",
                                                    folder_->path(entry).string(), name));
     }
@@ -94,60 +142,126 @@ void MergeSource::ListFolder(const Path& model) {
     kept.name = name;
     kept.shape = entry.shape;
     kept.kept = entry.dtype;
+    kept.bytes = entry.bytes;
     tensors_.push_back(std::move(kept));
   }
 }
 
+bool MergeSource::MostAre(const std::string& format) const {
+  int64_t such = 0, all = 0;
+  for (const auto& [name, count] : formats_) {
+    all += count;
+    if (name == format) such += count;
+  }
+  return 2 * such > all;
+}
+
+bool MergeSource::IsHalf() const {
+  return torch_dtype_ == "float16" || (torch_dtype_ != "bfloat16" && MostAre("f16"));
+}
+
 void MergeSource::Select(const SourceTensor& tensor) {
+  tensor_ = &tensor;
   entry_ = nullptr;
   packed_ = nullptr;
-  paired_head_ = tensor.rotary && !config_.rope.half ? config_.D : 0;
+  whole_.clear();
   if (gguf_) {
     packed_ = model::GgufWeights(gguf_);
     // A vector is stored like a matrix of one row, but found by its one dimension.
-    if (tensor.shape.size() == 2) {
-      matrix_ =
-          packed_->ReadMatrix(tensor.gguf, tensor.rows(), tensor.cols(), model::Quantize::kNone).OrThrow();
+    if (tensor.is_matrix()) {
+      matrix_ = packed_
+                    ->ReadMatrix(tensor.gguf_module(), tensor.gguf_rows(), tensor.gguf_cols(),
+                                 model::Quantize::kNone)
+                    .OrThrow();
       return;
     }
     const std::vector<float> values = packed_->ReadVector(tensor.gguf, tensor.cols()).OrThrow();
     raw_.resize(values.size() * sizeof(float));
     std::copy_n(std::as_bytes(std::span(values)).data(), raw_.size(), raw_.data());
-    matrix_ = {format::Format::kF32, 1, tensor.cols(), raw_.data(), {}};
+    matrix_ = format::Matrix();
+    matrix_.rows = 1;
+    matrix_.cols = tensor.cols();
+    matrix_.data = raw_.data();
     return;
   }
-  if (!IsNf4(*folder_, tensor.name)) {
-    entry_ = folder_->Find(tensor.name);
-    return;
-  }
+  entry_ = folder_->Find(tensor.name);
+  if (!tensor.kept.empty() || IsPlain(entry_, tensor)) return;
+  entry_ = nullptr;
   // A source of its own, so that the codes of one matrix only are in memory.
   packed_ = model::FolderWeights(io::Safetensors::OpenFolder(path_).OrThrow());
-  matrix_ = packed_->ReadMatrix(tensor.name, tensor.rows(), tensor.cols(), model::Quantize::kNone).OrThrow();
+  matrix_ = packed_
+                ->ReadMatrix(tensor.module(), tensor.gguf_rows(), tensor.gguf_cols(), model::Quantize::kNone,
+                             tensor.transposed)
+                .OrThrow();
 }
 
-void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
-  if (entry_) {
-    const int64_t rows = entry_->shape.size() < 2 ? 1 : entry_->shape[0];
-    const format::Format stored = *model::FloatFormat(entry_->dtype);
-    const uint64_t row_bytes = rows > 0 ? entry_->bytes / static_cast<uint64_t>(rows) : 0;
-    raw_.resize(static_cast<size_t>(end - begin) * row_bytes);
-    folder_->Read(*entry_, static_cast<uint64_t>(begin) * row_bytes, raw_).OrThrow();
-    const auto count = static_cast<int64_t>(raw_.size()) / format::Of(stored).block_bytes;
-    format::Of(stored).decode({stored, 1, count, raw_.data(), {}}, 0, count, out);
-    return;
-  }
-  if (paired_head_ == 0) {
+void MergeSource::ReadStored(int64_t begin, int64_t end, float* out) {
+  if (!entry_) {
     format::Of(matrix_.format).decode(matrix_, begin * matrix_.cols, end * matrix_.cols, out);
     return;
   }
-  // HalfOrderRow tells where a stored row goes; `stored` is where row `row` comes from.
-  const int64_t D = paired_head_;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t in_head = row % D;
-    const int64_t stored = row - in_head + in_head % (D / 2) * 2 + in_head / (D / 2);
-    RUNG_CHECK(model::HalfOrderRow(stored, D) == row, "merge: order of rows");
-    format::DecodeRow(matrix_, stored, out + (row - begin) * matrix_.cols);
+  const int64_t rows = entry_->shape.size() < 2 ? 1 : entry_->shape[0];
+  const format::Format stored = *model::FloatFormat(entry_->dtype);
+  const uint64_t row_bytes = rows > 0 ? entry_->bytes / static_cast<uint64_t>(rows) : 0;
+  raw_.resize(static_cast<size_t>(end - begin) * row_bytes);
+  folder_->Read(*entry_, static_cast<uint64_t>(begin) * row_bytes, raw_).OrThrow();
+  format::Matrix row;
+  row.format = stored;
+  row.rows = 1;
+  row.cols = static_cast<int64_t>(raw_.size()) / format::Of(stored).block_bytes;
+  row.data = raw_.data();
+  format::Of(stored).decode(row, 0, row.cols, out);
+}
+
+template <class Place>
+void MergeSource::Reorder(int64_t begin, int64_t end, float* out, const Place& place) {
+  const ModelTensor& tensor = *tensor_;
+  // `source`: the shape that the source has, whose rows are the other shape's columns when transposed.
+  const int64_t source_rows = gguf_ ? tensor.gguf_rows() : tensor.rows();
+  const int64_t source_cols = gguf_ ? tensor.gguf_cols() : tensor.cols();
+  if (tensor.is_matrix() && !tensor.transposed) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = place(row);
+      ReadStored(at, at + 1, out + (row - begin) * source_cols);
+    }
+    return;
   }
+  if (whole_.empty()) {
+    whole_.resize(static_cast<size_t>(source_rows * source_cols));
+    ReadStored(0, source_rows, whole_.data());
+  }
+  if (!tensor.is_matrix()) {
+    for (int64_t i = 0; i < source_cols; ++i) out[i] = whole_[static_cast<size_t>(place(i))];
+    return;
+  }
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t k = 0; k < source_rows; ++k) {
+      out[(row - begin) * source_rows + k] = whole_[static_cast<size_t>(k * source_cols + row)];
+    }
+  }
+}
+
+void MergeSource::AddOffset(float offset, int64_t count, float* out) const {
+  if (offset == 0.0f) return;
+  for (int64_t i = 0; i < count; ++i) out[i] += offset;
+}
+
+void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
+  if (!gguf_ || tensor_->in_gguf_order()) {
+    ReadStored(begin, end, out);
+  } else {
+    Reorder(begin, end, out, [&](int64_t place) { return tensor_->GgufPlace(place); });
+  }
+  if (gguf_) AddOffset(-tensor_->offset, (end - begin) * tensor_->cols(), out);
+}
+
+void MergeSource::ReadGgufRows(int64_t begin, int64_t end, float* out) {
+  if (gguf_ || tensor_->in_gguf_order()) {
+    ReadStored(begin, end, out);
+  } else {
+    Reorder(begin, end, out, [&](int64_t place) { return tensor_->FolderPlace(place); });
+  }
+  if (!gguf_) AddOffset(tensor_->offset, (end - begin) * tensor_->gguf_cols(), out);
 }
 
 std::vector<std::byte> MergeSource::ReadBytes() const {
@@ -155,5 +269,7 @@ std::vector<std::byte> MergeSource::ReadBytes() const {
   folder_->Read(*entry_, 0, bytes).OrThrow();
   return bytes;
 }
+
+std::span<const std::byte> MergeSource::GgufBytes() const { return gguf_->Find(tensor_->gguf)->data; }
 
 }  // namespace rung::cli

@@ -1,5 +1,5 @@
-// The tensors of a model under Hugging Face's names and in its order of rows, read as f32 a few rows at a
-// time, whatever they are stored as: a 16-bit folder, one in NF4, or a GGUF file.
+// The tensors of a model read as f32 a few rows at a time, whatever they are stored as: under Hugging Face's
+// names and in its order of rows, or in the order that a GGUF file of the model has.
 #pragma once
 
 #include <map>
@@ -14,7 +14,10 @@
 namespace rung::cli {
 
 struct SourceTensor : ModelTensor {
-  std::string kept;  // dtype of one that is copied byte by byte: no weight that is known here; else empty
+  std::string kept;    // dtype of one that is copied byte by byte: no weight that is known here; else empty
+  std::string stored;  // the name of its format, "bf16"; empty for one that is kept
+  std::string usual;   // its name in transformers, which a folder may spell without a prefix
+  uint64_t bytes = 0;  // as stored, scales kept apart not counted
 };
 
 class MergeSource {
@@ -22,39 +25,58 @@ class MergeSource {
   // Throws Error, as all members do.
   explicit MergeSource(const Path& model);
 
+  // The file's own, and as a folder of this model has it.
   const model::Config& config() const { return config_; }
+  const model::Config& folder_config() const { return folder_config_; }
   bool is_gguf() const { return gguf_ != nullptr; }
   const io::Gguf* gguf() const { return gguf_.get(); }
   // Numbers of the known weights in each format, by its name: "bf16", "f32", "nf4", "q4_0".
   const std::map<std::string, int64_t>& formats() const { return formats_; }
   // "bfloat16", "float16" or another type that a folder's config.json names; else empty.
   const std::string& torch_dtype() const { return torch_dtype_; }
+  // More than half of the known weights are stored in this format.
+  bool MostAre(const std::string& format) const;
+  // What 16-bit weights made of this model should be, where nobody says: as config.json or most weights have
+  // it, else bf16.
+  bool IsHalf() const;
   // In the order of a pass, as far as the names are known.
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
 
-  // The tensor that ReadRows and ReadBytes read, until the next call.
+  // The tensor that is read until the next call.
   void Select(const SourceTensor& tensor);
+  // Rows [begin, end) of the folder's shape, or of a GGUF file's. A vector is one row.
   void ReadRows(int64_t begin, int64_t end, float* out);
+  void ReadGgufRows(int64_t begin, int64_t end, float* out);
   // All of a tensor that is kept.
   std::vector<std::byte> ReadBytes() const;
+  // All of a GGUF file's tensor, as it lies there.
+  std::span<const std::byte> GgufBytes() const;
 
  private:
   void ListGguf();
   void ListFolder(const Path& model);
+  void ListKept();
+  // Rows in the order of the source itself, without any change.
+  void ReadStored(int64_t begin, int64_t end, float* out);
+  // Rows of the other order than the source's. `place` gives the source's place of one.
+  template <class Place>
+  void Reorder(int64_t begin, int64_t end, float* out, const Place& place);
+  void AddOffset(float offset, int64_t count, float* out) const;
 
   Path path_;
-  model::Config config_;
+  model::Config config_, folder_config_;
   std::vector<SourceTensor> tensors_;
   std::map<std::string, int64_t> formats_;
   std::string torch_dtype_;
   std::shared_ptr<const io::Gguf> gguf_;
   std::optional<io::Safetensors> folder_;
   // Of the selected tensor: its packed bytes, or where a folder has its plain ones.
+  const SourceTensor* tensor_ = nullptr;
   const io::TensorEntry* entry_ = nullptr;
   std::unique_ptr<model::WeightSource> packed_;
   format::Matrix matrix_;
-  int64_t paired_head_ = 0;
   std::vector<std::byte> raw_;
+  std::vector<float> whole_;  // of one that is read transposed, or of a vector that is reordered
 };
 
 }  // namespace rung::cli

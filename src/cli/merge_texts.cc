@@ -18,7 +18,7 @@ using nlohmann::ordered_json;
 
 double Wavelength(const model::Config& config, size_t pair) {
   return 2.0 * std::numbers::pi *
-         std::pow(config.rope.theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.D));
+         std::pow(config.rope.theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.rotary()));
 }
 
 // What Llama 3's scaling divides the frequency of `wavelength` by.
@@ -31,22 +31,31 @@ double DivisorOf(const model::RopeConfig& rope, double wavelength) {
 }
 
 std::string GgufConfig(const MergeSource& source) {
-  model::Config config = source.config();
-  config.rope.half = true;
+  model::Config config = source.folder_config();
   if (!IsUtf8(config.name)) config.name.clear();  // JSON has no place for it
-  if (!config.rope.divisors.empty()) config.rope = RopeOfDivisors(config, source.gguf()->name());
+  const bool llama3 = config.rope.scaling == model::RopeScaling::kNone && !config.rope.divisors.empty();
+  if (llama3) config.rope = RopeOfDivisors(config, source.gguf()->name());
   config.tied_head = source.gguf()->Find("output.weight") == nullptr;
   return model::HfConfigJson(config);
 }
 
 }  // namespace
 
+std::vector<float> Llama3Divisors(const model::Config& config) {
+  std::vector<float> divisors(static_cast<size_t>(config.rotary() / 2));
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    divisors[i] = static_cast<float>(DivisorOf(config.rope, Wavelength(config, i)));
+  }
+  return divisors;
+}
+
 model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string& where) {
   const std::vector<float>& divisors = config.rope.divisors;
   model::RopeConfig rope = config.rope;
   rope.divisors.clear();
   rope.factor = static_cast<double>(*std::max_element(divisors.begin(), divisors.end()));
-  if (rope.factor == 1.0) return rope;
+  if (rope.factor == 1.0) return rope;  // nothing is divided
+  rope.scaling = model::RopeScaling::kLlama3;
   // Only the quotients of original_context and the two factors count; every Llama has these factors.
   rope.low_factor = 1.0;
   rope.high_factor = 4.0;

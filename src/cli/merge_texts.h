@@ -11,6 +11,9 @@ namespace rung::cli {
 // Throws Error, as does RopeOfDivisors.
 std::string MergedConfig(const MergeSource& source, const Path& model, const std::string& dtype);
 
+// What Llama 3's scaling divides each frequency by: GGUF's rope_freqs.
+std::vector<float> Llama3Divisors(const model::Config& config);
+
 // Llama 3's scaling of RoPE from the divisors that a GGUF file has in its place. A config that cannot be said
 // this way is refused.
 model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string& where);

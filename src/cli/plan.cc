@@ -102,10 +102,10 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
   request.tokens_given = command.tokens->count() > 0;
   request.max_length_given = command.max_length->count() > 0;
   const model::MemoryPolicy& policy = options.policy;
-  request.fixed = policy.rungs == model::RungMemory::kRecompute ||
-                  policy.blocks == model::BlockMemory::kRecompute ||
-                  policy.taps == model::TapStorage::kInt8 ||
-                  options.optimizer.moments == train::Moments::k8Bit || options.backbone.quantize_embeddings;
+  request.fixed =
+      policy.rungs == model::RungMemory::kRecompute || policy.blocks == model::BlockMemory::kRecompute ||
+      policy.taps == model::TapStorage::kInt8 || options.optimizer.moments == train::Moments::k8Bit ||
+      options.backbone.recipe.embeddings != model::Quantize::kNone;
   return request;
 }
 

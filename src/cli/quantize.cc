@@ -5,60 +5,144 @@
 #include "base/text.h"
 #include "cli/progress.h"
 #include "cli/quantize_folder.h"
+#include "cli/quantize_gguf.h"
 #include "cli/quantize_random.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
 namespace {
 
+using model::Quantize;
+
 struct QuantizeCommand {
-  std::string model, random, out, progress = "auto";
-  bool single = false, embeddings = false;
+  std::string model, random, out, format, progress = "auto";
+  std::string embeddings;  // empty: not given
+  std::vector<std::string> keep;
+  bool single = false, has_embeddings = false;
   uint64_t seed = 0;
 };
 
+bool IsGgufName(const std::string& out) { return Path(out).extension() == ".gguf"; }
+
+// The format's name in place of what the option of loading is called.
+Quantize ParseFormat(const std::string& name, const char* flag) {
+  Result<Quantize> parsed = model::ParseQuantize(name);
+  if (parsed.ok()) return parsed.value();
+  throw Error(ExitCode::kUsage,
+              fmt::format("{} {}: known are {}", flag, Printable(name), model::QuantizeNames()));
+}
+
+Quantize MatricesOf(const QuantizeCommand& command) {
+  const bool gguf = IsGgufName(command.out);
+  if (command.single && !command.format.empty() && command.format != "nf4" &&
+      command.format != "nf4-single") {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--single: is of nf4, --format {} has no such choice", command.format));
+  }
+  if (command.single) return Quantize::kNf4Single;
+  if (!command.format.empty()) return ParseFormat(command.format, "--format");
+  return gguf ? Quantize::kQ8_0 : Quantize::kNf4;
+}
+
+model::Recipe RecipeOf(const QuantizeCommand& command) {
+  model::Recipe recipe;
+  recipe.matrices = MatricesOf(command);
+  const bool is_float = recipe.matrices == Quantize::kBf16 || recipe.matrices == Quantize::kF16 ||
+                        recipe.matrices == Quantize::kF32;
+  // A floating-point format is of the whole model.
+  recipe.embeddings = is_float ? recipe.matrices : Quantize::kNone;
+  if (command.has_embeddings) {
+    recipe.embeddings = command.embeddings.empty() || command.embeddings == "true"
+                            ? recipe.matrices
+                            : ParseFormat(command.embeddings, "--quantize-embeddings");
+  }
+  for (const std::string& text : command.keep) {
+    recipe.patterns.push_back(model::ParsePattern(text, "--keep").OrThrow());
+  }
+  return recipe;
+}
+
+QuantizeResult MakeRandom(const QuantizeCommand& command, const QuantizeProgress& report) {
+  const bool nf4 = command.format.empty() || command.format == "nf4" || command.format == "nf4-single";
+  const bool one = command.embeddings.empty() || command.embeddings == "true";
+  if (!nf4 || !one || !command.keep.empty() || IsGgufName(command.out)) {
+    throw Error(ExitCode::kUsage,
+                "--random: weights are made in nf4, in a folder; leave --format, --keep and .gguf out");
+  }
+  const bool nested = !command.single && command.format != "nf4-single";
+  return QuantizeRandom({command.random, command.out, nested, command.has_embeddings, command.seed}, report);
+}
+
 void RunQuantize(const QuantizeCommand& command) {
   if (command.model.empty() == command.random.empty()) {
-    throw Error(ExitCode::kUsage, "rung quantize: one of --model FOLDER and --random SHAPE is needed");
+    throw Error(ExitCode::kUsage, "rung quantize: one of --model MODEL and --random SHAPE is needed");
   }
   CatchSignals();
   Progress progress(ParseProgress(command.progress));
-  const bool nested = !command.single;
   const auto report = [&](size_t done, size_t total) {
-    progress.Count(command.random.empty() ? "quantising" : "writing", done, total);
+    progress.Count(command.random.empty() ? "converting" : "writing", done, total);
     return !InterruptFlag().load();
   };
-  const QuantizeResult result =
-      command.random.empty()
-          ? QuantizeFolder({command.model, command.out, nested, command.embeddings}, report)
-          : QuantizeRandom({command.random, command.out, nested, command.embeddings, command.seed}, report);
-  progress.EndLine();
-  const char* format = command.single ? "nf4-single" : "nf4";
-  if (command.random.empty()) {
-    fmt::print(stderr, "{} matrices to {}: {} became {} in {}\n", result.linears, format,
-               FormatBytes(result.bytes_before), FormatBytes(result.bytes_after), command.out);
-  } else {
+  const auto note = [&](const std::string& text) {
+    progress.EndLine();
+    fmt::print(stderr, "{}\n", Printable(text));
+  };
+  if (!command.random.empty()) {
+    const QuantizeResult result = MakeRandom(command, report);
+    progress.EndLine();
     fmt::print(stderr, "{} random matrices in {}: {} in {}; 16-bit weights would take {}\n", result.linears,
-               format, FormatBytes(result.bytes_after), command.out, FormatBytes(result.bytes_before));
+               command.single ? "nf4-single" : "nf4", FormatBytes(result.bytes_after), command.out,
+               FormatBytes(result.bytes_before));
+    return;
   }
+  std::error_code error;
+  if (!std::filesystem::exists(command.model, error)) {
+    throw Error(ExitCode::kUsage, fmt::format("--model {}: there is no such file or folder", command.model));
+  }
+  const QuantizeOptions options{command.model, command.out, RecipeOf(command)};
+  const QuantizeResult result =
+      IsGgufName(command.out) ? QuantizeGguf(options, report, note) : QuantizeFolder(options, report, note);
+  progress.EndLine();
+  fmt::print(stderr, "{} matrices to {}: {} became {} in {}\n", result.linears,
+             model::NameOf(options.recipe.matrices), FormatBytes(result.bytes_before),
+             FormatBytes(result.bytes_after), command.out);
 }
 
 }  // namespace
 
 Action AddQuantize(CLI::App& app) {
   auto command = std::make_shared<QuantizeCommand>();
-  CLI::Option* model = app.add_option("--model", command->model, "a 16- or 32-bit Hugging Face folder");
+  CLI::Option* model = app.add_option("--model", command->model,
+                                      "a Hugging Face folder or a .gguf file, in any format that is read");
   app.add_option("--random", command->random,
                  "instead of a model: random weights of this shape, a name like qwen2.5-7b or a config.json")
       ->excludes(model);
-  app.add_option("--out", command->out, "the folder to make")->required();
-  app.add_flag("--single", command->single, "scales stay f32: 4.5 instead of 4.13 bits a weight");
-  app.add_flag("--quantize-embeddings", command->embeddings,
-               "the embedding and the head too; other programs do not read that");
+  app.add_option("--out", command->out, "what to make: a GGUF file when it ends in .gguf, else a folder")
+      ->required();
+  app.add_option(
+      "--format", command->format,
+      "of the linear layers: nf4, nf4-single (folders); q8_0, q4_0, q4_1, q5_0, q5_1 (GGUF); bf16, "
+      "f16, f32; none: as they are. Default: nf4 for a folder, q8_0 for a GGUF file");
+  app.add_flag("--single", command->single, "nf4-single: scales stay f32, 4.5 instead of 4.13 bits a weight");
+  CLI::Option* embeddings =
+      app.add_option(
+             "--quantize-embeddings", command->embeddings,
+             "the embedding and the head in this format; without a name in that of the linear layers. "
+             "Other programs do not read NF4 embeddings")
+          ->expected(0, 1)
+          ->type_name("[FORMAT]");
+  app.add_option(
+         "--keep", command->keep,
+         "PATTERN=FORMAT: another format for the matrices whose name matches, as in \"blk.0.*=bf16\" or "
+         "\"*.down_proj=q8_0\"; may be given several times")
+      ->type_name("PATTERN=FORMAT");
   app.add_option("--seed", command->seed, "of random weights")->capture_default_str();
   app.add_option("--progress", command->progress, "auto, none, plain, bar")
       ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
-  return [command] { RunQuantize(*command); };
+  return [command, embeddings] {
+    command->has_embeddings = embeddings->count() > 0;
+    RunQuantize(*command);
+  };
 }
 
 }  // namespace rung::cli

@@ -110,8 +110,10 @@ void Nf4File::Commit() {
   writer_.Commit().OrThrow();
 }
 
-std::string WithQuantizationConfig(const std::string& config_json, bool nested) {
+std::string WithQuantizationConfig(const std::string& config_json, bool nested,
+                                   const std::vector<std::string>& plain) {
   nlohmann::json config = io::ParseJson(config_json, "config.json").OrThrow();
+  const nlohmann::json skipped = plain.empty() ? nlohmann::json(nullptr) : nlohmann::json(plain);
   config["quantization_config"] = {{"quant_method", "bitsandbytes"},
                                    {"load_in_4bit", true},
                                    {"load_in_8bit", false},
@@ -119,7 +121,7 @@ std::string WithQuantizationConfig(const std::string& config_json, bool nested) 
                                    {"bnb_4bit_use_double_quant", nested},
                                    {"bnb_4bit_compute_dtype", "bfloat16"},
                                    {"bnb_4bit_quant_storage", "uint8"},
-                                   {"llm_int8_skip_modules", nullptr}};
+                                   {"llm_int8_skip_modules", skipped}};
   return config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 

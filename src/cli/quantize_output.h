@@ -47,8 +47,10 @@ class Nf4File {
   io::SafetensorsWriter writer_;
 };
 
-// The JSON text of config.json with what transformers and bitsandbytes look for. Throws Error.
-std::string WithQuantizationConfig(const std::string& config_json, bool nested);
+// The JSON text of config.json with what transformers and bitsandbytes look for. `plain`: linear layers that
+// are not NF4. Throws Error.
+std::string WithQuantizationConfig(const std::string& config_json, bool nested,
+                                   const std::vector<std::string>& plain);
 
 // The JSON text that bitsandbytes keeps beside an NF4 weight, as Python's json.dumps writes it.
 // `nested_offset` is written as Python's repr of a double; ignored without nesting.

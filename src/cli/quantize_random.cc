@@ -54,7 +54,7 @@ std::vector<RandomTensor> Tensors(const model::Config& config, bool embeddings) 
   for (const ModelTensor& tensor : ModelTensors(config)) {
     const bool embedding = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
     if (tensor.role == TensorRole::kHead && config.tied_head) continue;
-    const bool nf4 = tensor.role == TensorRole::kLinear || (embedding && embeddings);
+    const bool nf4 = (tensor.role == TensorRole::kLinear && !tensor.transposed) || (embedding && embeddings);
     const double deviation = tensor.role == TensorRole::kNorm ? 0.0 : tensor.residual ? residual : kDeviation;
     tensors.push_back({{tensor.name, "BF16", tensor.shape, nf4}, deviation});
   }
@@ -147,7 +147,7 @@ QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgre
   QuantizeResult result = WriteShards(tensors, bytes, options, folder.path(), on_progress);
   result.bytes_before = 2 * static_cast<uint64_t>(config.parameter_count());  // of a 16-bit folder
   WriteTextFile(folder.path() / "config.json",
-                WithQuantizationConfig(model::HfConfigJson(config), options.nested))
+                WithQuantizationConfig(model::HfConfigJson(config), options.nested, {}))
       .OrThrow();
   folder.Commit();
   return result;

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "cli/load_model.h"
 #include "cli/progress.h"
 #include "cli/train_flags.h"
 #include "train/run.h"
@@ -76,6 +77,7 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
 
 void RunTrain(const TrainCommand& command) {
   const train::TrainOptions options = Resolve(command.flags);
+  WarnOfConfig(command.flags.model.model);
   Progress progress(ParseProgress(command.progress));
   train::RunEvents events;
   events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec,

@@ -32,8 +32,12 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--side-heads", o.heads, "attention heads of a rung; default one for 32 channels")
       ->check(CLI::Range(0, 1024));
   choice("--rung-block", &flags->rung_block,
-         "decoder (RMSNorm, RoPE, SwiGLU), or plain (one head, no norms or positions, ReLU)",
+         "decoder (norms, positions, SwiGLU), or plain (one head, no norms or positions, ReLU)",
          {"decoder", "plain"});
+  choice("--rung-norm", &flags->rung_norm, "norms of rungs: auto (the model's own), rms, layer",
+         {"auto", "rms", "layer"});
+  choice("--rung-positions", &flags->rung_positions,
+         "positions in rungs: auto (rope where the model has it), rope, none", {"auto", "rope", "none"});
   choice("--gate", &flags->gate, "how a tap joins the ladder: sum, interpolate, interpolate-vector",
          {"sum", "interpolate", "interpolate-vector"});
   choice("--tap-norm", &flags->tap_norm, "normalisation of taps: standardize, rms, none",
@@ -119,6 +123,10 @@ void ResolveMethod(const TrainFlags& flags, train::TrainOptions* options) {
   options->method = train::ParseMethod(flags.method).OrThrow();
   train::LadderOptions& ladder = options->ladder;
   ladder.kind = flags.rung_block == "plain" ? model::RungKind::kPlain : model::RungKind::kDecoder;
+  if (flags.rung_norm != "auto") {
+    ladder.norm = flags.rung_norm == "rms" ? nn::NormKind::kRms : nn::NormKind::kLayer;
+  }
+  if (flags.rung_positions != "auto") ladder.rotary = flags.rung_positions == "rope";
   ladder.gate = flags.gate == "sum"           ? model::Gate::kSum
                 : flags.gate == "interpolate" ? model::Gate::kInterpolate
                                               : model::Gate::kInterpolateVector;
@@ -152,8 +160,8 @@ void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
     const char* why;
   } groups[] = {
       {{"--taps", "--delta", "--rungs", "--width", "--side-heads", "--rung-block", "--gate", "--tap-norm",
-        "--tap-map", "--rejoin", "--output-scale", "--ladder-init", "--fisher-samples", "--tap-storage",
-        "--recompute-rungs"},
+        "--tap-map", "--rung-norm", "--rung-positions", "--rejoin", "--output-scale", "--ladder-init",
+        "--fisher-samples", "--tap-storage", "--recompute-rungs"},
        ladder,
        "is of a ladder; --method lora has none"},
       {{"--lora-alpha", "--lora-dropout", "--rslora", "--lora-targets", "--layers"},

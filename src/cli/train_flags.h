@@ -14,8 +14,8 @@ struct TrainFlags {
   train::TrainOptions options;  // filled by CLI11 where the types agree
   std::string data, eval_data, out, config, schedule = "cosine", memory_limit;
   std::string method = "ladder", gate = "sum", tap_norm = "standardize", tap_map = "full",
-              rung_block = "decoder", ladder_init = "random", tap_storage = "compute", optimizer = "adamw",
-              tap_cache, tap_cache_limit = "20GiB";
+              rung_block = "decoder", rung_norm = "auto", rung_positions = "auto", ladder_init = "random",
+              tap_storage = "compute", optimizer = "adamw", tap_cache, tap_cache_limit = "20GiB";
   bool recompute_rungs = false, recompute = false;
   const CLI::App* app = nullptr;  // whose options these are: says which were given
   bool every_method = false;      // options of several methods at once are meant (a comparison)

@@ -18,6 +18,7 @@ Action AddEval(CLI::App& app);
 Action AddGenerate(CLI::App& app);
 Action AddPlan(CLI::App& app);
 Action AddInspect(CLI::App& app);
+Action AddVerify(CLI::App& app);
 Action AddQuantize(CLI::App& app);
 Action AddMerge(CLI::App& app);
 Action AddExport(CLI::App& app);
@@ -32,12 +33,15 @@ struct ComputeFlags {
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags);
 train::ComputeOptions Resolve(const ComputeFlags& flags);
 
-// --model, --quantize, --quantize-embeddings.
+// --model, --quantize, --quantize-embeddings, --keep.
 struct ModelFlags {
   std::string model, quantize = "nf4";
-  bool quantize_embeddings = false;
+  // A format, "true" (that of --quantize) or empty (none).
+  std::string quantize_embeddings;
+  std::vector<std::string> keep;  // PATTERN=FORMAT
 };
 void AddModelFlags(CLI::App& app, ModelFlags* flags);
+model::Recipe RecipeOf(const ModelFlags& flags);
 model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute);
 
 // Set by SIGINT and SIGTERM. The second signal ends the process at once.

@@ -3,62 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "format/format.h"
+#include "format/golden_testing.h"
 #include "format/nf4.h"
 
 namespace rung::format {
 namespace {
-
-class GoldenFile {
- public:
-  GoldenFile(const std::string& name, std::string_view magic) {
-    std::ifstream in("tests/data/" + name, std::ios::binary);
-    RUNG_CHECK(in.good(), "no such golden file: tests run in the root of the repository");
-    bytes_.assign(std::istreambuf_iterator<char>(in), {});
-    RUNG_CHECK(bytes_.starts_with(magic), "a golden file of another kind");
-    at_ = magic.size();
-    Bytes();  // which versions made it
-  }
-  int64_t Int() { return Value<int64_t>(); }
-  float Float() { return Value<float>(); }
-  std::vector<std::byte> Bytes() { return Values<std::byte>(Value<uint64_t>()); }
-  std::vector<float> Floats() { return Values<float>(Value<uint64_t>()); }
-  std::vector<uint32_t> Uints() { return Values<uint32_t>(Value<uint64_t>()); }
-  std::vector<uint8_t> Codes() { return Values<uint8_t>(Value<uint64_t>()); }
-
-  template <class T>
-  std::vector<T> Values(uint64_t count) {
-    RUNG_CHECK(count <= (bytes_.size() - at_) / sizeof(T), "golden file too short");
-    std::vector<T> out(count);
-    if (count) std::memcpy(out.data(), bytes_.data() + at_, count * sizeof(T));
-    at_ += count * sizeof(T);
-    return out;
-  }
-
- private:
-  template <class T>
-  T Value() {
-    return Values<T>(1)[0];
-  }
-  std::string bytes_;
-  size_t at_ = 0;
-};
-
-// Fails at the first difference only: one wrong scale spoils a whole block.
-void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& expected, int64_t begin = 0) {
-  ASSERT_EQ(got.size(), expected.size());
-  for (size_t i = 0; i < got.size(); ++i) {
-    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]))
-        << "weight " << begin + static_cast<int64_t>(i) << ": " << got[i] << ", expected " << expected[i];
-  }
-}
 
 struct GgufCase {
   Format format;
@@ -99,14 +52,62 @@ TEST_P(GgufGolden, DecodesAsGgufDoes) {
 }
 
 // Type numbers: ggml's enum ggml_type, which GGUF freezes.
-INSTANTIATE_TEST_SUITE_P(Formats, GgufGolden,
-                         testing::Values(GgufCase{Format::kQ8_0, "q8_0", 8},
-                                         GgufCase{Format::kQ4_0, "q4_0", 2},
-                                         GgufCase{Format::kQ4_1, "q4_1", 3}, GgufCase{Format::kF16, "f16", 1},
-                                         GgufCase{Format::kBf16, "bf16", 30}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Formats, GgufGolden,
+    testing::Values(GgufCase{Format::kQ8_0, "q8_0", 8}, GgufCase{Format::kQ4_0, "q4_0", 2},
+                    GgufCase{Format::kQ4_1, "q4_1", 3}, GgufCase{Format::kF16, "f16", 1},
+                    GgufCase{Format::kBf16, "bf16", 30}, GgufCase{Format::kQ5_0, "q5_0", 6},
+                    GgufCase{Format::kQ5_1, "q5_1", 7}, GgufCase{Format::kQ2K, "q2_k", 10},
+                    GgufCase{Format::kQ3K, "q3_k", 11}, GgufCase{Format::kQ4K, "q4_k", 12},
+                    GgufCase{Format::kQ5K, "q5_k", 13}, GgufCase{Format::kQ6K, "q6_k", 14},
+                    GgufCase{Format::kIq4Nl, "iq4_nl", 20}, GgufCase{Format::kIq4Xs, "iq4_xs", 23},
+                    GgufCase{Format::kMxfp4, "mxfp4", 39}),
+    [](const auto& test) { return std::string(test.param.name); });
 
-void ExpectDecodesAsBitsandbytes(const std::string& name) {
+// Any two of several edges, and the whole.
+void ExpectDecodesAnyRange(const Matrix& matrix, const std::vector<float>& expected) {
+  const auto n = static_cast<int64_t>(expected.size());
+  for (const int64_t begin : {int64_t{0}, int64_t{1}, int64_t{37}, matrix.cols - 1, matrix.cols}) {
+    for (const int64_t end : {begin, begin + 1, begin + 3, 2 * matrix.cols + 5, n - 1, n}) {
+      std::vector<float> got(static_cast<size_t>(end - begin), -123.0f);
+      Of(matrix.format).decode(matrix, begin, end, got.data());
+      ExpectSameBits(got, {expected.begin() + begin, expected.begin() + end}, begin);
+    }
+  }
+}
+
+TEST(TilesGolden, DecodeAsTheirReferences) {
+  GoldenFile file("format/tiles.bin", "rungfmt3");
+  const int64_t cases = file.Int();
+  ASSERT_EQ(cases, 8);
+  for (int64_t i = 0; i < cases; ++i) {
+    Matrix matrix;
+    const std::string name = file.Text();
+    SCOPED_TRACE(name + ", case " + std::to_string(i));
+    matrix.format = name == "int4" ? Format::kInt4 : Format::kF8E4m3;
+    ASSERT_EQ(Of(matrix.format).name, name);
+    matrix.rows = file.Int();
+    matrix.cols = file.Int();
+    const std::vector<std::byte> data = file.Bytes();
+    matrix.data = data.data();
+    matrix.tiles.rows = file.Int();
+    matrix.tiles.cols = file.Int();
+    matrix.tiles.groups = file.Int();
+    const std::vector<float> scale = file.Floats();
+    const std::vector<uint8_t> zero = file.Codes();
+    const std::vector<uint32_t> index = file.Uints();
+    const std::vector<int32_t> groups(index.begin(), index.end());
+    if (!scale.empty()) matrix.tiles.scale = scale.data();
+    if (!zero.empty()) matrix.tiles.zero = zero.data();
+    if (!index.empty()) matrix.tiles.index = groups.data();
+    ASSERT_EQ(DataBytes(matrix.format, matrix.rows, matrix.cols), static_cast<int64_t>(data.size()));
+    EXPECT_EQ(TotalBytes(matrix),
+              static_cast<int64_t>(data.size() + 4 * scale.size() + zero.size() + 4 * index.size()));
+    ExpectDecodesAnyRange(matrix, file.Values<float>(static_cast<uint64_t>(matrix.rows * matrix.cols)));
+  }
+}
+
+void ExpectDecodesAsBitsandbytes(Format format, const std::string& name) {
   GoldenFile file(name, "rungnf41");
   const int64_t n = file.Int();
   const std::vector<std::byte> codes = file.Bytes();
@@ -114,7 +115,7 @@ void ExpectDecodesAsBitsandbytes(const std::string& name) {
   const std::vector<uint8_t> nested_codes = file.Codes();
   const std::vector<float> map = file.Floats();
   Matrix matrix;
-  matrix.format = Format::kNf4;
+  matrix.format = format;
   matrix.rows = 1;
   matrix.cols = n;
   matrix.data = codes.data();
@@ -125,7 +126,7 @@ void ExpectDecodesAsBitsandbytes(const std::string& name) {
     matrix.scales.map = map.data();
     ExpectSameBits({Nf4NestedMap().begin(), Nf4NestedMap().end()}, map);
   }
-  EXPECT_EQ(DataBytes(Format::kNf4, 1, n), static_cast<int64_t>(codes.size()));
+  EXPECT_EQ(DataBytes(format, 1, n), static_cast<int64_t>(codes.size()));
 
   const int64_t ranges = file.Int();
   ASSERT_GT(ranges, 0);
@@ -133,14 +134,19 @@ void ExpectDecodesAsBitsandbytes(const std::string& name) {
     const int64_t begin = file.Int();
     const std::vector<float> expected = file.Floats();
     std::vector<float> got(expected.size(), -123.0f);
-    Of(Format::kNf4).decode(matrix, begin, begin + static_cast<int64_t>(expected.size()), got.data());
+    Of(format).decode(matrix, begin, begin + static_cast<int64_t>(expected.size()), got.data());
     ExpectSameBits(got, expected, begin);
   }
 }
 
-TEST(Nf4Golden, DecodesAsBitsandbytes) { ExpectDecodesAsBitsandbytes("nf4/decode_single.bin"); }
+TEST(Nf4Golden, DecodesAsBitsandbytes) { ExpectDecodesAsBitsandbytes(Format::kNf4, "nf4/decode_single.bin"); }
 TEST(Nf4Golden, DecodesDoubleQuantisedAsBitsandbytes) {
-  ExpectDecodesAsBitsandbytes("nf4/decode_double.bin");
+  ExpectDecodesAsBitsandbytes(Format::kNf4, "nf4/decode_double.bin");
+}
+
+TEST(Fp4Golden, DecodesAsBitsandbytes) { ExpectDecodesAsBitsandbytes(Format::kFp4, "nf4/fp4_single.bin"); }
+TEST(Fp4Golden, DecodesDoubleQuantisedAsBitsandbytes) {
+  ExpectDecodesAsBitsandbytes(Format::kFp4, "nf4/fp4_double.bin");
 }
 
 void ExpectEncodesByTheCudaRule(const std::string& name, bool nested) {

@@ -86,13 +86,18 @@ TEST(Format, TypeNumbersOfGgml) {
   Format format = Format::kF32;
   EXPECT_EQ(FromGguf(3, &format), &Of(Format::kQ4_1));
   EXPECT_EQ(format, Format::kQ4_1);
-  EXPECT_EQ(FromGguf(12, &format), nullptr);  // Q4_K
+  EXPECT_EQ(FromGguf(14, &format), &Of(Format::kQ6K));
+  EXPECT_EQ(FromGguf(16, &format), nullptr);  // IQ2_XXS
   EXPECT_EQ(FromGguf(-1, &format), nullptr);
 }
 
 TEST(Format, Bytes) {
   EXPECT_EQ(DataBytes(Format::kQ4_1, 3, 64), 3 * 2 * 20);
   EXPECT_EQ(DataBytes(Format::kNf4, 3, 5), 8);
+  EXPECT_EQ(DataBytes(Format::kFp4, 3, 5), 8);
+  EXPECT_EQ(DataBytes(Format::kQ6K, 3, 512), 3 * 2 * 210);
+  EXPECT_EQ(DataBytes(Format::kF8E4m3, 3, 5), 15);
+  EXPECT_EQ(DataBytes(Format::kInt4, 3, 6), 9);
   float absmax = 0.0f;
   uint8_t code = 0;
   Matrix matrix;
@@ -167,7 +172,11 @@ TEST(Nf4, NestedScalesComeBackWithinTheMapsStep) {
   }
 }
 
-TEST(GgufNames, AreThoseOfTheTable) { EXPECT_EQ(GgufNames(), "f32, f16, bf16, q8_0, q4_0, q4_1"); }
+TEST(GgufNames, AreThoseOfTheTable) {
+  EXPECT_EQ(GgufNames(),
+            "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, "
+            "mxfp4");
+}
 
 }  // namespace
 }  // namespace rung::format

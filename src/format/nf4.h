@@ -32,6 +32,12 @@ inline constexpr std::array<float, 16> kNf4Level = {-1.0f,
                                                     0.7229568362236023f,
                                                     1.0f};
 
+// FP4 of bitsandbytes: laid out as NF4, with these levels (sign, two bits of exponent, one of mantissa, over
+// the largest). Code 8 is +0.
+inline constexpr std::array<float, 16> kFp4Level = {
+    0.0f, 0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
+    0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f};
+
 // The signed dynamic 8-bit map of bitsandbytes, ascending (create_dynamic_map; linspace by fused
 // multiply-add).
 const std::array<float, 256>& Nf4NestedMap();

@@ -16,7 +16,8 @@ Session::Session(const cpu::Context& context, DType compute, const model::Backbo
   RUNG_CHECK(slots > 0 && capacity > 0, "session: no room");
   RUNG_CHECK(capacity <= backbone.positions(), "session: capacity beyond the RoPE table");
   if (adapter && adapter->ladder()) {
-    RUNG_CHECK(capacity <= adapter->ladder()->rope().cos.rows(),
+    const ops::RopeTable& rope = adapter->ladder()->rope();
+    RUNG_CHECK(rope.rotary == 0 || capacity <= rope.cos.rows(),
                "session: capacity beyond the ladder's RoPE table");
     ladder_cache_.emplace(adapter->ladder()->spec(), slots * capacity);
   }

@@ -158,5 +158,41 @@ TEST(SessionTest, CacheBytesAreCounted) {
   EXPECT_EQ(Session::CacheBytes(config, DType::kF32, &ladder, 10), kv + 2 * 3 * 10 * 32 * 4);
 }
 
+// Windows, learned positions, fused and interleaved rows, layers with and without RoPE: with a cache as
+// without.
+class FamilySessionTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(FamilySessionTest, CachedEqualsRecomputation) {
+  const model::Backbone backbone =
+      LoadSmall(std::string("tests/data/families/") + GetParam(), DType::kF32, 128);
+  const int64_t V = backbone.config().V;
+  std::vector<std::unique_ptr<model::Adapter>> adapters(1);
+  if (backbone.config().L > 1) {
+    adapters.push_back(std::make_unique<model::Adapter>(RandomRejoining(backbone.config())));
+  }
+  for (const std::unique_ptr<model::Adapter>& adapter : adapters) {
+    const std::vector<int32_t> ids = SomeIds(30, V, 1);
+    const std::vector<float> want = Recompute(backbone, adapter.get(), DType::kF32, ids);
+    Session session(TestContext(), DType::kF32, backbone, adapter.get(), 2, 30);
+    // Two prompts, in chunks, then one id of each at a time.
+    size_t fed = 0;
+    for (const size_t count : {9u, 4u, 1u, 1u, 10u, 1u, 1u, 1u, 1u, 1u}) {
+      const std::span<const int32_t> part = std::span(ids).subspan(fed, count);
+      const Advance both[] = {{0, part}, {1, part}};
+      const Tensor logits = session.Step(both);
+      fed += count;
+      EXPECT_LE(RelativeError(RowOf(logits, 0), RowOf(want, fed - 1, V)), 1e-5) << fed;
+      EXPECT_LE(RelativeError(RowOf(logits, 1), RowOf(want, fed - 1, V)), 1e-5) << fed;
+    }
+    EXPECT_EQ(fed, ids.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamilySessionTest,
+                         testing::Values("mistral_window", "qwen2_yarn", "qwen3_yarn", "smollm3",
+                                         "smollm3.gguf", "granite", "olmo2", "phi3", "phi3_long", "gemma",
+                                         "gemma2", "gemma3", "gemma3_images", "opt", "opt_350m", "gpt2",
+                                         "gpt_neox", "gpt_neox.gguf", "gpt_neox_serial"));
+
 }  // namespace
 }  // namespace rung::infer

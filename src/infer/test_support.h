@@ -11,7 +11,7 @@ namespace rung::infer {
 
 inline model::Backbone LoadSmall(const std::string& path, DType compute, int64_t positions = 0) {
   model::BackboneOptions options;
-  options.quantize = model::Quantize::kNone;
+  options.recipe.matrices = model::Quantize::kNone;
   options.compute = compute;
   options.positions = positions;
   return model::Backbone::Load(path, options).OrThrow();

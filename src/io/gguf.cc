@@ -54,16 +54,12 @@ struct NumberedType {
 };
 // The types that format/ does not read: their sizes are needed to find the data of the other tensors.
 constexpr NumberedType kOtherTypes[] = {
-    {6, {"q5_0", 32, 22}},      {7, {"q5_1", 32, 24}},      {9, {"q8_1", 32, 36}},
-    {10, {"q2_k", 256, 84}},    {11, {"q3_k", 256, 110}},   {12, {"q4_k", 256, 144}},
-    {13, {"q5_k", 256, 176}},   {14, {"q6_k", 256, 210}},   {15, {"q8_k", 256, 292}},
-    {16, {"iq2_xxs", 256, 66}}, {17, {"iq2_xs", 256, 74}},  {18, {"iq3_xxs", 256, 98}},
-    {19, {"iq1_s", 256, 50}},   {20, {"iq4_nl", 32, 18}},   {21, {"iq3_s", 256, 110}},
-    {22, {"iq2_s", 256, 82}},   {23, {"iq4_xs", 256, 136}}, {24, {"i8", 1, 1}},
-    {25, {"i16", 1, 2}},        {26, {"i32", 1, 4}},        {27, {"i64", 1, 8}},
-    {28, {"f64", 1, 8}},        {29, {"iq1_m", 256, 56}},   {34, {"tq1_0", 256, 54}},
-    {35, {"tq2_0", 256, 66}},   {39, {"mxfp4", 32, 17}},    {40, {"nvfp4", 64, 36}},
-    {41, {"q1_0", 128, 18}},
+    {9, {"q8_1", 32, 36}},     {15, {"q8_k", 256, 292}},   {16, {"iq2_xxs", 256, 66}},
+    {17, {"iq2_xs", 256, 74}}, {18, {"iq3_xxs", 256, 98}}, {19, {"iq1_s", 256, 50}},
+    {21, {"iq3_s", 256, 110}}, {22, {"iq2_s", 256, 82}},   {24, {"i8", 1, 1}},
+    {25, {"i16", 1, 2}},       {26, {"i32", 1, 4}},        {27, {"i64", 1, 8}},
+    {28, {"f64", 1, 8}},       {29, {"iq1_m", 256, 56}},   {34, {"tq1_0", 256, 54}},
+    {35, {"tq2_0", 256, 66}},  {40, {"nvfp4", 64, 36}},    {41, {"q1_0", 128, 18}},
 };
 
 // Foreign text as it may stand in a message: quoted, escaped, not endless.
@@ -454,17 +450,6 @@ std::optional<GgmlType> GgmlTypeOf(int type) {
     if (other.type == type) return other.info;
   }
   return std::nullopt;
-}
-
-Result<Gguf> Gguf::Open(const Path& path) {
-  Result<MappedFile> file = MappedFile::Open(path);
-  if (!file.ok()) return file.failure();
-  MappedFile mapped = std::move(file).value();
-  Result<Gguf> parsed = Parse(mapped.bytes(), path.string());
-  if (!parsed.ok()) return parsed;
-  Gguf gguf = std::move(parsed).value();
-  gguf.file_.emplace(std::move(mapped));
-  return gguf;
 }
 
 Result<Gguf> Gguf::Parse(std::span<const std::byte> bytes, std::string name) {

@@ -36,16 +36,22 @@ struct GgmlType {
 // nullopt for numbers that ggml does not use, or no longer.
 std::optional<GgmlType> GgmlTypeOf(int type);
 
+// All files of the model that `path` is, or is a part of by its name; whether they exist is not looked at.
+std::vector<Path> GgufFiles(const Path& path);
+
 class Gguf {
  public:
+  // Of a model in several files, as gguf-split cuts them, any part stands for all.
   static Result<Gguf> Open(const Path& path);
   // For tests and fuzzing: parses bytes that outlive the object. `name` stands in messages.
   static Result<Gguf> Parse(std::span<const std::byte> bytes, std::string name);
+  // The parts of one model, in their order: the metadata of the first, the tensors of all.
+  static Result<Gguf> Join(std::vector<Gguf> parts);
 
   const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* Find(std::string_view name) const;  // nullptr when absent
-  const std::string& name() const { return name_; }     // the path, for messages
+  const std::string& name() const { return name_; }     // the path (of the first part), for messages
 
   // Typed look-ups. Any integer kind (and bool) serves GetInt, any number GetFloat; nullopt when the key is
   // absent or of another kind.
@@ -58,8 +64,10 @@ class Gguf {
   const std::vector<double>* GetFloats(std::string_view key) const;
 
  private:
+  static Result<Gguf> OpenOne(const Path& path);
+
   std::string name_;
-  std::optional<MappedFile> file_;
+  std::vector<MappedFile> files_;
   std::map<std::string, GgufValue, std::less<>> metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;

@@ -27,6 +27,22 @@ void PutText(std::string* header, const std::string& text) {
   *header += text;
 }
 
+void PutElement(std::string* header, const std::string& text) { PutText(header, text); }
+void PutElement(std::string* header, bool truth) { Put(header, static_cast<uint8_t>(truth)); }
+template <class T>
+void PutElement(std::string* header, T number) {
+  Put(header, number);
+}
+
+// `kind`: the number of the elements' kind.
+template <class T>
+void PutArray(std::string* header, uint32_t kind, const std::vector<T>& values) {
+  Put(header, uint32_t{9});
+  Put(header, kind);
+  Put(header, uint64_t{values.size()});
+  for (size_t i = 0; i < values.size(); ++i) PutElement(header, static_cast<const T&>(values[i]));
+}
+
 // A value with the number of its kind before it.
 void PutField(std::string* header, const GgufField& field) {
   if (const auto* number = std::get_if<uint32_t>(&field)) {
@@ -38,9 +54,17 @@ void PutField(std::string* header, const GgufField& field) {
   } else if (const auto* truth = std::get_if<bool>(&field)) {
     Put(header, uint32_t{7});
     Put(header, static_cast<uint8_t>(*truth));
-  } else {
+  } else if (const auto* text = std::get_if<std::string>(&field)) {
     Put(header, uint32_t{8});
-    PutText(header, std::get<std::string>(field));
+    PutText(header, *text);
+  } else if (const auto* texts = std::get_if<std::vector<std::string>>(&field)) {
+    PutArray(header, 8, *texts);
+  } else if (const auto* reals = std::get_if<std::vector<float>>(&field)) {
+    PutArray(header, 6, *reals);
+  } else if (const auto* truths = std::get_if<std::vector<bool>>(&field)) {
+    PutArray(header, 7, *truths);
+  } else {
+    PutArray(header, 5, std::get<std::vector<int32_t>>(field));
   }
 }
 

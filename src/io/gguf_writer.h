@@ -14,7 +14,8 @@
 
 namespace rung::io {
 
-using GgufField = std::variant<uint32_t, float, bool, std::string>;
+using GgufField = std::variant<uint32_t, float, bool, std::string, std::vector<std::string>,
+                               std::vector<float>, std::vector<int32_t>, std::vector<bool>>;
 using GgufFields = std::vector<std::pair<std::string, GgufField>>;
 
 struct GgufLayout {

@@ -37,9 +37,9 @@ void ForEachTensor(const Adapter& adapter, const std::function<void(const std::s
   adapter.ForEachBuffer(visit);
 }
 
-// Head width where the rows of `name` stand in another order in the file than in the adapter, else 0.
-int64_t PairedHead(const Adapter& adapter, const std::string& name) {
-  return adapter.lora() && HasRotaryRows(name) ? adapter.lora()->paired_head() : 0;
+// The file's row of row `row` of `name`.
+int64_t FileRow(const Adapter& adapter, const std::string& name, int64_t row) {
+  return adapter.lora() ? adapter.lora()->FileRow(name, row) : row;
 }
 
 Status CheckTensor(const io::Safetensors& file, const Path& path, const std::string& name,
@@ -72,7 +72,7 @@ Status CheckTensors(const io::Safetensors& file, const Path& path, const Adapter
 }
 
 // After CheckTensor.
-Status ReadTensor(const io::Safetensors& file, const std::string& name, int64_t paired_head,
+Status ReadTensor(const io::Safetensors& file, const Adapter& adapter, const std::string& name,
                   const Tensor& tensor) {
   const io::TensorEntry& entry = *file.Find(name);
   float* out = Out{tensor}.as<float>();
@@ -80,9 +80,9 @@ Status ReadTensor(const io::Safetensors& file, const std::string& name, int64_t 
   std::vector<std::byte> raw(entry.bytes);
   if (Status read = file.Read(entry, 0, raw); !read.ok()) return read;
   const format::Format stored = *FloatFormat(entry.dtype);
-  const format::Matrix matrix{stored, tensor.rows(), R, raw.data(), {}};
+  const format::Matrix matrix{stored, tensor.rows(), R, raw.data(), {}, {}};
   for (int64_t row = 0; row < tensor.rows(); ++row) {
-    format::DecodeRow(matrix, paired_head > 0 ? HalfOrderRow(row, paired_head) : row, out + row * R);
+    format::DecodeRow(matrix, FileRow(adapter, name, row), out + row * R);
   }
   return Ok{};
 }
@@ -91,7 +91,7 @@ Status ReadTensor(const io::Safetensors& file, const std::string& name, int64_t 
 Status ReadTensors(const io::Safetensors& file, const Adapter& adapter) {
   Status status = Ok{};
   ForEachTensor(adapter, [&](const std::string& name, Tensor& tensor) {
-    if (status.ok()) status = ReadTensor(file, name, PairedHead(adapter, name), tensor);
+    if (status.ok()) status = ReadTensor(file, adapter, name, tensor);
   });
   return status;
 }
@@ -101,12 +101,14 @@ Status WriteTensors(const Path& path, const Adapter& adapter) {
   std::vector<std::vector<float>> reordered;
   ForEachTensor(adapter, [&](const std::string& name, Tensor& tensor) {
     float* values = Out{tensor}.as<float>();
-    if (const int64_t D = PairedHead(adapter, name); D > 0) {
+    bool moves = false;
+    for (int64_t row = 0; row < tensor.rows(); ++row) moves = moves || FileRow(adapter, name, row) != row;
+    if (moves) {
       const auto R = static_cast<size_t>(tensor.cols());
       std::vector<float>& copy = reordered.emplace_back(static_cast<size_t>(tensor.size()));
       for (int64_t row = 0; row < tensor.rows(); ++row) {
         std::copy_n(values + static_cast<size_t>(row) * R, R,
-                    copy.data() + static_cast<size_t>(HalfOrderRow(row, D)) * R);
+                    copy.data() + static_cast<size_t>(FileRow(adapter, name, row)) * R);
       }
       values = copy.data();
     }

@@ -107,7 +107,7 @@ std::vector<float> ValuesOf(const Adapter& adapter) {
 
 Backbone LoadExact(const Path& path) {
   BackboneOptions options;
-  options.quantize = Quantize::kNone;
+  options.recipe.matrices = Quantize::kNone;
   options.positions = 64;
   return Backbone::Load(path, options).OrThrow();
 }
@@ -182,6 +182,39 @@ TEST_F(AdapterFileTest, PlainRungsComeBack) {
   EXPECT_EQ(ValuesOf(loaded), ValuesOf(saved));
 }
 
+TEST_F(AdapterFileTest, TheMannerOfRungsComesBack) {
+  const Config config = ReadConfig(kTiny).OrThrow();
+  AdapterSpec spec;
+  spec.ladder = SmallLadder();
+  const int64_t rms_count = Adapter::Planned(config, spec, 8).parameter_count();
+  spec.ladder->norm = nn::NormKind::kLayer;
+  spec.ladder->rotary = false;
+  const Adapter fresh = Adapter::Make(config, spec, 1, false, 8);
+  EXPECT_EQ(fresh.parameter_count(), rms_count + 2 * spec.ladder->rungs * spec.ladder->S);
+  EXPECT_EQ(fresh.ladder()->rope().rotary, 0);
+  fresh.ForEachParam([](nn::Param& param) {
+    if (param.name.find("_norm.") == std::string::npos) return;
+    EXPECT_EQ(In(param.value).as<float>()[0], param.name.ends_with(".bias") ? 0.0f : 1.0f) << param.name;
+  });
+  const Adapter saved = Random(config, spec);
+  SaveAdapter(folder_, saved, config, "base", "").OrThrow();
+  const Adapter loaded = LoadAdapter(folder_, config, false, 8).OrThrow();
+  EXPECT_TRUE(loaded.ladder()->spec().norm == nn::NormKind::kLayer && !loaded.ladder()->spec().rotary);
+  EXPECT_EQ(ValuesOf(loaded), ValuesOf(saved));
+}
+
+TEST_F(AdapterFileTest, RungsOfOldAdaptersHaveRmsNormsAndRope) {
+  const Config config = ReadConfig(kTiny).OrThrow();
+  AdapterSpec spec;
+  spec.ladder = SmallLadder();
+  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "base", "").OrThrow();
+  json object = io::ReadJson(folder_ / "adapter_config.json").OrThrow();
+  EXPECT_EQ(object.erase("rung_norm") + object.erase("rung_positions"), 2u);
+  WriteTextFile(folder_ / "adapter_config.json", object.dump()).OrThrow();
+  const LadderSpec read = *ReadAdapterInfo(folder_, config).OrThrow().spec.ladder;
+  EXPECT_TRUE(read.norm == nn::NormKind::kRms && read.rotary);
+}
+
 TEST_F(AdapterFileTest, TheLaddersTableHasTheRowsAskedFor) {
   const Config config = ReadConfig(kTiny).OrThrow();
   AdapterSpec spec;
@@ -230,6 +263,8 @@ TEST_F(AdapterFileTest, FieldsOutOfRangeAreNamed) {
                                                            {"gate", "or"},
                                                            {"tap_norm", 3},
                                                            {"tap_map", ""},
+                                                           {"rung_norm", "batch"},
+                                                           {"rung_positions", "learned"},
                                                            {"rope_pairs", {1, 2}},
                                                            {"lora", 7},
                                                            {"format_version", 1},
@@ -421,7 +456,6 @@ TEST_F(AdapterFileTest, WhatHasNoCounterpartIsRefusedByName) {
                                                            {"modules_to_save", {"lm_head"}},
                                                            {"rank_pattern", {{"q_proj", 8}}},
                                                            {"alpha_pattern", {{"q_proj", 8}}},
-                                                           {"fan_in_fan_out", true},
                                                            {"lora_bias", true},
                                                            {"layer_replication", {{0, 1}}},
                                                            {"init_lora_weights", "pissa_niter_4"},

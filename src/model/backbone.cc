@@ -2,66 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-#include <cstring>
-#include <nlohmann/json.hpp>
-
-#include "io/json_file.h"
+#include <cmath>
 
 namespace rung::model {
-namespace {
-
-Status ReadRopeDivisors(const io::Gguf& gguf, Config* config) {
-  const io::GgufTensor* tensor = gguf.Find("rope_freqs.weight");
-  if (!tensor) return Ok{};
-  const int64_t half = config->D / 2;
-  if (tensor->type != 0 || tensor->dims != std::vector<int64_t>{half}) {
-    return Failure{fmt::format("{}: rope_freqs.weight must be {} f32 numbers", gguf.name(), half)};
-  }
-  std::vector<float> values(static_cast<size_t>(half));
-  const format::Matrix row{format::Format::kF32, 1, half, tensor->data.data(), {}};
-  format::DecodeRow(row, 0, values.data());
-  for (const float value : values) {
-    if (!(value > 0.0f)) return Failure{fmt::format("{}: rope_freqs.weight must be positive", gguf.name())};
-  }
-  config->rope.divisors.assign(values.begin(), values.end());
-  return Ok{};
-}
-
-}  // namespace
-
-bool IsGgufFile(const Path& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return false;
-  Result<RandomAccessFile> file = RandomAccessFile::Open(path);
-  std::array<std::byte, 4> magic{};
-  return file.ok() && file.value().Read(0, magic).ok() &&
-         std::memcmp(magic.data(), "GGUF", magic.size()) == 0;
-}
-
-Result<Config> ReadConfig(const Path& path) {
-  if (IsGgufFile(path)) {
-    Result<io::Gguf> gguf = io::Gguf::Open(path);
-    if (!gguf.ok()) return gguf.failure();
-    Result<Config> config = ConfigFromGguf(gguf.value());
-    if (!config.ok()) return config;
-    Config with_divisors = std::move(config).value();
-    if (Status read = ReadRopeDivisors(gguf.value(), &with_divisors); !read.ok()) return read.failure();
-    return with_divisors;
-  }
-  const bool folder = std::filesystem::is_directory(path);
-  const Path file = folder ? path / "config.json" : path;
-  Result<std::string> text = ReadTextFile(file, io::kJsonFileLimit);
-  const bool is_object =
-      text.ok() &&
-      text.value().substr(0, text.value().find('{') + 1).find_first_not_of(" \t\r\n{") == std::string::npos;
-  if (!folder && std::filesystem::exists(path) && !is_object) {
-    return Failure{fmt::format("{}: neither a GGUF file nor a config.json", path.string())};
-  }
-  if (!text.ok()) return text.failure();
-  return ParseHfConfig(text.value(), file.string());
-}
 
 Result<Backbone> Backbone::Load(const Path& path, const BackboneOptions& options) {
   if (IsGgufFile(path)) {
@@ -70,9 +13,8 @@ Result<Backbone> Backbone::Load(const Path& path, const BackboneOptions& options
     auto gguf = std::make_shared<const io::Gguf>(std::move(opened).value());
     Result<Config> config = ConfigFromGguf(*gguf);
     if (!config.ok()) return config.failure();
-    Config complete = std::move(config).value();
-    if (Status read = ReadRopeDivisors(*gguf, &complete); !read.ok()) return read.failure();
-    return Build(std::move(complete), GgufWeights(gguf), GgufNames(), options);
+    const Names& names = GgufNames(config.value());
+    return Build(std::move(config).value(), GgufWeights(gguf), names, options);
   }
   if (!std::filesystem::is_directory(path)) {
     return Failure{
@@ -98,13 +40,14 @@ Result<Backbone> Backbone::PlannedFrom(const Path& path, const BackboneOptions& 
 
 Result<Backbone> Backbone::BuildFolder(const Path& path, Config config, std::shared_ptr<WeightSource> source,
                                        const BackboneOptions& options) {
-  Result<Backbone> backbone = Build(std::move(config), std::move(source), HfNames(), options);
+  const Names& names = FindHfNames(config, [&](const std::string& name) { return source->Has(name); });
+  Result<Backbone> backbone = Build(std::move(config), std::move(source), names, options);
   if (backbone.ok()) return backbone;
   return Failure{fmt::format("{}: {}", path.string(), backbone.failure().message), backbone.failure().code};
 }
 
 Result<Backbone> Backbone::Planned(const Config& config, const BackboneOptions& options) {
-  return Build(config, NoWeights(), HfNames(), options);
+  return Build(config, NoWeights(), HfNames(config), options);
 }
 
 Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> source, const Names& names,
@@ -118,113 +61,244 @@ Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> so
   Backbone b;
   b.config_ = std::move(config);
   b.source_ = std::move(source);
-  const Quantize ends = options.quantize_embeddings ? options.quantize : Quantize::kNone;
-  if (Status read = b.ReadEnds(names, ends); !read.ok()) return read.failure();
+  if (Status read = b.ReadEnds(names, options.recipe); !read.ok()) return read.failure();
   // One by one: a header may promise more layers than the file has.
   for (int64_t layer = 0; layer < b.config_.L; ++layer) {
     b.blocks_.emplace_back();
-    b.blocks_.back().shape = b.config_.block();
+    b.blocks_.back().shape = b.config_.block(layer);
     b.blocks_.back().shape.act = options.compute;
-    if (Status read = b.ReadBlock(names, layer, options.quantize); !read.ok()) return read.failure();
+    if (Status read = b.ReadBlock(names, layer, options.recipe); !read.ok()) return read.failure();
   }
-
-  if (!b.planned()) b.angles_ = MakeRopeAngles(b.config_, positions);
-  b.rope_.cos = View(b.planned() ? nullptr : b.angles_.cos.data(), positions, b.config_.D / 2);
-  b.rope_.sin = View(b.planned() ? nullptr : b.angles_.sin.data(), positions, b.config_.D / 2);
-  b.rope_.rotary = b.config_.D;
-  b.rope_.half = b.config_.rope.half;
+  b.MakeRope(positions);
   return b;
 }
 
-Status Backbone::ReadEnds(const Names& names, Quantize quantize) {
-  const int64_t V = config_.V, C = config_.C;
+void Backbone::MakeRope(int64_t positions) {
+  positions_ = positions;
+  if (config_.no_rope) return;
+  const auto make = [&](const RopeConfig& rope, RopePart* part) {
+    const int64_t rotary = rope.rotary > 0 ? rope.rotary : config_.D;
+    if (!planned()) part->angles = MakeRopeAngles(rope, rotary, positions);
+    part->table.cos = View(planned() ? nullptr : part->angles.cos.data(), positions, rotary / 2);
+    part->table.sin = View(planned() ? nullptr : part->angles.sin.data(), positions, rotary / 2);
+    part->table.rotary = rotary;
+    part->table.half = rope.half;
+  };
+  make(config_.rope, &rope_);
+  if (config_.local_rope) make(*config_.local_rope, &local_rope_);
+}
+
+const ops::RopeTable& Backbone::rope(int64_t layer) const {
+  if (!config_.has_rope(layer)) return no_rope_.table;
+  return config_.local_rope && config_.has_window(layer) ? local_rope_.table : rope_.table;
+}
+
+Status Backbone::ReadEnds(const Names& names, const Recipe& recipe) {
+  const int64_t V = config_.V, C = config_.C, E = config_.embedding_width();
   // Some tied checkpoints keep only the head's name.
   const bool under_head = config_.tied_head && !source_->Has(names.embedding) && source_->Has(names.head);
-  Result<format::Matrix> embedding =
-      source_->ReadMatrix(under_head ? names.head : names.embedding, V, C, quantize);
+  const std::string& stored = under_head ? names.head : names.embedding;
+  Result<format::Matrix> embedding = source_->ReadMatrix(stored, V, E, recipe.For(stored, true));
   if (!embedding.ok()) return embedding.failure();
   embedding_ = embedding.value();
   head_ = embedding_;
   if (!config_.tied_head) {
-    Result<format::Matrix> head = source_->ReadMatrix(names.head, V, C, quantize);
+    Result<format::Matrix> head = source_->ReadMatrix(names.head, V, E, recipe.For(names.head, true));
     if (!head.ok()) return head.failure();
     head_ = head.value();
   }
-  return ReadNorm(names.final_norm, C, &final_norm_);
+  if (E != C) {
+    Status in = ReadLinear(names.project_in, C, E, false, recipe.For(names.project_in, false), &project_in_);
+    if (!in.ok()) return in;
+    Status out =
+        ReadLinear(names.project_out, E, C, false, recipe.For(names.project_out, false), &project_out_);
+    if (!out.ok()) return out;
+  }
+  if (config_.position_rows > 0) {
+    if (Status read = ReadPositions(names.position); !read.ok()) return read;
+  }
+  // Logits are linear in the norm's output.
+  return config_.final_norm ? ReadNorm(names.final_norm, C, config_.logit_scale, &final_norm_) : Status(Ok{});
 }
 
-Status Backbone::ReadNorm(const std::string& name, int64_t size, nn::Norm* norm) {
-  Result<std::vector<float>> values = source_->ReadVector(name, size);
-  if (!values.ok()) return values.failure();
-  vectors_.push_back(std::make_unique<std::vector<float>>(std::move(values).value()));
-  norm->gain.name = name;
-  norm->gain.value = View(planned() ? nullptr : vectors_.back()->data(), 1, size);
-  norm->eps = config_.norm_eps;
+Status Backbone::ReadPositions(const std::string& name) {
+  Result<format::Matrix> table = source_->ReadMatrix(name, config_.position_rows, config_.C, Quantize::kNone);
+  if (!table.ok()) return table.failure();
+  position_table_ = table.value();
+  const int64_t skipped = config_.first_position;
+  position_table_.rows -= skipped;
+  if (position_table_.data && skipped > 0) {
+    position_table_.data += format::DataBytes(position_table_.format, skipped, config_.C);
+  }
   return Ok{};
 }
 
+Status Backbone::ReadNorm(const std::string& name, int64_t size, float scale, nn::Norm* norm) {
+  norm->kind = config_.norm;
+  norm->eps = config_.norm_eps;
+  norm->gain_offset = config_.norm_offset * scale;
+  const auto read = [&](const std::string& full, nn::Param* param) -> Status {
+    Result<std::vector<float>> values = source_->ReadVector(full, size);
+    if (!values.ok()) return values.failure();
+    vectors_.push_back(std::make_unique<std::vector<float>>(std::move(values).value()));
+    for (float& value : *vectors_.back()) value *= scale;
+    param->name = full;
+    param->value = View(planned() ? nullptr : vectors_.back()->data(), 1, size);
+    return Ok{};
+  };
+  if (Status gain = read(name + ".weight", &norm->gain); !gain.ok()) return gain;
+  return config_.norm_bias ? read(name + ".bias", &norm->bias) : Status(Ok{});
+}
+
 Status Backbone::ReadLinear(const std::string& name, int64_t rows, int64_t cols, bool bias, Quantize quantize,
-                            nn::Linear* layer) {
-  Result<format::Matrix> matrix = source_->ReadMatrix(name, rows, cols, quantize);
+                            nn::Linear* layer, bool transposed) {
+  Result<format::Matrix> matrix = source_->ReadMatrix(name, rows, cols, quantize, transposed);
   if (!matrix.ok()) return matrix.failure();
   layer->frozen = matrix.value();
   if (!bias) return Ok{};
-  const std::string bias_name = name.substr(0, name.rfind('.')) + ".bias";
-  Result<std::vector<float>> values = source_->ReadVector(bias_name, rows);
+  Result<std::vector<float>> values = source_->ReadVector(name + ".bias", rows);
   if (!values.ok()) return values.failure();
   layer->bias = std::move(values).value();
   return Ok{};
 }
 
-Status Backbone::ReadBlock(const Names& names, int64_t layer, Quantize quantize) {
+Status Backbone::ReadBlock(const Names& names, int64_t layer, const Recipe& recipe) {
   nn::DecoderBlock& block = blocks_[static_cast<size_t>(layer)];
   const Config& c = config_;
   const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
+  const bool fused = c.qkv != nn::QkvRows::kSeparate, gate = c.gated_mlp && !c.fused_gate_up;
   struct Row {
+    bool wanted;
     const std::string& pattern;
     int64_t rows, cols;
     bool bias;
     nn::Linear* layer;
   };
-  const Row linears[] = {
-      {names.q, q, c.C, c.qkv_bias, &block.attention.q},  {names.k, kv, c.C, c.qkv_bias, &block.attention.k},
-      {names.v, kv, c.C, c.qkv_bias, &block.attention.v}, {names.o, c.C, q, false, &block.attention.o},
-      {names.gate, c.F, c.C, false, &block.mlp.gate},     {names.up, c.F, c.C, false, &block.mlp.up},
-      {names.down, c.C, c.F, false, &block.mlp.down}};
+  const Row linears[] = {{!fused, names.q, q, c.C, c.qkv_bias, &block.attention.q},
+                         {!fused, names.k, kv, c.C, c.qkv_bias, &block.attention.k},
+                         {!fused, names.v, kv, c.C, c.qkv_bias, &block.attention.v},
+                         {fused, names.qkv, q + 2 * kv, c.C, c.qkv_bias, &block.attention.qkv},
+                         {true, names.o, c.C, q, c.o_bias, &block.attention.o},
+                         {gate, names.gate, c.F, c.C, c.mlp_bias, &block.mlp.gate},
+                         {!c.fused_gate_up, names.up, c.F, c.C, c.mlp_bias, &block.mlp.up},
+                         {c.fused_gate_up, names.gate_up, 2 * c.F, c.C, c.mlp_bias, &block.mlp.gate_up},
+                         {true, names.down, c.C, c.F, c.mlp_bias, &block.mlp.down}};
   for (const Row& row : linears) {
-    if (row.layer == &block.mlp.gate && !block.shape.gated) continue;
+    if (!row.wanted) continue;
+    const std::string name = Names::Layer(row.pattern, layer);
     Status read =
-        ReadLinear(names.Layer(row.pattern, layer), row.rows, row.cols, row.bias, quantize, row.layer);
+        ReadLinear(name, row.rows, row.cols, row.bias, recipe.For(name, false), row.layer, c.transposed);
     if (!read.ok()) return read;
   }
-  if (c.qk_norm) {
-    if (Status read = ReadNorm(names.Layer(names.q_norm, layer), c.D, &block.attention.q_norm); !read.ok())
-      return read;
-    if (Status read = ReadNorm(names.Layer(names.k_norm, layer), c.D, &block.attention.k_norm); !read.ok())
-      return read;
-  }
-  Status read = ReadNorm(names.Layer(names.attention_norm, layer), c.C, &block.attention_norm);
-  if (!read.ok()) return read;
-  return ReadNorm(names.Layer(names.mlp_norm, layer), c.C, &block.mlp_norm);
+  return ReadNorms(names, layer);
 }
 
-void Backbone::Embed(Exec& ex, In ids, Out x) const { ops::Embed(ex, ids, embedding_, 1.0f, x); }
+Status Backbone::ReadNorms(const Names& names, int64_t layer) {
+  nn::DecoderBlock& block = blocks_[static_cast<size_t>(layer)];
+  const Config& c = config_;
+  const bool before = c.norms || c.norm_after_sum, per_head = c.qk_norm == nn::QkNorm::kHead;
+  struct Row {
+    bool wanted;
+    const std::string& pattern;
+    int64_t size;
+    nn::Norm* norm;
+  };
+  const Row norms[] = {
+      {c.qk_norm != nn::QkNorm::kNone, names.q_norm, per_head ? c.D : c.Hq * c.D, &block.attention.q_norm},
+      {c.qk_norm != nn::QkNorm::kNone, names.k_norm, per_head ? c.D : c.Hkv * c.D, &block.attention.k_norm},
+      {before, names.attention_norm, c.C, &block.attention_norm},
+      {c.output_norms, names.attention_output_norm, c.C, &block.attention_output_norm},
+      {before, names.mlp_norm, c.C, &block.mlp_norm},
+      {c.output_norms, names.mlp_output_norm, c.C, &block.mlp_output_norm}};
+  for (const Row& row : norms) {
+    if (!row.wanted) continue;
+    Status read = ReadNorm(Names::Layer(row.pattern, layer), row.size, 1.0f, row.norm);
+    if (!read.ok()) return read;
+  }
+  return Ok{};
+}
+
+void Backbone::Embed(Exec& ex, In ids, In position, Out x) const {
+  const int64_t N = x.t.rows(), C = config_.C, E = config_.embedding_width();
+  Frame frame(ex.arena());
+  if (E == C) {
+    ops::Embed(ex, ids, embedding_, config_.embedding_scale, x);
+  } else {
+    const Tensor narrow = ex.arena().Scratch(DType::kF32, N, E, Use::kBackbone, "narrow embedding");
+    ops::Embed(ex, ids, embedding_, config_.embedding_scale, Out{narrow});
+    const Tensor rounded = ex.arena().Scratch(ex.compute(), N, E, Use::kBackbone, "narrow embedding");
+    ops::Convert(ex, narrow, Out{rounded});
+    project_in_.Forward(ex, rounded, x);
+  }
+  if (config_.position_rows == 0) return;
+  const Tensor place = ex.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "position embedding");
+  ops::Embed(ex, position, position_table_, 1.0f, Out{place});
+  ops::Axpby(ex, 1.0f, place, 1.0f, Acc{x.t});
+}
 
 void Backbone::Forward(Exec& ex, In ids, const nn::RowLayout& rows, int64_t layers, Out x,
                        const TapSink& sink) const {
-  Embed(ex, ids, x);
+  Embed(ex, ids, rows.position, x);
   for (int64_t layer = 0; layer < layers; ++layer) {
-    block(layer).Forward(ex, x.t, {rows, rope_}, x, nullptr);
+    block(layer).Forward(ex, x.t, {rows, rope(layer)}, x, nullptr);
     if (sink) sink(layer, x.t);
   }
 }
 
+Tensor Backbone::HeadInput(Exec& ex, In z, const Out* stats) const {
+  const int64_t M = z.t.rows(), E = config_.embedding_width();
+  const Tensor h = ex.arena().Scratch(ex.compute(), M, config_.C, Use::kHead, "normed head input");
+  if (config_.final_norm) {
+    final_norm_.Forward(ex, z, Out{h}, stats);
+  } else {
+    ops::Convert(ex, z, Out{h});
+  }
+  if (E == config_.C) return h;
+  const Tensor narrow = ex.arena().Scratch(ex.compute(), M, E, Use::kHead, "narrow head input");
+  project_out_.Forward(ex, h, Out{narrow});
+  return narrow;
+}
+
 void Backbone::Logits(Exec& ex, In z, Out logits) const {
   Frame frame(ex.arena());
-  const Tensor h = ex.arena().Scratch(ex.compute(), z.t.rows(), z.t.cols(), Use::kHead, "head input");
-  final_norm_.Forward(ex, z, Out{h}, nullptr);
   const ops::FrozenProduct product{&head_, nullptr, logits.t, false};
-  ops::ProjectFrozen(ex, h, {&product, 1});
+  ops::ProjectFrozen(ex, HeadInput(ex, z, nullptr), {&product, 1});
+  if (const float cap = config_.logit_cap; cap > 0.0f) {
+    ex.Launch("cap_logits", {}, [&] {
+      float* values = logits.as<float>();
+      for (int64_t i = 0; i < logits.t.size(); ++i) values[i] = cap * std::tanh(values[i] / cap);
+    });
+  }
+}
+
+void Backbone::Loss(Exec& ex, In z, In target, Out loss, const Out* dz, const Out* best) const {
+  Frame frame(ex.arena());
+  const int64_t M = z.t.rows(), C = config_.C, E = config_.embedding_width();
+  if (!dz) {
+    ops::HeadLoss(ex, HeadInput(ex, z, nullptr), head_, config_.logit_cap, target, loss, nullptr, best);
+    return;
+  }
+  const auto scratch = [&](DType dtype, int64_t cols, const char* label) {
+    return ex.arena().Scratch(dtype, M, cols, Use::kHead, label);
+  };
+  Tensor stats;
+  if (config_.final_norm) {
+    stats = ex.arena().Scratch(DType::kF32, final_norm_.stat_rows(), M, Use::kHead,
+                               "statistics of the final norm");
+  }
+  const Out stats_out{stats};
+  const Tensor h = HeadInput(ex, z, &stats_out);
+  Tensor dh = scratch(DType::kF32, E, "d head input");
+  const Out dh_out{dh};
+  ops::HeadLoss(ex, h, head_, config_.logit_cap, target, loss, &dh_out, best);
+  if (E != C) {
+    const Tensor wide = scratch(DType::kF32, C, "d normed head input");
+    project_out_.Backward(ex, dh, h, Out{wide});
+    dh = wide;
+  }
+  // In dh's memory first: dz may be z's, which the norm still reads.
+  if (config_.final_norm) final_norm_.Backward(ex, dh, z, stats, Out{dh});
+  ops::Convert(ex, dh, *dz);
 }
 
 BackboneCache::BackboneCache(const Config& config, DType compute, int64_t rows)

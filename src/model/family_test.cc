@@ -2,6 +2,8 @@
 // from tests/data/families (tools/make_family_goldens.py).
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/test_support.h"
 
 namespace rung::model {
@@ -19,7 +21,7 @@ class FamilyTest : public testing::TestWithParam<Case> {};
 
 Backbone LoadExact(const std::string& path, DType compute) {
   BackboneOptions options;
-  options.quantize = Quantize::kNone;
+  options.recipe.matrices = Quantize::kNone;
   options.compute = compute;
   options.positions = 128;
   return Backbone::Load(path, options).OrThrow();
@@ -84,7 +86,28 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"llama3.gguf", "llama3", "llama"}, Case{"mistral", "mistral", "mistral"},
                     Case{"qwen2", "qwen2", "qwen2"}, Case{"qwen2.gguf", "qwen2", "qwen2"},
                     Case{"qwen3", "qwen3", "qwen3"}, Case{"qwen3.gguf", "qwen3", "qwen3"},
-                    Case{"smollm2", "smollm2", "llama"}, Case{"smollm2.gguf", "smollm2", "llama"}));
+                    Case{"smollm2", "smollm2", "llama"}, Case{"smollm2.gguf", "smollm2", "llama"},
+                    Case{"mistral_window", "mistral_window", "mistral"},
+                    Case{"qwen2_yarn", "qwen2_yarn", "qwen2"}, Case{"qwen2_yarn.gguf", "qwen2_yarn", "qwen2"},
+                    Case{"qwen3_yarn", "qwen3_yarn", "qwen3"}, Case{"smollm3", "smollm3", "smollm3"},
+                    Case{"smollm3.gguf", "smollm3", "smollm3"}, Case{"granite", "granite", "granite"},
+                    Case{"granite.gguf", "granite", "granite"}, Case{"olmo2", "olmo2", "olmo2"},
+                    Case{"olmo2.gguf", "olmo2", "olmo2"}, Case{"phi3", "phi3", "phi3"},
+                    Case{"phi3.gguf", "phi3", "phi3"}, Case{"phi3_long", "phi3_long", "phi3"},
+                    Case{"phi3_long.gguf", "phi3_long", "phi3"}, Case{"gemma", "gemma", "gemma"},
+                    Case{"gemma.gguf", "gemma", "gemma"}, Case{"gemma2", "gemma2", "gemma2"},
+                    Case{"gemma2.gguf", "gemma2", "gemma2"}, Case{"gemma3", "gemma3", "gemma3_text"},
+                    Case{"gemma3.gguf", "gemma3", "gemma3_text"},
+                    Case{"gemma3_images", "gemma3_images", "gemma3"}, Case{"opt", "opt", "opt"},
+                    Case{"opt_350m", "opt_350m", "opt"}, Case{"gpt2", "gpt2", "gpt2"},
+                    Case{"gpt2.gguf", "gpt2", "gpt2"}, Case{"gpt_neox", "gpt_neox", "gpt_neox"},
+                    Case{"gpt_neox.gguf", "gpt_neox", "gpt_neox"},
+                    Case{"gpt_neox_serial", "gpt_neox_serial", "gpt_neox"}),
+    [](const testing::TestParamInfo<Case>& made) {
+      std::string name = made.param.model;
+      std::replace(name.begin(), name.end(), '.', '_');
+      return name;
+    });
 
 TEST(FamilyTest, PackedEqualsSeparateBitwise) {
   const Golden golden("tests/data/families/llama3/golden.safetensors");

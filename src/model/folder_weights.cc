@@ -3,72 +3,49 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <nlohmann/json.hpp>
 
-#include "io/json_file.h"
+#include "format/encode.h"
 
 namespace rung::model {
 namespace {
 
-// 1 Mi weights: a multiple of the NF4 block, small beside any model, large enough for the disk.
-constexpr int64_t kChunk = int64_t{1} << 20;
-
-constexpr const char* kNf4State = ".quant_state.bitsandbytes__nf4";
-constexpr uint64_t kNf4StateLimit = uint64_t{1} << 20;  // bytes; written ones have some hundred
+constexpr std::string_view kWeight = ".weight";
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   std::string text;
   for (const int64_t dim : shape) text += fmt::format("{}{}", text.empty() ? "" : "x", dim);
-  return text;
+  return text.empty() ? "a single number" : text;
 }
 
-int64_t ElementCount(const io::TensorEntry& entry) {
-  int64_t count = 1;
-  for (const int64_t dim : entry.shape) count *= dim;
-  return count;
+std::string Module(const std::string& name) {
+  return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
 }
 
-// Weights [begin, begin+count) of a floating-point tensor as f32.
-Status ReadFloats(const io::Safetensors& tensors, const io::TensorEntry& entry, format::Format format,
-                  int64_t begin, int64_t count, std::vector<std::byte>* raw, float* out) {
-  const auto width = static_cast<uint64_t>(format::Of(format).block_bytes);
-  raw->resize(static_cast<size_t>(count) * width);
-  Status read = tensors.Read(entry, static_cast<uint64_t>(begin) * width, *raw);
-  if (!read.ok()) return read;
-  const format::Matrix row{format, 1, count, raw->data(), {}};
-  format::Of(format).decode(row, 0, count, out);
-  return Ok{};
+Path FolderOf(const io::Safetensors& tensors) {
+  const auto& entries = tensors.tensors();
+  return entries.empty() ? Path() : tensors.path(entries.begin()->second).parent_path();
 }
 
-}  // namespace
-
-std::optional<format::Format> FloatFormat(const std::string& dtype) {
-  if (dtype == "F32") return format::Format::kF32;
-  if (dtype == "F16") return format::Format::kF16;
-  if (dtype == "BF16") return format::Format::kBf16;
-  return std::nullopt;
+// The first row that `format` cannot hold, or -1. f32 and bf16 hold all.
+int64_t UnencodableRow(format::Format format, const std::vector<float>& values, int64_t cols) {
+  const auto count = static_cast<int64_t>(values.size());
+  if (format == format::Format::kF32 || format == format::Format::kBf16) return -1;
+  if (format::IsEncodable(format, values.data(), count)) return -1;
+  int64_t row = 0;
+  while (format::IsEncodable(format, values.data() + row * cols, cols)) ++row;
+  return row;
 }
 
-Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,
-                                        bool nested) {
-  const std::optional<format::Format> format = FloatFormat(entry.dtype);
-  if (!format) {
-    return Failure{fmt::format("{}: tensor {} is {}; F32, F16 or BF16 can be quantised",
-                               tensors.path(entry).string(), entry.name, entry.dtype)};
-  }
-  const int64_t count = ElementCount(entry);
+Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested) {
   format::Nf4Encoded whole;
-  whole.codes.reserve(static_cast<size_t>((count + 1) / 2));
-  std::vector<std::byte> raw;
+  whole.codes.reserve(static_cast<size_t>((source->rows() * source->cols() + 1) / 2));
+  const int64_t step = source->PieceRows(format::kNf4Block);
   std::vector<float> values;
-  for (int64_t begin = 0; begin < count; begin += kChunk) {
-    const int64_t n = std::min(kChunk, count - begin);
-    values.resize(static_cast<size_t>(n));
-    if (Status read = ReadFloats(tensors, entry, *format, begin, n, &raw, values.data()); !read.ok()) {
-      return read.failure();
-    }
-    const format::Nf4Encoded part = format::EncodeNf4(values.data(), n, false);
+  for (int64_t begin = 0; begin < source->rows(); begin += step) {
+    const int64_t end = std::min(begin + step, source->rows());
+    values.resize(static_cast<size_t>((end - begin) * source->cols()));
+    if (Status read = source->Read(begin, end, values.data()); !read.ok()) return read.failure();
+    const format::Nf4Encoded part = format::EncodeNf4(values.data(), (end - begin) * source->cols(), false);
     whole.codes.insert(whole.codes.end(), part.codes.begin(), part.codes.end());
     whole.absmax.insert(whole.absmax.end(), part.absmax.begin(), part.absmax.end());
   }
@@ -76,11 +53,15 @@ Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io
   return whole;
 }
 
-void AddNf4(WeightTotals* totals, int64_t weights, bool nested) {
-  const int64_t blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
-  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
-  const int64_t scales = nested ? blocks + outer * 4 : blocks * 4;
-  totals->Add(nested ? "nf4" : "nf4-single", static_cast<uint64_t>((weights + 1) / 2 + scales));
+}  // namespace
+
+FolderSource::FolderSource(io::Safetensors tensors, FolderRead read)
+    : tensors_(std::move(tensors)), read_(read), quantization_(ReadQuantization(FolderOf(tensors_))) {}
+
+bool FolderSource::Has(const std::string& name) const {
+  if (tensors_.Find(name)) return true;
+  const std::string module = Module(name);
+  return tensors_.Find(module + ".weight") != nullptr || tensors_.Find(module + ".qweight") != nullptr;
 }
 
 std::byte* FolderSource::Keep(size_t bytes) {
@@ -95,6 +76,22 @@ Result<std::byte*> FolderSource::ReadKept(const io::TensorEntry& entry) {
   return buffer;
 }
 
+Result<std::vector<std::byte>> FolderSource::ReadBytes(const io::TensorEntry& entry) const {
+  std::vector<std::byte> bytes(entry.bytes);
+  if (Status read = tensors_.Read(entry, 0, bytes); !read.ok()) return read.failure();
+  return bytes;
+}
+
+Failure FolderSource::Unreadable(const io::TensorEntry& entry) const {
+  return {fmt::format("{}: tensor {} has dtype {}, which is not supported; F32, F16, BF16 and F8_E4M3 are",
+                      tensors_.path(entry).string(), entry.name, entry.dtype)};
+}
+
+Failure FolderSource::NoFloat(const io::TensorEntry& entry) const {
+  return {fmt::format("{}: tensor {} has dtype {}; F32, F16 or BF16 is expected",
+                      tensors_.path(entry).string(), entry.name, entry.dtype)};
+}
+
 Result<const io::TensorEntry*> FolderSource::Find(const std::string& name,
                                                   const std::vector<int64_t>& shape) const {
   const io::TensorEntry* entry = tensors_.Find(name);
@@ -106,130 +103,194 @@ Result<const io::TensorEntry*> FolderSource::Find(const std::string& name,
   return entry;
 }
 
-Result<format::Matrix> FolderSource::Adopt(format::Nf4Encoded encoded, int64_t rows, int64_t cols) {
-  encoded_.push_back(std::make_unique<format::Nf4Encoded>(std::move(encoded)));
+Result<format::Matrix> FolderSource::ReadMatrix(const std::string& name, int64_t rows, int64_t cols,
+                                                Quantize quantize, bool transposed) {
+  if (!quantization_.ok()) return quantization_.failure();
+  const std::string module = Module(name);
+  // Quantisers turn layers of (in, out) to (out, in) themselves.
+  if (tensors_.Find(module + ".qweight")) return ReadInt4(module, rows, cols);
+  // A parameter of no module has no ".weight".
+  const std::string weight =
+      tensors_.Find(module + ".weight") || !tensors_.Find(module) ? module + ".weight" : module;
+  for (const FourBit& kind : {kNf4, kFp4}) {
+    if (tensors_.Find(weight + kind.state)) return ReadFourBit(weight, kind, rows, cols);
+  }
+  Result<const io::TensorEntry*> entry = transposed ? Find(weight, {cols, rows}) : Find(weight, {rows, cols});
+  if (!entry.ok()) return entry.failure();
+  if (!FloatOrFloat8(entry.value()->dtype)) return Unreadable(*entry.value());
+  Float8Scales scales;
+  if (!FloatFormat(entry.value()->dtype)) {
+    if (transposed) return Failure{fmt::format("{}: a layer of (in, out) is not read as F8_E4M3", weight)};
+    Result<Float8Scales> read = ReadFloat8Scales(module, rows, cols);
+    if (!read.ok()) return read.failure();
+    scales = std::move(read).value();
+  }
+  return ReadFloat(*entry.value(), rows, cols, quantize, transposed, scales);
+}
+
+Result<format::Matrix> FolderSource::ReadFloat(const io::TensorEntry& entry, int64_t rows, int64_t cols,
+                                               Quantize quantize, bool transposed,
+                                               const Float8Scales& scales) {
+  FloatRows source(tensors_, entry, rows, cols, transposed, &scales);
+  const std::optional<format::Format> target = FormatOf(quantize);
+  if (!target || (*target == source.format() && scales.count == 0)) {
+    return KeepFloat(&source, entry, transposed, scales);
+  }
+  if (*target == format::Format::kNf4) return EncodeFourBit(&source, quantize == Quantize::kNf4);
+  if (Status fits = CheckBlocks(entry.name, quantize, cols); !fits.ok()) return fits.failure();
+  return EncodePlain(&source, entry, *target);
+}
+
+Result<format::Matrix> FolderSource::KeepFloat(FloatRows* source, const io::TensorEntry& entry,
+                                               bool transposed, const Float8Scales& scales) {
+  format::Matrix matrix;
+  matrix.format = source->format();
+  matrix.rows = source->rows();
+  matrix.cols = source->cols();
+  if (!transposed || shapes_only()) {
+    Result<std::byte*> data = ReadKept(entry);
+    if (!data.ok()) return data.failure();
+    matrix.data = data.value();
+  } else {
+    std::byte* data = Keep(entry.bytes);
+    if (Status read = source->ReadStored(0, source->rows(), data); !read.ok()) return read.failure();
+    matrix.data = data;
+  }
+  totals_.Add(std::string(format::Of(matrix.format).name),
+              entry.bytes + static_cast<uint64_t>(scales.count) * sizeof(float));
+  if (scales.count == 0) return matrix;
+  float8_.push_back(std::make_unique<Float8Scales>(scales));
+  matrix.tiles.scale = shapes_only() ? nullptr : float8_.back()->values.data();
+  matrix.tiles.rows = scales.rows;
+  matrix.tiles.cols = scales.cols;
+  matrix.tiles.groups = scales.groups;
+  return matrix;
+}
+
+Result<format::Matrix> FolderSource::EncodeFourBit(FloatRows* source, bool nested) {
+  format::Matrix matrix;
+  matrix.format = format::Format::kNf4;
+  matrix.rows = source->rows();
+  matrix.cols = source->cols();
+  AddFourBitBytes(&totals_, "nf4", matrix.rows * matrix.cols, nested);
+  if (shapes_only()) return matrix;
+  Result<format::Nf4Encoded> encoded = EncodeRows(source, nested);
+  if (!encoded.ok()) return encoded.failure();
+  encoded_.push_back(std::make_unique<format::Nf4Encoded>(std::move(encoded).value()));
   const format::Nf4Encoded& kept = *encoded_.back();
-  format::Matrix matrix{
-      format::Format::kNf4, rows, cols, reinterpret_cast<const std::byte*>(kept.codes.data()), {}};
+  matrix.data = reinterpret_cast<const std::byte*>(kept.codes.data());
   matrix.scales.absmax = kept.absmax.data();
-  if (!kept.nested_codes.empty()) {
+  if (nested) {
     matrix.scales.codes = kept.nested_codes.data();
     matrix.scales.map = format::Nf4NestedMap().data();
     matrix.scales.offset = kept.offset;
   }
-  AddNf4(&totals_, rows * cols, !kept.nested_codes.empty());
   return matrix;
 }
 
-Result<format::Matrix> FolderSource::ReadMatrix(const std::string& name, int64_t rows, int64_t cols,
-                                                Quantize quantize) {
-  if (Has(name + kNf4State)) return ReadNf4(name, rows, cols);
-  Result<const io::TensorEntry*> entry = Find(name, {rows, cols});
-  if (!entry.ok()) return entry.failure();
-  if (quantize != Quantize::kNone && shapes_only() && FloatFormat(entry.value()->dtype)) {
-    AddNf4(&totals_, rows * cols, quantize == Quantize::kNf4);
-    return format::Matrix{format::Format::kNf4, rows, cols, nullptr, {}};
-  }
-  if (quantize != Quantize::kNone) {
-    Result<format::Nf4Encoded> encoded = EncodeTensor(tensors_, *entry.value(), quantize == Quantize::kNf4);
-    if (!encoded.ok()) return encoded.failure();
-    return Adopt(std::move(encoded).value(), rows, cols);
-  }
-  const std::optional<format::Format> format = FloatFormat(entry.value()->dtype);
-  if (!format) {
-    return Failure{fmt::format("{}: tensor {} has dtype {}, which is not supported; F32, F16 and BF16 are",
-                               tensors_.path(*entry.value()).string(), name, entry.value()->dtype)};
-  }
-  Result<std::byte*> data = ReadKept(*entry.value());
-  if (!data.ok()) return data.failure();
-  totals_.Add(std::string(format::Of(*format).name), entry.value()->bytes);
-  return format::Matrix{*format, rows, cols, data.value(), {}};
-}
-
-Result<float> FolderSource::ReadNf4Offset(const std::string& name, int64_t rows, int64_t cols,
-                                          bool nested) const {
-  const io::TensorEntry& entry = *tensors_.Find(name + kNf4State);
-  const std::string where = fmt::format("{}: {}", tensors_.path(entry).string(), entry.name);
-  if (entry.dtype != "U8" || entry.bytes > kNf4StateLimit) {
-    return Failure{
-        fmt::format("{} is {} of {} bytes, a JSON text of U8 is expected", where, entry.dtype, entry.bytes)};
-  }
-  std::string text(entry.bytes, ' ');
-  if (Status read = tensors_.Read(entry, 0, std::as_writable_bytes(std::span(text))); !read.ok()) {
-    return read.failure();
-  }
-  Result<nlohmann::json> state = io::ParseJson(text, where);
-  if (!state.ok()) return state.failure();
-  const nlohmann::json& fields = state.value();
-  // A field of another type is a field of another value.
-  const auto is = [&fields](const char* key, const nlohmann::json& wanted) {
-    const auto field = fields.find(key);
-    return field != fields.end() && *field == wanted;
-  };
-  if (!fields.is_object() || !is("quant_type", "nf4") || !is("blocksize", format::kNf4Block) ||
-      !is("shape", nlohmann::json::array({rows, cols}))) {
-    return Failure{fmt::format("{} must describe nf4 in blocks of 64 of shape {}x{}, it says {}", where, rows,
-                               cols, fields.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))};
-  }
-  if (!nested) return 0.0f;
-  const auto offset = fields.find("nested_offset");
-  if (!is("nested_blocksize", format::kNf4NestedBlock) || offset == fields.end() || !offset->is_number()) {
-    return Failure{fmt::format("{} has no nested_blocksize 256 and nested_offset", where)};
-  }
-  return offset->get<float>();
-}
-
-Result<format::Matrix> FolderSource::ReadNf4(const std::string& name, int64_t rows, int64_t cols) {
-  const auto part = [&](const std::string& suffix, const char* dtype, int64_t count) -> Result<std::byte*> {
-    const io::TensorEntry* entry = tensors_.Find(name + suffix);
-    if (!entry) return Failure{fmt::format("tensor {}{} is missing", name, suffix)};
-    if (entry->dtype != dtype || ElementCount(*entry) != count) {
-      return Failure{fmt::format("{}: tensor {}{} is {} of {} elements, {} of {} are expected",
-                                 tensors_.path(*entry).string(), name, suffix, entry->dtype,
-                                 ElementCount(*entry), dtype, count)};
+Result<format::Matrix> FolderSource::EncodePlain(FloatRows* source, const io::TensorEntry& entry,
+                                                 format::Format format) {
+  format::Matrix matrix;
+  matrix.format = format;
+  matrix.rows = source->rows();
+  matrix.cols = source->cols();
+  const int64_t row_bytes = format::DataBytes(format, 1, matrix.cols);
+  totals_.Add(std::string(format::Of(format).name), static_cast<uint64_t>(matrix.rows * row_bytes));
+  if (shapes_only()) return matrix;
+  std::byte* data = Keep(static_cast<size_t>(matrix.rows * row_bytes));
+  matrix.data = data;
+  const int64_t step = source->PieceRows(1);
+  std::vector<float> values;
+  for (int64_t begin = 0; begin < matrix.rows; begin += step) {
+    const int64_t end = std::min(begin + step, matrix.rows), count = (end - begin) * matrix.cols;
+    values.resize(static_cast<size_t>(count));
+    if (Status read = source->Read(begin, end, values.data()); !read.ok()) return read.failure();
+    if (const int64_t row = UnencodableRow(format, values, matrix.cols); row >= 0) {
+      return Failure{
+          fmt::format("{}: tensor {} has a number in row {} that is infinite, none, or too large "
+                      "for {}",
+                      tensors_.path(entry).string(), entry.name, begin + row, format::Of(format).name)};
     }
-    return ReadKept(*entry);
-  };
-  const bool nested = Has(name + ".nested_absmax");
-  Result<float> offset = ReadNf4Offset(name, rows, cols, nested);
-  if (!offset.ok()) return offset.failure();
-  const int64_t weights = rows * cols, blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
-  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
-  Result<std::byte*> codes = part("", "U8", (weights + 1) / 2);
-  if (!codes.ok()) return codes.failure();
-  Result<std::byte*> absmax = part(".absmax", nested ? "U8" : "F32", blocks);
-  if (!absmax.ok()) return absmax.failure();
-  format::Matrix matrix{format::Format::kNf4, rows, cols, codes.value(), {}};
-  AddNf4(&totals_, weights, nested);
-  if (!nested) {
-    matrix.scales.absmax = reinterpret_cast<const float*>(absmax.value());
-    return matrix;
+    format::Encode(format, values.data(), count, data + begin * row_bytes);
   }
-  Result<std::byte*> second = part(".nested_absmax", "F32", outer);
-  if (!second.ok()) return second.failure();
-  // Always the file's own map: some writers changed its first entry.
-  Result<std::byte*> map = part(".nested_quant_map", "F32", 256);
-  if (!map.ok()) return map.failure();
-  matrix.scales = {reinterpret_cast<const float*>(second.value()),
-                   reinterpret_cast<const uint8_t*>(absmax.value()),
-                   reinterpret_cast<const float*>(map.value()), offset.value()};
   return matrix;
+}
+
+Result<std::vector<float>> FolderSource::ReadFloats(const io::TensorEntry& entry) const {
+  const std::optional<format::Format> format = FloatFormat(entry.dtype);
+  if (!format) return NoFloat(entry);
+  const auto count = static_cast<int64_t>(entry.bytes) / format::Of(*format).block_bytes;
+  std::vector<float> values(static_cast<size_t>(count));
+  if (count == 0) return values;
+  FloatRows row(tensors_, entry, 1, count);
+  if (Status read = row.Read(0, 1, values.data()); !read.ok()) return read.failure();
+  return values;
 }
 
 Result<std::vector<float>> FolderSource::ReadVector(const std::string& name, int64_t size) {
   Result<const io::TensorEntry*> entry = Find(name, {size});
   if (!entry.ok()) return entry.failure();
-  const std::optional<format::Format> format = FloatFormat(entry.value()->dtype);
-  if (!format)
-    return Failure{fmt::format("tensor {} has dtype {}, not a number", name, entry.value()->dtype)};
+  if (!FloatFormat(entry.value()->dtype)) return NoFloat(*entry.value());
   totals_.Add("f32", static_cast<uint64_t>(size) * sizeof(float));
   if (shapes_only()) return std::vector<float>();
-  std::vector<float> values(static_cast<size_t>(size));
-  std::vector<std::byte> raw;
-  if (Status read = ReadFloats(tensors_, *entry.value(), *format, 0, size, &raw, values.data()); !read.ok()) {
-    return read.failure();
+  return ReadFloats(*entry.value());
+}
+
+Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,
+                                        bool nested) {
+  if (!FloatFormat(entry.dtype)) {
+    return Failure{fmt::format("{}: tensor {} is {}; F32, F16 or BF16 can be quantised",
+                               tensors.path(entry).string(), entry.name, entry.dtype)};
   }
-  return values;
+  int64_t count = 1;
+  for (const int64_t dim : entry.shape) count *= dim;
+  if (count == 0) return format::Nf4Encoded{};
+  const int64_t rows = entry.shape.empty() ? 1 : entry.shape.front();
+  FloatRows source(tensors, entry, rows, count / rows);
+  return EncodeRows(&source, nested);
+}
+
+std::optional<format::Format> FormatOf(Quantize quantize) {
+  switch (quantize) {
+    case Quantize::kNone:
+      return std::nullopt;
+    case Quantize::kNf4:
+    case Quantize::kNf4Single:
+      return format::Format::kNf4;
+    case Quantize::kQ8_0:
+      return format::Format::kQ8_0;
+    case Quantize::kQ4_0:
+      return format::Format::kQ4_0;
+    case Quantize::kQ4_1:
+      return format::Format::kQ4_1;
+    case Quantize::kQ5_0:
+      return format::Format::kQ5_0;
+    case Quantize::kQ5_1:
+      return format::Format::kQ5_1;
+    case Quantize::kBf16:
+      return format::Format::kBf16;
+    case Quantize::kF16:
+      return format::Format::kF16;
+    case Quantize::kF32:
+      return format::Format::kF32;
+  }
+  return std::nullopt;
+}
+
+Status CheckBlocks(const std::string& tensor, Quantize quantize, int64_t cols) {
+  const std::optional<format::Format> format = FormatOf(quantize);
+  if (!format || *format == format::Format::kNf4 || cols % format::Of(*format).block == 0) return Ok{};
+  return Failure{fmt::format("tensor {} has rows of {} weights, which blocks of {} do not divide: {} is not "
+                             "possible; --keep \"{}=nf4\" is, or none",
+                             tensor, cols, format::Of(*format).block, NameOf(quantize), tensor),
+                 ExitCode::kUsage};
+}
+
+void AddFourBitBytes(WeightTotals* totals, const std::string& format, int64_t weights, bool nested) {
+  const int64_t blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
+  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
+  const int64_t scales = nested ? blocks + outer * 4 : blocks * 4;
+  totals->Add(nested ? format : format + "-single", static_cast<uint64_t>((weights + 1) / 2 + scales));
 }
 
 }  // namespace rung::model

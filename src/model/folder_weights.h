@@ -1,10 +1,14 @@
-// Weights of a Hugging Face folder: 16- and 32-bit tensors, quantised chunk by chunk while they are read, and
-// bitsandbytes' NF4 tensors as they are.
+// Weights of a Hugging Face folder: floating-point tensors, quantised piece by piece while they are read, and
+// matrices that are quantised already: bitsandbytes' 4-bit ones as they are, GPTQ's and AWQ's repacked.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "model/float_rows.h"
+#include "model/packed_int4.h"
+#include "model/quantization.h"
 #include "model/weights.h"
 
 namespace rung::model {
@@ -14,39 +18,73 @@ enum class FolderRead : uint8_t { kAll, kHeaders };
 
 class FolderSource final : public WeightSource {
  public:
-  explicit FolderSource(io::Safetensors tensors, FolderRead read = FolderRead::kAll)
-      : tensors_(std::move(tensors)), read_(read) {}
+  // How matrices are quantised is read from the config.json beside the files; where that cannot be read,
+  // every matrix is refused with the reason.
+  explicit FolderSource(io::Safetensors tensors, FolderRead read = FolderRead::kAll);
 
-  bool Has(const std::string& name) const override { return tensors_.Find(name) != nullptr; }
-  Result<format::Matrix> ReadMatrix(const std::string& name, int64_t rows, int64_t cols,
-                                    Quantize quantize) override;
+  bool Has(const std::string& name) const override;
+  Result<format::Matrix> ReadMatrix(const std::string& name, int64_t rows, int64_t cols, Quantize quantize,
+                                    bool transposed = false) override;
   Result<std::vector<float>> ReadVector(const std::string& name, int64_t size) override;
   bool shapes_only() const override { return read_ == FolderRead::kHeaders; }
 
  private:
+  // A packed 4-bit matrix of bitsandbytes. state: the suffix of the tensor that describes it.
+  struct FourBit {
+    format::Format format;
+    const char* name;
+    const char* state;
+  };
+  static const FourBit kNf4, kFp4;
+
   Result<const io::TensorEntry*> Find(const std::string& name, const std::vector<int64_t>& shape) const;
-  Result<format::Matrix> ReadNf4(const std::string& name, int64_t rows, int64_t cols);
-  // What bitsandbytes wrote beside the codes of an NF4 tensor, checked.
-  Result<float> ReadNf4Offset(const std::string& name, int64_t rows, int64_t cols, bool nested) const;
-  Result<format::Matrix> Adopt(format::Nf4Encoded encoded, int64_t rows, int64_t cols);
+  Result<const io::TensorEntry*> Part(const std::string& name, const char* dtype, int64_t count) const;
+  Failure Unreadable(const io::TensorEntry& entry) const;  // as a matrix
+  Failure NoFloat(const io::TensorEntry& entry) const;     // as a vector or scales
+
+  // Floating point: kept, or quantised.
+  Result<format::Matrix> ReadFloat(const io::TensorEntry& entry, int64_t rows, int64_t cols,
+                                   Quantize quantize, bool transposed, const Float8Scales& scales);
+  Result<format::Matrix> KeepFloat(FloatRows* source, const io::TensorEntry& entry, bool transposed,
+                                   const Float8Scales& scales);
+  Result<format::Matrix> EncodeFourBit(FloatRows* source, bool nested);
+  Result<format::Matrix> EncodePlain(FloatRows* source, const io::TensorEntry& entry, format::Format format);
+  Result<Float8Scales> ReadFloat8Scales(const std::string& module, int64_t rows, int64_t cols) const;
+  Result<std::vector<float>> ReadFloats(const io::TensorEntry& entry) const;
+
+  Result<format::Matrix> ReadFourBit(const std::string& name, const FourBit& kind, int64_t rows,
+                                     int64_t cols);
+  // What bitsandbytes wrote beside the codes, checked: the offset of nested scales.
+  Result<float> ReadState(const std::string& name, const FourBit& kind, int64_t rows, int64_t cols,
+                          bool nested) const;
+  Result<format::Matrix> ReadInt4(const std::string& module, int64_t rows, int64_t cols);
+  Result<int64_t> ReadGroups(const std::string& module, int64_t cols, std::vector<int32_t>* index) const;
+  Result<Int4Matrix> Repack(const std::string& module, int64_t rows, int64_t cols, int64_t groups);
+
   // A whole tensor of bytes, kept; nullptr when headers are all that is read.
   Result<std::byte*> ReadKept(const io::TensorEntry& entry);
+  Result<std::vector<std::byte>> ReadBytes(const io::TensorEntry& entry) const;
   std::byte* Keep(size_t bytes);
 
   io::Safetensors tensors_;
   FolderRead read_;
+  Result<Quantization> quantization_ = Quantization{};
   std::vector<std::unique_ptr<std::byte[]>> buffers_;
   std::vector<std::unique_ptr<format::Nf4Encoded>> encoded_;
+  std::vector<std::unique_ptr<Int4Matrix>> int4_;
+  std::vector<std::unique_ptr<Float8Scales>> float8_;
 };
 
-// One tensor, read as f32 and encoded in chunks: never more than a chunk of it is in memory.
+// One tensor, read as f32 and encoded in pieces: never more than a piece of it is in memory.
 Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,
                                         bool nested);
 
-// Counts an NF4 matrix of `weights` weights.
-void AddNf4(WeightTotals* totals, int64_t weights, bool nested);
+// The storage format that a matrix quantised so has; nullopt for kNone.
+std::optional<format::Format> FormatOf(Quantize quantize);
+// Refuses (kUsage) a format whose blocks do not fit into rows of `cols` weights.
+Status CheckBlocks(const std::string& tensor, Quantize quantize, int64_t cols);
 
-// The format of a safetensors dtype; nullopt when it is none of the floating-point ones we read.
-std::optional<format::Format> FloatFormat(const std::string& dtype);
+// Counts a 4-bit matrix of bitsandbytes' layout.
+void AddFourBitBytes(WeightTotals* totals, const std::string& format, int64_t weights, bool nested);
 
 }  // namespace rung::model

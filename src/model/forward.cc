@@ -20,7 +20,7 @@ Pass::Pass(Exec& ex, const Backbone& backbone, const Adapter* adapter, const Pas
 }
 
 nn::BlockCall Pass::CallOf(int64_t layer) const {
-  nn::BlockCall call{input_.rows, backbone_.rope()};
+  nn::BlockCall call{input_.rows, backbone_.rope(layer)};
   if (!caches_.backbone.empty()) call.cache = &caches_.backbone[static_cast<size_t>(layer)];
   if (adapter_ && adapter_->lora()) call.loras = adapter_->lora()->layer(layer);
   call.draw = input_.draw;
@@ -28,7 +28,7 @@ nn::BlockCall Pass::CallOf(int64_t layer) const {
 }
 
 void Pass::RunBelow(const Tensor& x) {
-  backbone_.Embed(ex_, input_.ids, Out{x});
+  backbone_.Embed(ex_, input_.ids, input_.rows.position, Out{x});
   for (int64_t layer = 0; layer < first_crossed_; ++layer) {
     backbone_.block(layer).Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
     if (climb_) climb_->Absorb(layer, x);

@@ -26,20 +26,22 @@ nn::Linear Trained(const std::string& name, int64_t out, int64_t in, bool bias) 
   return layer;
 }
 
-nn::Norm TrainedNorm(const std::string& name, int64_t size) {
+nn::Norm TrainedNorm(const std::string& name, nn::NormKind kind, int64_t size) {
   nn::Norm norm;
+  norm.kind = kind;
   norm.gain = Shaped(name + ".weight", 1, size);
+  if (kind == nn::NormKind::kLayer) norm.bias = Shaped(name + ".bias", 1, size);
   return norm;
 }
 
-nn::DecoderBlock TrainedBlock(const std::string& name, const nn::BlockShape& shape) {
+nn::DecoderBlock TrainedBlock(const std::string& name, const nn::BlockShape& shape, nn::NormKind norm) {
   nn::DecoderBlock block;
   const int64_t C = shape.C, q = shape.Hq * shape.D, kv = shape.Hkv * shape.D;
   const bool bias = !shape.norms;
   block.shape = shape;
   if (shape.norms) {
-    block.attention_norm = TrainedNorm(name + ".attn_norm", C);
-    block.mlp_norm = TrainedNorm(name + ".mlp_norm", C);
+    block.attention_norm = TrainedNorm(name + ".attn_norm", norm, C);
+    block.mlp_norm = TrainedNorm(name + ".mlp_norm", norm, C);
   }
   block.attention.q = Trained(name + ".q", q, C, bias);
   block.attention.k = Trained(name + ".k", kv, C, bias);
@@ -162,7 +164,7 @@ Ladder::Ladder(const Config& config, const LadderSpec& spec, int64_t positions, 
   if (plain) shared_tap_ = std::make_unique<nn::Linear>(Trained("tap", spec.S, tapped, true));
   for (int64_t j = 0; j < spec.rungs; ++j) rungs_.push_back(MakeRung(config, j));
   up_ = Trained("up", config.C, spec.S, plain);
-  rope_.rotary = plain ? 0 : spec.head_dim;
+  rope_.rotary = plain || !spec.rotary ? 0 : spec.head_dim;
   rope_.cos = rope_.sin = View(static_cast<float*>(nullptr), positions, spec.head_dim / 2);
   if (tables) MakeTables(config, positions);
 }
@@ -181,7 +183,7 @@ Rung Ladder::MakeRung(const Config& config, int64_t j) const {
       rung.alpha = Shaped(name + ".gate.alpha", 1, spec_.gate == Gate::kInterpolateVector ? spec_.S : 1);
     }
   }
-  rung.block = TrainedBlock(name + ".block", spec_.block());
+  rung.block = TrainedBlock(name + ".block", spec_.block(), spec_.norm);
   return rung;
 }
 
@@ -193,19 +195,16 @@ void Ladder::MakeTables(const Config& config, int64_t positions) {
     if (name.ends_with("inv_deviation")) std::fill_n(buffer, config.C, 1.0f);
     buffer += config.C;
   });
-  if (spec_.kind == RungKind::kPlain) return;
+  if (rope_.rotary == 0) return;
   // Rungs turn their queries by the backbone's base frequency at their own head width, or by chosen ones of
   // the backbone's frequencies.
-  Config angles = config;
+  RopeConfig own;
+  own.theta = config.rope.theta;
   const bool chosen = !spec_.rope_pairs.empty();
-  if (!chosen) {
-    angles.D = spec_.head_dim;
-    angles.rope = RopeConfig{};
-    angles.rope.theta = config.rope.theta;
-  }
-  RopeAngles all = MakeRopeAngles(angles, positions);
+  const int64_t rotary = chosen ? config.rotary() : spec_.head_dim;
+  RopeAngles all = MakeRopeAngles(chosen ? config.rope : own, rotary, positions);
   if (chosen) {
-    const auto pairs = static_cast<size_t>(config.D / 2);
+    const auto pairs = static_cast<size_t>(rotary / 2);
     for (size_t p = 0; p < static_cast<size_t>(positions); ++p) {
       for (const int64_t pair : spec_.rope_pairs) {
         angles_.cos.push_back(all.cos[p * pairs + static_cast<size_t>(pair)]);
@@ -244,7 +243,8 @@ void Ladder::Initialize(uint64_t seed) {
   float fan_in_bound = 0.0f;  // of the matrix that a bias stands beside
   uint32_t substream = 0;
   ForEachParam([&](nn::Param& param) {
-    const bool zero = param.name.starts_with("up.") || param.name.ends_with(".alpha");
+    const bool zero =
+        param.name.starts_with("up.") || param.name.ends_with(".alpha") || param.name.ends_with("_norm.bias");
     if (param.name.ends_with("_norm.weight")) {
       std::fill_n(Out{param.value}.as<float>(), param.value.size(), 1.0f);
     } else if (plain && !zero) {

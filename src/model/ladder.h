@@ -27,8 +27,8 @@ enum class Gate : uint8_t { kSum, kInterpolate, kInterpolateVector };
 enum class TapNorm : uint8_t { kNone, kRms, kStandardize };
 // What is projected: the tap, or its channels averaged in S windows (a fixed map), which is all that is kept.
 enum class TapMap : uint8_t { kFull, kPooled };
-// decoder: RMSNorm, RoPE, SwiGLU. plain: the first prototype's, one head, no norms, no positions, ReLU,
-// biases, and one projection shared by all taps.
+// decoder: norms and positions as the spec says, SwiGLU. plain: the first prototype's, one head, no norms, no
+// positions, ReLU, biases, and one projection shared by all taps.
 enum class RungKind : uint8_t { kDecoder, kPlain };
 
 struct LadderSpec {
@@ -40,10 +40,13 @@ struct LadderSpec {
   Gate gate = Gate::kSum;
   TapNorm tap_norm = TapNorm::kStandardize;
   TapMap tap_map = TapMap::kFull;
+  // The manner of decoder rungs: by default the backbone's own (train/options.h).
+  nn::NormKind norm = nn::NormKind::kRms;
+  bool rotary = true;  // they know positions by RoPE; else by their taps alone
   int64_t rejoin = 0;  // k
   float output_scale = 1.0f;
-  // Which of the backbone's D/2 rotary pairs the rungs' head_dim/2 pairs turn with; empty: frequencies of
-  // their own width.
+  // Which of the backbone's rotary pairs (Config::rotary / 2) the rungs' head_dim/2 pairs turn with; empty:
+  // frequencies of their own width.
   std::vector<int64_t> rope_pairs;
 
   nn::BlockShape block() const;

@@ -27,6 +27,8 @@ constexpr Named<Gate> kGates[] = {{"sum", Gate::kSum},
 constexpr Named<TapNorm> kTapNorms[] = {
     {"none", TapNorm::kNone}, {"rms", TapNorm::kRms}, {"standardize", TapNorm::kStandardize}};
 constexpr Named<TapMap> kTapMaps[] = {{"full", TapMap::kFull}, {"pooled", TapMap::kPooled}};
+constexpr Named<nn::NormKind> kNorms[] = {{"rms", nn::NormKind::kRms}, {"layer", nn::NormKind::kLayer}};
+constexpr Named<bool> kPositions[] = {{"rope", true}, {"none", false}};
 
 template <class E, size_t n>
 const char* NameOf(const Named<E> (&table)[n], E value) {
@@ -135,6 +137,8 @@ LadderSpec ReadLadder(Fields& fields) {
   spec.gate = fields.GetNamed("gate", kGates);
   spec.tap_norm = fields.GetNamed("tap_norm", kTapNorms);
   spec.tap_map = fields.GetNamed("tap_map", kTapMaps);
+  if (fields.Has("rung_norm")) spec.norm = fields.GetNamed("rung_norm", kNorms);
+  if (fields.Has("rung_positions")) spec.rotary = fields.GetNamed("rung_positions", kPositions);
   spec.rejoin = fields.Get<int64_t>("rejoin");
   spec.output_scale = fields.Get<float>("output_scale");
   if (fields.Has("rope_pairs")) spec.rope_pairs = fields.Get<std::vector<int64_t>>("rope_pairs");
@@ -174,6 +178,7 @@ Status CheckRanges(const LadderSpec& spec, int64_t L, const std::string& where) 
   if (spec.kind == RungKind::kPlain && (spec.heads * spec.head_dim != spec.S || !spec.rope_pairs.empty())) {
     return refuse("the heads of plain rungs fill the width, and have no rope_pairs");
   }
+  if (!spec.rope_pairs.empty() && !spec.rotary) return refuse("rope_pairs of rungs without RoPE");
   if (!spec.rope_pairs.empty() && static_cast<int64_t>(spec.rope_pairs.size()) != spec.head_dim / 2) {
     return refuse(fmt::format("rope_pairs has {} entries, head_dim {} asks for {}", spec.rope_pairs.size(),
                               spec.head_dim, spec.head_dim / 2));
@@ -205,6 +210,10 @@ std::string LadderConfigText(const AdapterInfo& info) {
                  {"tap_map", NameOf(kTapMaps, spec.tap_map)},
                  {"rejoin", spec.rejoin},
                  {"output_scale", spec.output_scale}};
+  if (spec.kind == RungKind::kDecoder) {
+    object["rung_norm"] = NameOf(kNorms, spec.norm);
+    object["rung_positions"] = NameOf(kPositions, spec.rotary);
+  }
   if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
   if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);
   if (!info.chat_template.empty()) object["chat_template"] = info.chat_template;
@@ -247,9 +256,9 @@ Result<AdapterInfo> ParseBesideText(std::string_view text, const std::string& wh
 
 Status CheckLadderFits(const LadderSpec& spec, const Config& config, const std::string& where) {
   for (const int64_t pair : spec.rope_pairs) {
-    if (pair >= 0 && pair < config.D / 2) continue;
+    if (pair >= 0 && pair < config.rotary() / 2) continue;
     return Failure{fmt::format("{}: rope_pairs names pair {}, this model's heads have pairs 0 to {}", where,
-                               pair, config.D / 2 - 1)};
+                               pair, config.rotary() / 2 - 1)};
   }
   if (spec.tap_map == TapMap::kPooled && spec.S > config.C) {
     return Failure{fmt::format("{}: width {}: pooled taps cannot be wider than the model's {}", where, spec.S,

@@ -87,8 +87,8 @@ TEST_F(LoadTest, PlansTakeNoMemoryForWeights) {
   config.context = 1 << 24;
   const Backbone planned = Backbone::Planned(config, {}).OrThrow();
   EXPECT_TRUE(planned.planned());
-  EXPECT_EQ(planned.final_norm().gain.value.data, nullptr);
-  EXPECT_EQ(planned.rope().cos.data, nullptr);
+  EXPECT_EQ(planned.block(0).attention_norm.gain.value.data, nullptr);
+  EXPECT_EQ(planned.rope(0).cos.data, nullptr);
   EXPECT_EQ(planned.positions(), config.context);
   EXPECT_GT(planned.weight_totals().total, uint64_t{1} << 50);
 }
@@ -97,11 +97,12 @@ TEST_F(LoadTest, PlannedTotalsAreThoseOfLoading) {
   for (const std::string& path :
        {kTiny.string(), kStories.string(), std::string("tests/data/families/qwen2"),
         std::string("tests/data/families/qwen3"), std::string("tests/data/families/mistral")}) {
-    for (const Quantize quantize : {Quantize::kNone, Quantize::kNf4, Quantize::kNf4Single}) {
+    for (const Quantize quantize :
+         {Quantize::kNone, Quantize::kNf4, Quantize::kNf4Single, Quantize::kQ8_0, Quantize::kF16}) {
       for (const bool embeddings : {false, true}) {
         BackboneOptions options;
-        options.quantize = quantize;
-        options.quantize_embeddings = embeddings;
+        options.recipe.matrices = quantize;
+        if (embeddings) options.recipe.embeddings = quantize;
         options.positions = 32;
         const Backbone loaded = Backbone::Load(path, options).OrThrow();
         const Backbone planned = Backbone::PlannedFrom(path, options).OrThrow();
@@ -124,7 +125,7 @@ TEST_F(LoadTest, AConfigAloneIsPlanned) {
 // A planned step's memory follows from shapes: headers, config and weights agree.
 TEST_F(LoadTest, PlannedBackbonesPlanTheSameStep) {
   BackboneOptions options;
-  options.quantize = Quantize::kNf4;
+  options.recipe.matrices = Quantize::kNf4;
   const auto peak = [](const Backbone& backbone) {
     std::vector<int32_t> ids(24, 1);
     const PackedRows rows({0, 24});
@@ -139,22 +140,22 @@ TEST_F(LoadTest, PlannedBackbonesPlanTheSameStep) {
   EXPECT_EQ(peak(Backbone::PlannedFrom("tests/data/families/qwen2/config.json", options).OrThrow()), loaded);
 }
 
-// One NF4 tensor "w" (2,64) whose description is `state`.
+// One NF4 tensor "w.weight" (2,64) whose description is `state`.
 Status ReadNf4With(const Path& folder, const std::string& state, bool nested) {
   const std::vector<std::byte> codes(64), bytes(4 * 256);
   const std::span<const std::byte> all(bytes);
-  std::vector<io::TensorToWrite> tensors = {{"w.quant_map", "F32", {16}, all.first(64)},
-                                            {"w", "U8", {64, 1}, codes},
-                                            {"w.quant_state.bitsandbytes__nf4",
+  std::vector<io::TensorToWrite> tensors = {{"w.weight.quant_map", "F32", {16}, all.first(64)},
+                                            {"w.weight", "U8", {64, 1}, codes},
+                                            {"w.weight.quant_state.bitsandbytes__nf4",
                                              "U8",
                                              {static_cast<int64_t>(state.size())},
                                              std::as_bytes(std::span(state))}};
   if (nested) {
-    tensors.insert(tensors.begin(), {{"w.nested_absmax", "F32", {1}, all.first(4)},
-                                     {"w.nested_quant_map", "F32", {256}, all}});
-    tensors.push_back({"w.absmax", "U8", {2}, all.first(2)});
+    tensors.insert(tensors.begin(), {{"w.weight.nested_absmax", "F32", {1}, all.first(4)},
+                                     {"w.weight.nested_quant_map", "F32", {256}, all}});
+    tensors.push_back({"w.weight.absmax", "U8", {2}, all.first(2)});
   } else {
-    tensors.insert(tensors.begin(), {"w.absmax", "F32", {2}, all.first(8)});
+    tensors.insert(tensors.begin(), {"w.weight.absmax", "F32", {2}, all.first(8)});
   }
   if (Status written = io::WriteSafetensors(folder / "model.safetensors", tensors, {}); !written.ok()) {
     return written;
@@ -178,11 +179,11 @@ TEST_F(LoadTest, DescriptionsOfNf4AreCheckedFieldByField) {
         if (key == "nested_offset" && wrong.is_number()) continue;
         json fields = good;
         fields[key] = wrong;
-        EXPECT_SAYS(MessageOf(ReadNf4With(folder_, fields.dump(), nested)), "w.quant_state");
+        EXPECT_SAYS(MessageOf(ReadNf4With(folder_, fields.dump(), nested)), "w.weight.quant_state");
       }
     }
     for (const char* text : {"[]", "7", "{", "\"nf4\"", "{\"quant_type\": \"\xff\"}"}) {
-      EXPECT_SAYS(MessageOf(ReadNf4With(folder_, text, nested)), "w.quant_state");
+      EXPECT_SAYS(MessageOf(ReadNf4With(folder_, text, nested)), "w.weight.quant_state");
     }
   }
 }

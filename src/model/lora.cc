@@ -8,27 +8,55 @@
 
 #include "base/rng.h"
 #include "base/text.h"
+#include "model/families.h"
+#include "model/lora_file.h"
+#include "model/weights.h"
 
 namespace rung::model {
 namespace {
 
-// One linear layer of a block: PEFT's path of it, its shape, and its place in BlockLoras.
+// One linear layer of a block: the pattern of its module, its shape, and its place in BlockLoras.
 struct Target {
-  const char* name;
-  const char* module;
+  std::string pattern, name;
   int64_t out, in;
   const nn::Lora* nn::BlockLoras::*place;
 };
 
+std::string LastWord(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+std::string LastTwoWords(const std::string& path) {
+  const size_t last = path.rfind('.');
+  return path.substr(path.rfind('.', last - 1) + 1);
+}
+
 std::vector<Target> TargetsOf(const Config& c) {
   const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
-  std::vector<Target> targets = {{"q_proj", "self_attn", q, c.C, &nn::BlockLoras::q},
-                                 {"k_proj", "self_attn", kv, c.C, &nn::BlockLoras::k},
-                                 {"v_proj", "self_attn", kv, c.C, &nn::BlockLoras::v},
-                                 {"o_proj", "self_attn", c.C, q, &nn::BlockLoras::o}};
-  if (c.block().gated) targets.push_back({"gate_proj", "mlp", c.F, c.C, &nn::BlockLoras::gate});
-  targets.push_back({"up_proj", "mlp", c.F, c.C, &nn::BlockLoras::up});
-  targets.push_back({"down_proj", "mlp", c.C, c.F, &nn::BlockLoras::down});
+  const Names& names = HfNames(c);
+  std::vector<Target> targets;
+  const auto add = [&](const std::string& pattern, int64_t out, int64_t in,
+                       const nn::Lora* nn::BlockLoras::*place) {
+    targets.push_back({pattern, LastWord(pattern), out, in, place});
+  };
+  if (c.qkv == nn::QkvRows::kSeparate) {
+    add(names.q, q, c.C, &nn::BlockLoras::q);
+    add(names.k, kv, c.C, &nn::BlockLoras::k);
+    add(names.v, kv, c.C, &nn::BlockLoras::v);
+  } else {
+    add(names.qkv, q + 2 * kv, c.C, &nn::BlockLoras::qkv);
+  }
+  add(names.o, c.C, q, &nn::BlockLoras::o);
+  if (c.fused_gate_up) {
+    add(names.gate_up, 2 * c.F, c.C, &nn::BlockLoras::gate_up);
+  } else {
+    if (c.gated_mlp) add(names.gate, c.F, c.C, &nn::BlockLoras::gate);
+    add(names.up, c.F, c.C, &nn::BlockLoras::up);
+  }
+  add(names.down, c.C, c.F, &nn::BlockLoras::down);
+  for (Target& target : targets) {
+    const auto same = [&](const Target& other) {
+      return LastWord(other.pattern) == LastWord(target.pattern);
+    };
+    if (std::count_if(targets.begin(), targets.end(), same) > 1) target.name = LastTwoWords(target.pattern);
+  }
   return targets;
 }
 
@@ -57,6 +85,24 @@ std::vector<std::string> LoraTargets(const Config& config) {
   return names;
 }
 
+const std::vector<std::vector<LoraModule>>& LoraModules() {
+  static const std::vector<std::vector<LoraModule>> all = [] {
+    std::vector<std::vector<LoraModule>> lists;
+    for (const Family& family : Families()) {
+      Config config;
+      SetSwitches(family, &config);
+      std::vector<LoraModule> modules;
+      for (const Target& target : TargetsOf(config)) {
+        const size_t at = target.pattern.find("{}");
+        modules.push_back({target.pattern.substr(0, at), target.pattern.substr(at + 3), target.name});
+      }
+      if (std::find(lists.begin(), lists.end(), modules) == lists.end()) lists.push_back(modules);
+    }
+    return lists;
+  }();
+  return all;
+}
+
 Result<std::vector<std::string>> ParseTargets(const std::string& text, const Config& config) {
   const std::vector<std::string> known = LoraTargets(config);
   if (text.empty() || text == "all" || text == "all-linear") return known;
@@ -64,12 +110,15 @@ Result<std::vector<std::string>> ParseTargets(const std::string& text, const Con
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
     const std::string name = Trimmed(text.substr(begin, end - begin));
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
+    const size_t before = chosen.size();
+    for (const std::string& target : known) {
+      if (target == name || target.ends_with("." + name)) chosen.push_back(target);
+    }
+    if (chosen.size() == before) {
       return Failure{fmt::format("--lora-targets {}: no linear layer \"{}\"; this model has {}", text, name,
                                  fmt::join(known, ", ")),
                      ExitCode::kUsage};
     }
-    chosen.push_back(name);
     begin = end + 1;
   }
   // In the model's order, each once.
@@ -84,14 +133,17 @@ LoraSet::LoraSet(const Config& config, const LoraSpec& spec)
     : spec_(spec), paired_head_(config.rope.half ? 0 : config.D) {
   RUNG_CHECK(!spec.layers.empty() && !spec.targets.empty(), "lora: at least one layer and one target");
   RUNG_CHECK(spec.R > 0, "lora: the rank is positive");
+  if (config.family == "gpt_neox" && config.qkv == nn::QkvRows::kStacked) {
+    stacked_head_ = config.D;
+    stacked_heads_ = config.Hq;
+  }
   layers_.resize(static_cast<size_t>(config.L));
   for (const int64_t layer : spec.layers) {
     auto block = std::make_unique<nn::BlockLoras>();
     for (const Target& target : TargetsOf(config)) {
       if (std::find(spec.targets.begin(), spec.targets.end(), target.name) == spec.targets.end()) continue;
       auto pair = std::make_unique<nn::Lora>();
-      const std::string name =
-          fmt::format("base_model.model.model.layers.{}.{}.{}", layer, target.module, target.name);
+      const std::string name = "base_model.model." + Names::Layer(target.pattern, layer);
       pair->a = Matrix(name + ".lora_A.weight", spec.R, target.in);
       pair->b = Matrix(name + ".lora_B.weight", target.out, spec.R);
       pair->scale = spec.scale();
@@ -106,6 +158,15 @@ LoraSet::LoraSet(const Config& config, const LoraSpec& spec)
 
 const nn::BlockLoras* LoraSet::layer(int64_t layer) const {
   return layers_[static_cast<size_t>(layer)].get();
+}
+
+int64_t LoraSet::FileRow(std::string_view name, int64_t row) const {
+  if (paired_head_ > 0 && HasRotaryRows(name)) return HalfOrderRow(row, paired_head_);
+  if (stacked_heads_ > 0 && name.ends_with(".query_key_value.lora_B.weight")) {
+    const int64_t D = stacked_head_, part = row / (stacked_heads_ * D), head = row / D % stacked_heads_;
+    return (head * 3 + part) * D + row % D;
+  }
+  return row;
 }
 
 void LoraSet::ForEachParam(const nn::VisitParam& visit) {

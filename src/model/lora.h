@@ -22,9 +22,17 @@ struct LoraSpec {
   float scale() const;
 };
 
-// "q_proj", "k_proj", ...: the linear layers of a block that `config` has, in the order of a pass.
+// "q_proj", "k_proj", ...: the linear layers of a block that `config` has, in the order of a pass. Where two
+// share a name, with the module above: "attn.c_proj", "mlp.c_proj".
 std::vector<std::string> LoraTargets(const Config& config);
-// "all" or a list such as "q_proj,v_proj".
+// A linear layer as PEFT names it: "model.layers." <layer> "." "self_attn.q_proj", and its target.
+struct LoraModule {
+  std::string before, module, target;
+  bool operator==(const LoraModule&) const = default;
+};
+// Those of every kind of model, each in the order of a pass.
+const std::vector<std::vector<LoraModule>>& LoraModules();
+// "all" or a list such as "q_proj,v_proj". A name that two layers share ("c_proj") means both.
 Result<std::vector<std::string>> ParseTargets(const std::string& text, const Config& config);
 
 // The pairs of a model. Parameters have PEFT's names; where their numbers live is the owner's business.
@@ -38,12 +46,15 @@ class LoraSet {
   void ForEachParam(const nn::VisitParam& visit);
   // A uniform in +-1/sqrt(K), as PEFT; B stays zero. The seed is also that of the dropout masks.
   void Initialize(uint64_t seed);
-  // D where the model keeps q and k rows in RoPE's pair order (docs/adr/0012); 0: in Hugging Face's.
-  int64_t paired_head() const { return paired_head_; }
+  // Files have rows in the order of Hugging Face's models, whatever the model was read from: a file's row of
+  // row `row` of the parameter `name`.
+  int64_t FileRow(std::string_view name, int64_t row) const;
 
  private:
   LoraSpec spec_;
-  int64_t paired_head_ = 0;
+  int64_t paired_head_ = 0;  // D where the model keeps q and k rows in RoPE's pair order (docs/adr/0012)
+  // D and Hq where it keeps q, k, v of all heads stacked, Hugging Face's file by heads.
+  int64_t stacked_head_ = 0, stacked_heads_ = 0;
   std::vector<std::unique_ptr<nn::Lora>> pairs_;
   std::vector<std::unique_ptr<nn::BlockLoras>> layers_;  // one per layer of the model, or null
 };

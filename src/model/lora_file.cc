@@ -21,14 +21,19 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kPrefix = "base_model.model.model.layers.";
-// Every linear layer of a block, in the order of a pass: PEFT's module path and our target are the same
-// words.
-constexpr std::array<std::string_view, 7> kModules = {
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+constexpr std::string_view kWrapped = "base_model.model.";
 
-std::string_view TargetOf(std::string_view module) { return module.substr(module.find('.') + 1); }
+// "self_attn.q_proj, ...": every linear layer that may have a pair, for messages.
+std::string ModuleNames() {
+  std::string names;
+  std::set<std::string> seen;
+  for (const std::vector<LoraModule>& modules : LoraModules()) {
+    for (const LoraModule& row : modules) {
+      if (seen.insert(row.module).second) names += (names.empty() ? "" : ", ") + row.module;
+    }
+  }
+  return names;
+}
 
 // Keys that are read, or that do not change what the pairs mean: how they were initialised (init_lora_weights
 // says whether that changed the model), which modules were looked for (the tensors say which were found), and
@@ -39,6 +44,7 @@ constexpr std::string_view kKnown[] = {"auto_mapping",
                                        "corda_config",
                                        "eva_config",
                                        "exclude_modules",
+                                       "fan_in_fan_out",
                                        "inference_mode",
                                        "init_lora_weights",
                                        "layers_pattern",
@@ -63,7 +69,6 @@ struct Advice {
 constexpr Advice kAdvice[] = {
     {"use_dora", "DoRA also trains magnitudes; train plain LoRA, or merge it with peft and load the result"},
     {"lora_bias", "biases of the pairs have no place here; train with lora_bias false"},
-    {"fan_in_fan_out", "weights stored transposed are not those of the families read here"},
     {"modules_to_save", "whole modules were trained beside the pairs; train without them"},
     {"rank_pattern", "pairs have different ranks; train with one rank"},
     {"alpha_pattern", "pairs have different alphas; train with one alpha"},
@@ -138,36 +143,52 @@ Status CheckSupported(const json& object, const std::string& where) {
   return CheckInit(object.value("init_lora_weights", json(true)), where);
 }
 
-// "base_model.model.model.layers.3.mlp.up_proj.lora_A.weight" is layer 3 and kModules[5].
+// "base_model.model.model.layers.3.mlp.up_proj.lora_A.weight" is layer 3 and the module "mlp.up_proj".
 struct Place {
   int64_t layer;
   size_t module;
 };
-std::optional<Place> PlaceOf(std::string_view name) {
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  name.remove_prefix(kPrefix.size());
+std::optional<Place> PlaceOf(std::string_view name, const std::vector<LoraModule>& modules) {
+  const std::string& before = modules.front().before;
+  if (!name.starts_with(kWrapped) || !name.substr(kWrapped.size()).starts_with(before)) return std::nullopt;
+  name.remove_prefix(kWrapped.size() + before.size());
   Place place{};
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), place.layer);
   if (error != std::errc() || place.layer < 0) return std::nullopt;
   name.remove_prefix(static_cast<size_t>(end - name.data()));
   if (!name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight")) return std::nullopt;
   name.remove_suffix(std::string_view(".lora_A.weight").size());
-  for (place.module = 0; place.module < kModules.size(); ++place.module) {
-    if (name.starts_with('.') && name.substr(1) == kModules[place.module]) return place;
+  for (place.module = 0; place.module < modules.size(); ++place.module) {
+    if (name.starts_with('.') && name.substr(1) == modules[place.module].module) return place;
   }
   return std::nullopt;
 }
 
+// The kind of model whose layers all of these are; of none, the one that has most of them.
+const std::vector<LoraModule>& ModulesOf(std::span<const std::string> tensors) {
+  const std::vector<LoraModule>* best = &LoraModules().front();
+  int64_t most = -1;
+  for (const std::vector<LoraModule>& modules : LoraModules()) {
+    const int64_t found = std::count_if(tensors.begin(), tensors.end(), [&](const std::string& name) {
+      return PlaceOf(name, modules).has_value();
+    });
+    if (found > most) best = &modules;
+    most = std::max(most, found);
+  }
+  return *best;
+}
+
 Status FindPlaces(std::span<const std::string> tensors, const std::string& weights, const std::string& where,
                   LoraSpec* spec) {
+  const std::vector<LoraModule>& kind = ModulesOf(tensors);
   std::map<int64_t, std::set<size_t>> places;
   for (const std::string& name : tensors) {
-    const std::optional<Place> place = PlaceOf(name);
+    const std::optional<Place> place = PlaceOf(name, kind);
     if (!place) {
       return Failure{
           fmt::format("{}: tensor {:?} is no low-rank pair of a linear layer of a block; those are "
                       "{}; others (embeddings, the head) cannot have pairs here",
-                      weights, name, fmt::join(kModules, ", "))};
+                      weights, name, ModuleNames())};
     }
     places[place->layer].insert(place->module);
   }
@@ -182,7 +203,7 @@ Status FindPlaces(std::span<const std::string> tensors, const std::string& weigh
     }
     spec->layers.push_back(layer);
   }
-  for (const size_t module : modules) spec->targets.emplace_back(TargetOf(kModules[module]));
+  for (const size_t module : modules) spec->targets.push_back(kind[module].target);
   return Ok{};
 }
 
@@ -220,7 +241,7 @@ std::string PeftConfigText(const LoraSpec& spec, const Config& config, const std
                        {"auto_mapping", nullptr},
                        {"base_model_name_or_path", base_model},
                        {"bias", "none"},
-                       {"fan_in_fan_out", false},
+                       {"fan_in_fan_out", config.family == "gpt2"},  // its layers are Conv1D
                        {"inference_mode", true},
                        {"init_lora_weights", true},
                        {"layers_pattern", nullptr},
@@ -290,7 +311,11 @@ Status CheckLoraSpec(const LoraSpec& spec, const Config* config, const std::stri
   if (config) {
     known = LoraTargets(*config);
   } else {
-    for (const std::string_view module : kModules) known.emplace_back(TargetOf(module));
+    for (const std::vector<LoraModule>& modules : LoraModules()) {
+      for (const LoraModule& row : modules) {
+        if (std::find(known.begin(), known.end(), row.target) == known.end()) known.push_back(row.target);
+      }
+    }
   }
   const std::set<std::string> distinct(spec.targets.begin(), spec.targets.end());
   if (spec.targets.empty() || distinct.size() != spec.targets.size()) {

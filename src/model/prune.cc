@@ -204,14 +204,40 @@ Importance Magnitude(const Backbone& backbone) {
   };
 }
 
+namespace {
+
+// What the blocks of a model have that a rung has not, or nothing.
+std::string UnlikeRungs(const Config& c) {
+  const bool plain_norms = c.norms && !c.output_norms && !c.norm_after_sum && !c.parallel;
+  const bool turned = !c.no_rope && c.rotary() == c.D && c.unrotated.empty() && !c.local_rope;
+  const std::pair<bool, const char*> reasons[] = {
+      {c.qkv != nn::QkvRows::kSeparate || c.fused_gate_up, "have fused layers"},
+      {c.norm != nn::NormKind::kRms, "use LayerNorm"},
+      {!plain_norms, "have norms in other places or run attention and MLP in parallel"},
+      {c.qk_norm != nn::QkNorm::kNone, "normalise their queries and keys"},
+      {!c.gated_mlp || c.activation != cpu::Activation::kSilu, "have another MLP"},
+      {!turned, "do not turn whole heads in every layer by one table"},
+      {c.residual_scale != 1.0f || c.score_scale > 0.0f || c.score_cap > 0.0f,
+       "scale what they add or their attention scores"}};
+  for (const auto& [has, reason] : reasons) {
+    if (has) return reason;
+  }
+  return "";
+}
+
+}  // namespace
+
 Status ShapePruned(const Config& config, LadderSpec* spec) {
   const auto refuse = [](std::string why) { return Failure{std::move(why), ExitCode::kUsage}; };
   const int64_t S = spec->S, C = config.C;
-  if (config.qk_norm) {
+  if (const std::string unlike = UnlikeRungs(config); !unlike.empty()) {
     return refuse(
-        fmt::format("--ladder-init: the blocks of {} normalise their queries and keys, rungs do not: begin "
-                    "at random",
-                    config.family));
+        fmt::format("--ladder-init: the blocks of {} {}, rungs do not: begin at random (--ladder-init "
+                    "random)",
+                    config.family, unlike));
+  }
+  if (spec->norm != nn::NormKind::kRms || !spec->rotary) {
+    return refuse("--rung-norm, --rung-positions: rungs made of the model's weights have its own");
   }
   if (S < 2 || S > C || S % 2 != 0) {
     return refuse(
@@ -231,7 +257,7 @@ Status ShapePruned(const Config& config, LadderSpec* spec) {
 
 Result<PrunedSelection> SelectPruned(const Backbone& backbone, const LadderSpec& spec,
                                      const Importance& importance) {
-  const nn::BlockShape from = backbone.config().block(), to = spec.block();
+  const nn::BlockShape from = backbone.config().block(0), to = spec.block();
   PrunedSelection selection;
   Scores channels(At(from.C));
   for (const int64_t layer : spec.taps) {

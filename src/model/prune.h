@@ -50,7 +50,8 @@ Importance Magnitude(const Backbone& backbone);
 //   D'    D, or S where that is less
 //   Hkv'  Hkv s, Hq'/Hkv' as near to Hq s as it goes, s = S D / (C D') the share of the heads
 //   F'    F S / C in whole 16
-// Refuses an S that is odd or above C, and models that normalise queries and keys: a rung does not.
+// Refuses an S that is odd or above C, and models whose blocks are not such as a rung is: pre-norm by RMS,
+// separate layers, SwiGLU, RoPE of whole heads.
 Status ShapePruned(const Config& config, LadderSpec* spec);
 
 // What one layer gives to its rungs: rows and columns of its matrices, in the order of the rung's.

@@ -12,7 +12,7 @@ namespace {
 
 Backbone LoadExact(const std::string& name) {
   BackboneOptions options;
-  options.quantize = Quantize::kNone;
+  options.recipe.matrices = Quantize::kNone;
   options.positions = 128;
   return Backbone::Load("tests/data/families/" + name, options).OrThrow();
 }
@@ -129,7 +129,7 @@ TEST(WholePruneTest, ARungOfAllChannelsIsTheBlock) {
     for (int64_t j = 0; j < 2; ++j) {
       const std::vector<float> rung =
           RunBlock(adapter.ladder()->rungs()[static_cast<size_t>(j)].block, adapter.ladder()->rope());
-      EXPECT_LE(RelativeError(rung, RunBlock(backbone.block(j), backbone.rope())), 1e-5) << name << " " << j;
+      EXPECT_LE(RelativeError(rung, RunBlock(backbone.block(j), backbone.rope(j))), 1e-5) << name << " " << j;
     }
   }
 }
@@ -158,10 +158,32 @@ TEST(PruneShapeTest, RefusesWhatARungCannotBe) {
     EXPECT_FALSE(ShapePruned(config, &spec).ok()) << S;
   }
   spec.S = 32;
-  config.qk_norm = true;
-  const Status refused = ShapePruned(config, &spec);
-  ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.failure().code, ExitCode::kUsage);
+  ASSERT_TRUE(ShapePruned(config, &spec).ok());
+  config.family = "strange";
+  const std::function<void(Config&)> unlike[] = {[](Config& c) { c.qk_norm = nn::QkNorm::kHead; },
+                                                 [](Config& c) { c.qkv = nn::QkvRows::kStacked; },
+                                                 [](Config& c) { c.fused_gate_up = true; },
+                                                 [](Config& c) { c.norm = nn::NormKind::kLayer; },
+                                                 [](Config& c) { c.parallel = true; },
+                                                 [](Config& c) { c.output_norms = true; },
+                                                 [](Config& c) { c.norm_after_sum = true; },
+                                                 [](Config& c) { c.gated_mlp = false; },
+                                                 [](Config& c) { c.no_rope = true; },
+                                                 [](Config& c) { c.unrotated = {1}; },
+                                                 [](Config& c) { c.rope.rotary = 8; },
+                                                 [](Config& c) { c.residual_scale = 0.5f; },
+                                                 [](Config& c) { c.score_scale = 0.1f; }};
+  for (const auto& change : unlike) {
+    Config changed = config;
+    change(changed);
+    const Status refused = ShapePruned(changed, &spec);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.failure().code, ExitCode::kUsage);
+    EXPECT_NE(refused.failure().message.find("strange"), std::string::npos) << refused.failure().message;
+    EXPECT_NE(refused.failure().message.find("--ladder-init random"), std::string::npos);
+  }
+  spec.norm = nn::NormKind::kLayer;
+  EXPECT_FALSE(ShapePruned(config, &spec).ok());
 }
 
 TEST(PruneSelectTest, ImportanceThatIsNotANumberIsRefused) {

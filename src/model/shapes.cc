@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "model/families.h"
 
 namespace rung::model {
 namespace {
@@ -20,67 +20,60 @@ struct Preset {
   int64_t L, C, F, Hq, Hkv, D, V;
   bool tied;
   int64_t context;
-  double rope_factor = 1.0;  // Llama 3's scaling
+  const char* more = "{}";  // the other keys that its family reads
 };
-constexpr std::array<Preset, 11> kPresets = {{
-    {"qwen2.5-0.5b", "qwen2", 24, 896, 4864, 14, 2, 64, 151936, true, 32768},
-    {"qwen2.5-1.5b", "qwen2", 28, 1536, 8960, 12, 2, 128, 151936, true, 32768},
-    {"qwen2.5-3b", "qwen2", 36, 2048, 11008, 16, 2, 128, 151936, true, 32768},
-    {"qwen2.5-7b", "qwen2", 28, 3584, 18944, 28, 4, 128, 152064, false, 32768},
-    {"qwen2.5-14b", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, false, 32768},
-    {"llama-3.2-1b", "llama", 16, 2048, 8192, 32, 8, 64, 128256, true, 131072, 32.0},
-    {"llama-3.2-3b", "llama", 28, 3072, 8192, 24, 8, 128, 128256, true, 131072, 32.0},
-    {"llama-3.1-8b", "llama", 32, 4096, 14336, 32, 8, 128, 128256, false, 131072, 8.0},
-    {"llama-3.1-70b", "llama", 80, 8192, 28672, 64, 8, 128, 128256, false, 131072, 8.0},
+constexpr const char* kQwen = R"({"rope_theta": 1e6})";
+constexpr const char* kLlama32 = R"({"rms_norm_eps": 1e-5, "rope_theta": 5e5, "rope_scaling": {
+    "rope_type": "llama3", "factor": 32.0, "original_max_position_embeddings": 8192}})";
+constexpr const char* kLlama31 = R"({"rms_norm_eps": 1e-5, "rope_theta": 5e5, "rope_scaling": {
+    "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}})";
+constexpr const char* kSmol = R"({"rms_norm_eps": 1e-5, "rope_theta": 1e5})";
+constexpr std::array<Preset, 21> kPresets = {{
+    {"qwen2.5-0.5b", "qwen2", 24, 896, 4864, 14, 2, 64, 151936, true, 32768, kQwen},
+    {"qwen2.5-1.5b", "qwen2", 28, 1536, 8960, 12, 2, 128, 151936, true, 32768, kQwen},
+    {"qwen2.5-3b", "qwen2", 36, 2048, 11008, 16, 2, 128, 151936, true, 32768, kQwen},
+    {"qwen2.5-7b", "qwen2", 28, 3584, 18944, 28, 4, 128, 152064, false, 32768, kQwen},
+    {"qwen2.5-14b", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, false, 32768, kQwen},
+    {"llama-3.2-1b", "llama", 16, 2048, 8192, 32, 8, 64, 128256, true, 131072, kLlama32},
+    {"llama-3.2-3b", "llama", 28, 3072, 8192, 24, 8, 128, 128256, true, 131072, kLlama32},
+    {"llama-3.1-8b", "llama", 32, 4096, 14336, 32, 8, 128, 128256, false, 131072, kLlama31},
+    {"llama-3.1-70b", "llama", 80, 8192, 28672, 64, 8, 128, 128256, false, 131072, kLlama31},
+    {"smollm2-135m", "llama", 30, 576, 1536, 9, 3, 64, 49152, true, 8192, kSmol},
+    {"smollm2-360m", "llama", 32, 960, 2560, 15, 5, 64, 49152, true, 8192, kSmol},
+    {"smollm2-1.7b", "llama", 24, 2048, 8192, 32, 32, 64, 49152, true, 8192,
+     R"({"rms_norm_eps": 1e-5, "rope_theta": 130000})"},
+    {"gemma-2-2b", "gemma2", 26, 2304, 9216, 8, 4, 256, 256000, true, 8192, R"({"torch_dtype": "bfloat16"})"},
+    {"gemma-3-1b", "gemma3_text", 26, 1152, 6912, 4, 1, 256, 262144, true, 32768,
+     R"({"torch_dtype": "bfloat16", "sliding_window": 512})"},
+    {"phi-3-mini", "phi3", 32, 3072, 8192, 32, 32, 96, 32064, false, 4096, R"({"sliding_window": 2047})"},
+    // Its LongRoPE factors are 96 measured numbers; up to 4096 positions the short ones are 1.
+    {"phi-4-mini", "phi3", 32, 3072, 8192, 24, 8, 128, 200064, true, 4096,
+     R"({"partial_rotary_factor": 0.75, "sliding_window": 262144})"},
+    {"olmo-2-7b", "olmo2", 32, 4096, 11008, 32, 32, 128, 100352, false, 4096,
+     R"({"rms_norm_eps": 1e-6, "rope_theta": 5e5})"},
+    {"pythia-1.4b", "gpt_neox", 24, 2048, 8192, 16, 16, 128, 50304, false, 2048, R"({"rotary_pct": 0.25})"},
+    {"opt-350m", "opt", 24, 1024, 4096, 16, 16, 64, 50272, true, 2048,
+     R"({"do_layer_norm_before": false, "word_embed_proj_dim": 512})"},
     {"opt-1.3b", "opt", 24, 2048, 8192, 32, 32, 64, 50272, true, 2048},
     {"opt-6.7b", "opt", 32, 4096, 16384, 32, 32, 128, 50272, true, 2048},
 }};
-// OPT's positions begin at row 2 of their table.
-constexpr int64_t kOptFirstPosition = 2;
-
-// What the families share that can be run; the last member is how transformers names the model class.
-struct Runnable {
-  std::string_view family, architecture;
-};
-constexpr std::array<Runnable, 4> kRunnable = {{{"llama", "LlamaForCausalLM"},
-                                                {"mistral", "MistralForCausalLM"},
-                                                {"qwen2", "Qwen2ForCausalLM"},
-                                                {"qwen3", "Qwen3ForCausalLM"}}};
-
-const Runnable* FindRunnable(const Config& config) {
-  const auto* found = std::find_if(kRunnable.begin(), kRunnable.end(),
-                                   [&](const Runnable& row) { return row.family == config.family; });
-  return found == kRunnable.end() ? nullptr : found;
-}
 
 Config ConfigOf(const Preset& preset) {
-  Config config;
-  config.family = preset.family;
-  config.name = preset.name;
-  config.L = preset.L;
-  config.C = preset.C;
-  config.F = preset.F;
-  config.Hq = preset.Hq;
-  config.Hkv = preset.Hkv;
-  config.D = preset.D;
-  config.V = preset.V;
-  config.tied_head = preset.tied;
-  config.context = preset.context;
-  if (config.family == "qwen2") {
-    config.qkv_bias = true;
-    config.norm_eps = 1e-6f;
-    config.rope.theta = 1e6;
-  } else if (config.family == "llama") {
-    config.norm_eps = 1e-5f;
-    config.rope.theta = 5e5;
-    config.rope.factor = preset.rope_factor;
-  } else {
-    config.qkv_bias = config.bias_everywhere = true;
-    config.gated_mlp = false;
-    config.activation = cpu::Activation::kRelu;
-    config.position_rows = preset.context + kOptFirstPosition;
-  }
-  return config;
+  nlohmann::json object = {{"_name_or_path", preset.name},
+                           {"model_type", preset.family},
+                           {"num_hidden_layers", preset.L},
+                           {"hidden_size", preset.C},
+                           {"intermediate_size", preset.F},
+                           {"num_attention_heads", preset.Hq},
+                           {"num_key_value_heads", preset.Hkv},
+                           {"head_dim", preset.D},
+                           {"vocab_size", preset.V},
+                           {"tie_word_embeddings", preset.tied},
+                           {"max_position_embeddings", preset.context}};
+  object.update(nlohmann::json::parse(preset.more));
+  Result<Config> config = ParseHfConfig(object.dump(), std::string(preset.name));
+  RUNG_CHECK(config.ok(), "shapes: a preset that is not read");
+  return std::move(config).value();
 }
 
 // "meta-llama/Meta-Llama-3.1-8B-Instruct" as "llama-3.1-8b": what organisations and tunings add to a name
@@ -98,14 +91,6 @@ std::string BaseName(std::string_view id) {
     }
   }
   return name;
-}
-
-// The double that a person writes for this float: 1e-06, not 9.999999974752427e-07.
-double ShortestDouble(float value) {
-  const std::string text = fmt::format("{}", value);
-  double number = 0.0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
 }
 
 }  // namespace
@@ -130,48 +115,6 @@ Result<Config> ShapeOf(const std::string& name) {
       ExitCode::kUsage};
 }
 
-bool CanRun(const Config& config) { return FindRunnable(config) != nullptr; }
-
-std::string HfConfigJson(const Config& config) {
-  const Runnable* runnable = FindRunnable(config);
-  RUNG_CHECK(runnable, "config.json: the family has no forward pass");
-  RUNG_CHECK(config.rope.half && config.rope.divisors.empty(), "config.json: RoPE as GGUF files have it");
-  nlohmann::ordered_json json = {{"architectures", {runnable->architecture}},
-                                 {"model_type", config.family},
-                                 {"hidden_size", config.C},
-                                 {"intermediate_size", config.F},
-                                 {"num_hidden_layers", config.L},
-                                 {"num_attention_heads", config.Hq},
-                                 {"num_key_value_heads", config.Hkv},
-                                 {"head_dim", config.D},
-                                 {"vocab_size", config.V},
-                                 {"max_position_embeddings", config.context},
-                                 {"rms_norm_eps", ShortestDouble(config.norm_eps)},
-                                 {"rope_theta", config.rope.theta},
-                                 {"tie_word_embeddings", config.tied_head},
-                                 {"hidden_act", "silu"},
-                                 {"initializer_range", 0.02},
-                                 {"use_cache", true},
-                                 {"torch_dtype", "bfloat16"}};
-  if (!config.name.empty()) json["_name_or_path"] = config.name;
-  const RopeConfig& rope = config.rope;
-  if (rope.factor != 1.0) {
-    json["rope_scaling"] = {
-        {"rope_type", "llama3"},
-        {"factor", rope.factor},
-        {"low_freq_factor", rope.low_factor},
-        {"high_freq_factor", rope.high_factor},
-        {"original_max_position_embeddings", static_cast<int64_t>(rope.original_context)}};
-  } else if (rope.linear_factor != 1.0) {
-    json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", rope.linear_factor}};
-  }
-  if (config.family == "mistral") {
-    json["sliding_window"] = config.window > 0 ? nlohmann::ordered_json(config.window) : nullptr;
-  } else if (config.window > 0) {
-    json["sliding_window"] = config.window;
-    json["use_sliding_window"] = true;
-  }
-  return json.dump(2) + "\n";
-}
+bool CanRun(const Config& config) { return FindFamily(config.family) != nullptr; }
 
 }  // namespace rung::model

@@ -2,6 +2,7 @@
 // is read, or headers alone (a plan needs shapes and bytes only).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,9 +15,41 @@
 
 namespace rung::model {
 
-// What becomes of 16- and 32-bit matrices of a folder. Quantised files are always used as they are.
-enum class Quantize : uint8_t { kNone, kNf4, kNf4Single };
-Result<Quantize> ParseQuantize(const std::string& name);  // "none", "nf4", "nf4-single"
+// What becomes of a floating-point matrix of a folder.
+enum class Quantize : uint8_t {
+  kNone,
+  kNf4,
+  kNf4Single,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kBf16,
+  kF16,
+  kF32
+};
+Result<Quantize> ParseQuantize(const std::string& name);  // "none", "nf4", "nf4-single", "q8_0", ...
+std::string_view NameOf(Quantize quantize);
+std::string QuantizeNames();  // "none, nf4, ...": for messages
+
+// Formats by tensor. Files that are quantised already are used as they are, whatever this says.
+struct Recipe {
+  Quantize matrices = Quantize::kNf4;
+  Quantize embeddings = Quantize::kNone;  // the embedding and the head
+  // Patterns (* and ? as in a shell) of tensor names, the checkpoint's own, with or without ".weight": the
+  // first that matches decides.
+  std::vector<std::pair<std::string, Quantize>> patterns;
+
+  Quantize For(std::string_view name, bool is_embedding) const;
+  // One line without spaces that no other recipe has: what tells runs apart.
+  std::string Key() const;
+  bool operator==(const Recipe&) const = default;
+};
+// "PATTERN=FORMAT". `flag` stands in messages.
+Result<std::pair<std::string, Quantize>> ParsePattern(const std::string& text, const std::string& flag);
+// Refuses (kUsage) patterns that no tensor of the model has, by the headers.
+Status CheckPatterns(const Recipe& recipe, const Path& model, const std::string& flag);
 
 struct WeightTotals {
   // Bytes by format name, scales included; what stays resident after loading.
@@ -31,11 +64,15 @@ struct WeightTotals {
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
+  // Of a tensor with its full name, or of a matrix by its module's.
   virtual bool Has(const std::string& name) const = 0;
-  // A (rows, cols) matrix; its memory lives as long as the source.
+  // A (rows, cols) matrix; its memory lives as long as the source. `name` is the module's, without ".weight":
+  // the source adds what its format has (".weight", ".qweight", ".scales", ...). transposed: the file has it
+  // as (cols, rows), which only floating-point tensors may be.
   virtual Result<format::Matrix> ReadMatrix(const std::string& name, int64_t rows, int64_t cols,
-                                            Quantize quantize) = 0;
-  // `size` numbers; none from a source of shapes.
+                                            Quantize quantize, bool transposed = false) = 0;
+  // `size` numbers of the tensor with this full name ("....weight", "....bias"); none from a source of
+  // shapes.
   virtual Result<std::vector<float>> ReadVector(const std::string& name, int64_t size) = 0;
   // Matrices have null data and vectors are empty: for plans.
   virtual bool shapes_only() const { return false; }
@@ -53,13 +90,22 @@ std::unique_ptr<WeightSource> HeaderOnly(io::Safetensors tensors);
 // Shapes alone, as a 16-bit folder would be read.
 std::unique_ptr<WeightSource> NoWeights();
 
-// Names of a checkpoint's tensors. `{}` stands for the layer's index.
+// Names of a checkpoint's tensors, weights of layers without their ".weight". `{}` stands for the layer's
+// index; empty: the family has none.
 struct Names {
-  std::string embedding, final_norm, head;
-  std::string attention_norm, q, k, v, o, q_norm, k_norm, mlp_norm, gate, up, down;
-  std::string Layer(const std::string& pattern, int64_t layer) const;
+  std::string embedding, position, project_in, project_out, final_norm, head;
+  std::string attention_norm, attention_output_norm, mlp_norm, mlp_output_norm;
+  std::string q, k, v, o, qkv, q_norm, k_norm;
+  std::string gate, up, down, gate_up;
+
+  static std::string Layer(const std::string& pattern, int64_t layer);
 };
-const Names& HfNames();
-const Names& GgufNames();
+// Of a family as Hugging Face folders have it, and as GGUF files do. The config decides (a folder may keep a
+// language model below a prefix of its own).
+const Names& HfNames(const Config& config);
+const Names& GgufNames(const Config& config);
+// Of this folder: checkpoints of a family were saved with other prefixes too. has: of a matrix, by its
+// module.
+const Names& FindHfNames(const Config& config, const std::function<bool(const std::string&)>& has);
 
 }  // namespace rung::model

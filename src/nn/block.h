@@ -1,27 +1,19 @@
 // The decoder block, backbone's and ladder's alike: attention and MLP on a residual stream.
 //
-//   mid = x + Attention(norm(x))        y = mid + Mlp(norm(mid))
+//   mid = x + m out(Attention(in(x)))      y = mid + m out(Mlp(in(mid)))       in, out: norms, or nothing
+//   y   = x + Attention(in(x)) + Mlp(in'(x))                                   shape.parallel
+//   mid = out(x + Attention(x))            y = out(mid + Mlp(mid))             shape.norm_after_sum
 //
 // Families differ by switches, not by classes. A block of the ladder is the same block, trained, in f32. The
 // backward pass of a frozen block gives dx, and the gradients of the low-rank pairs beside its layers.
 #pragma once
 
 #include "nn/linear.h"
+#include "nn/norm.h"
 #include "ops/attention.h"
 #include "ops/rows.h"
 
 namespace rung::nn {
-
-struct Norm {
-  Param gain;                // (1,C)
-  float gain_offset = 0.0f;  // some families store gain - 1
-  float eps = 1e-5f;
-
-  void Forward(Exec& ex, In x, Out y, const Out* rstd) const;
-  // dx += ..., or dx = ...; the gain's gradient when it is trained.
-  void Backward(Exec& ex, In dy, In x, In rstd, Acc dx) const;
-  void Backward(Exec& ex, In dy, In x, In rstd, Out dx) const;
-};
 
 // Where the rows of a call belong. In training keys are the call's own rows; with a cache they are the
 // cache's.
@@ -35,13 +27,32 @@ struct KvCache {
   Tensor k, v;
 };
 
+// How a block's query, key and value weights stand in its checkpoint, which is how they are used.
+//
+//   kSeparate     three layers
+//   kStacked      one layer: the rows of q, of k, of v
+//   kInterleaved  one layer: q, k, v of head 0, then of head 1, ... (Hq = Hkv)
+enum class QkvRows : uint8_t { kSeparate, kStacked, kInterleaved };
+
+// Norms of queries and keys before RoPE: of every head, or over all heads together (Hq*D and Hkv*D).
+enum class QkNorm : uint8_t { kNone, kHead, kWide };
+
 struct BlockShape {
   int64_t C = 0, Hq = 0, Hkv = 0, D = 0, F = 0;
   cpu::Activation activation = cpu::Activation::kSilu;
   bool gated = true;
-  bool qk_norm = false;           // RMSNorm of every query and key head before RoPE
+  bool fused_gate_up = false;  // one layer: the rows of gate, then of up
+  QkvRows qkv = QkvRows::kSeparate;
+  QkNorm qk_norm = QkNorm::kNone;
   bool norms = true;              // before attention and MLP; without: their inputs are x and mid
+  bool output_norms = false;      // of what attention and MLP add
+  bool norm_after_sum = false;    // instead of `norms`: those norms are of the sums
+  bool parallel = false;          // both read x
   bool output_projection = true;  // without: attention heads are added as they are, Hq*D = C
+  float residual_scale = 1.0f;    // m
+  float score_scale = 0.0f;       // of attention; 0: 1/sqrt(D)
+  float score_cap = 0.0f;         // soft cap of attention scores; 0: none
+  int64_t window = 0;             // keys a query sees, itself included; 0: all before it
   DType act = DType::kF32;        // of activations inside the block; the residual stream is f32
   // The rows of the plan that its memory counts for: scratch, and what is kept for Backward.
   Use use = Use::kBackbone, saved_use = Use::kSaved;
@@ -54,6 +65,7 @@ struct BlockShape {
 struct BlockLoras {
   const Lora *q = nullptr, *k = nullptr, *v = nullptr, *o = nullptr;
   const Lora *gate = nullptr, *up = nullptr, *down = nullptr;
+  const Lora *qkv = nullptr, *gate_up = nullptr;  // beside fused layers
 };
 
 // What a block reads besides its input.
@@ -67,14 +79,16 @@ struct BlockCall {
 
 struct Attention {
   Linear q, k, v, o;
-  Norm q_norm, k_norm;  // over D, when shape.qk_norm
+  Linear qkv;           // instead of q, k, v, when they are fused
+  Norm q_norm, k_norm;  // over D or all heads, see shape.qk_norm
 
   struct Saved {
-    Tensor q, k, v;                       // as attended: after norms and RoPE
-    Tensor q_raw, k_raw, q_rstd, k_rstd;  // before their norms, when shape.qk_norm
-    Tensor out;                           // (N, Hq*D)
-    Tensor lse;                           // (N, Hq)
-    Tensor q_low, k_low, v_low, o_low;    // (N,R) of low-rank pairs
+    Tensor qkv;                             // (N, (Hq+2*Hkv)*D) of a fused layer: q, k, v are parts of it
+    Tensor q, k, v;                         // as attended: after norms and RoPE
+    Tensor q_raw, k_raw, q_stats, k_stats;  // before their norms, when shape.qk_norm
+    Tensor out;                             // (N, Hq*D)
+    Tensor lse;                             // (N, Hq)
+    Tensor q_low, k_low, v_low, o_low, qkv_low;  // (N,R) of low-rank pairs
   };
   // y += attention of h (N,C).
   void Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h, Acc y, Saved* saved) const;
@@ -86,10 +100,11 @@ struct Attention {
 
 struct Mlp {
   Linear gate, up, down;  // gate is unused when not gated
+  Linear gate_up;         // instead of gate and up, when they are fused
 
   struct Saved {
-    Tensor gate, up;                    // before the activation
-    Tensor gate_low, up_low, down_low;  // (N,R) of low-rank pairs
+    Tensor gate, up;  // before the activation; of a fused layer parts of one array
+    Tensor gate_low, up_low, down_low, gate_up_low;  // (N,R) of low-rank pairs
   };
   void Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h, Acc y, Saved* saved) const;
   void Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h, const Saved& saved,
@@ -99,14 +114,17 @@ struct Mlp {
 
 struct DecoderBlock {
   BlockShape shape;
-  Norm attention_norm, mlp_norm;
+  Norm attention_norm, mlp_norm;                // shape.norms or shape.norm_after_sum
+  Norm attention_output_norm, mlp_output_norm;  // shape.output_norms
   Attention attention;
   Mlp mlp;
 
   struct Saved {
-    Tensor x;                  // a view: the caller keeps the input
-    Tensor mid;                // (N,C)
-    Tensor rstd_in, rstd_mid;  // (1,N)
+    Tensor x;                                   // a view: the caller keeps the input
+    Tensor mid;                                 // (N,C); not of a parallel block
+    Tensor stats_in, stats_mid;                 // (Norm::stat_rows, N) of attention_norm and mlp_norm
+    Tensor attention_out, mlp_out;              // (N,C) before output_norms; the sums of norm_after_sum
+    Tensor attention_out_stats, mlp_out_stats;  // of output_norms
     Attention::Saved attention;
     Mlp::Saved mlp;
   };

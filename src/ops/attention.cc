@@ -3,21 +3,41 @@
 namespace rung::ops {
 namespace {
 
-// Multiply-adds of the useful triangle: scores and values, each D per visible pair.
+// Multiply-adds of the useful triangle, or band: scores and values, each D per visible pair.
 double PairFlops(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans) {
+  // Pairs of queries at the first n positions.
+  const auto pairs_of = [&](int64_t n) {
+    const auto all = static_cast<double>(n), window = static_cast<double>(shape.window);
+    if (shape.window == 0 || n <= shape.window) return all * (all + 1) / 2;
+    return window * (window + 1) / 2 + (all - window) * window;
+  };
   double pairs = 0;
   for (const cpu::AttentionSpan& span : spans) {
-    const auto q = static_cast<double>(span.q_count), kv = static_cast<double>(span.kv_count);
-    pairs += q * (kv - q) + q * (q + 1) / 2;
+    pairs += pairs_of(span.kv_count) - pairs_of(span.kv_count - span.q_count);
   }
   return 2.0 * pairs * static_cast<double>(shape.query_heads * shape.head_dim);
 }
 
+// Columns of heads that lie `step` apart (0: side by side).
+int64_t WidthOf(int64_t heads, int64_t step, int64_t head_dim) {
+  return step > 0 ? (heads - 1) * step + head_dim : heads * head_dim;
+}
+
 void CheckShapes(const cpu::AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v) {
-  RUNG_CHECK(q.cols() == shape.query_heads * shape.head_dim, "attention: q must be (N, Hq*D)");
-  RUNG_CHECK(k.cols() == shape.kv_heads * shape.head_dim && v.cols() == k.cols(),
-             "attention: k, v must be (N, Hkv*D)");
   RUNG_CHECK(shape.query_heads % shape.kv_heads == 0, "attention: Hq must be a multiple of Hkv");
+  RUNG_CHECK((shape.q_step == 0 || shape.q_step >= shape.head_dim) &&
+                 (shape.kv_step == 0 || shape.kv_step >= shape.head_dim),
+             "attention: heads must not overlap");
+  RUNG_CHECK(shape.window >= 0 && shape.score_cap >= 0.0f, "attention: window and cap are positive, or 0");
+  RUNG_CHECK(q.cols() == WidthOf(shape.query_heads, shape.q_step, shape.head_dim),
+             "attention: q must be (N, Hq*D), or as wide as its last head reaches");
+  RUNG_CHECK(k.cols() == WidthOf(shape.kv_heads, shape.kv_step, shape.head_dim) && v.cols() == k.cols(),
+             "attention: k, v must be (N, Hkv*D), or as wide as their last head reaches");
+}
+
+// out and dout, whose heads lie side by side.
+bool IsDense(const Tensor& out, const Tensor& q, const cpu::AttentionShape& shape) {
+  return out.rows() == q.rows() && out.cols() == shape.query_heads * shape.head_dim;
 }
 
 bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
@@ -31,7 +51,7 @@ bool IsLse(const Tensor& lse, const Tensor& q, const cpu::AttentionShape& shape)
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
-  RUNG_CHECK(SameShape(out.t, q.t), "attention: out must be like q");
+  RUNG_CHECK(IsDense(out.t, q.t, shape), "attention: out must be (N, Hq*D)");
   RUNG_CHECK(!lse || IsLse(lse->t, q.t, shape), "attention: lse must be (N,Hq)");
   Frame frame(ex.arena());
   const size_t bytes = cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
@@ -52,7 +72,8 @@ void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::
 void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
-  RUNG_CHECK(SameShape(out.t, q.t) && SameShape(dout.t, q.t), "attention_grad: out and dout must be like q");
+  RUNG_CHECK(IsDense(out.t, q.t, shape) && IsDense(dout.t, q.t, shape),
+             "attention_grad: out and dout must be (N, Hq*D)");
   RUNG_CHECK(IsLse(lse.t, q.t, shape), "attention_grad: lse must be (N,Hq)");
   RUNG_CHECK(SameShape(dq.t, q.t), "attention_grad: dq must be like q");
   RUNG_CHECK(SameShape(dk.t, k.t) && SameShape(dv.t, v.t), "attention_grad: dk, dv must be like k, v");

@@ -9,6 +9,7 @@
 namespace rung::ops {
 
 //   q, out (N, Hq*D)   k, v (Nkv, Hkv*D)   all T      lse (N,Hq) f32, nullptr when no backward will follow
+// Where the shape has steps, q, k, v (and their gradients) are as wide as their last head reaches.
 // `use` names the row of the plan that the scratch counts for.
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use);

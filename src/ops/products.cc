@@ -74,7 +74,7 @@ void ProjectFrozenGradInputInto(Exec& ex, In dy, const format::Matrix& weight, c
 
 format::Matrix AsMatrix(const Tensor& weight) {
   RUNG_CHECK(weight.dtype == DType::kF32 && weight.contiguous(), "a matrix must be f32 and contiguous");
-  return {format::Format::kF32, weight.rows(), weight.cols(), weight.data, {}};
+  return {format::Format::kF32, weight.rows(), weight.cols(), weight.data, {}, {}};
 }
 
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
@@ -149,13 +149,14 @@ void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x
   });
 }
 
-void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, const Out* dx,
+void HeadLoss(Exec& ex, In x, const format::Matrix& head, float cap, In target, Out loss, const Out* dx,
               const Out* best) {
   const int64_t M = x.t.rows(), C = x.t.cols();
   RUNG_CHECK(head.cols == C, "head_loss: head must be (V,C)");
   RUNG_CHECK(HasWholePairs(x.t), "head_loss: bf16 x of odd C must have a column more in memory");
   RUNG_CHECK(target.t.cols() == M && loss.t.cols() == M, "head_loss: target and loss must be (1,M)");
   RUNG_CHECK(!dx || (dx->t.rows() == M && dx->t.cols() == C), "head_loss: dx must be (M,C)");
+  RUNG_CHECK(cap >= 0.0f, "head_loss: the cap must be positive, or 0 for none");
   const double product =
       2.0 * static_cast<double>(M) * static_cast<double>(C) * static_cast<double>(head.rows);
   Frame frame(ex.arena());
@@ -166,10 +167,10 @@ void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, c
     const int64_t lddx = dx ? dx->t.stride : 0;
     int32_t* top = best ? best->as<int32_t>() : nullptr;
     if (x.t.dtype == DType::kBf16) {
-      cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, target.as<int32_t>(), loss.as<float>(),
+      cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, cap, target.as<int32_t>(), loss.as<float>(),
                     gradient, lddx, top, scratch);
     } else {
-      cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, target.as<int32_t>(), loss.as<float>(),
+      cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, cap, target.as<int32_t>(), loss.as<float>(),
                     gradient, lddx, top, scratch);
     }
   });

@@ -22,6 +22,8 @@ format::Matrix AsMatrix(const Tensor& weight);
 
 // out = x W^T + bias for several matrices that share x (N,K) T. One launch. T = bf16 and odd K: x has a
 // column more in memory and it is zero, for products read pairs.
+// With ex.cpu().int8, many rows and a W that is not stored in f32 (a trained factor is): in 8 bits,
+// kernels/cpu/int8.h. The gradient is that of the product in T.
 void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products);
 
 // dx = or += dy W for a frozen W (O,K): the gradient of ProjectFrozen's input. dy (N,O) T, dx (N,K) f32.
@@ -45,7 +47,8 @@ void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x
 //   target (1,M) i32; loss (1,M) nats
 //   dx (M,C) f32: gradient of the sum of losses; nullptr when no backward will follow
 //   best (1,M) i32: the most probable token; nullptr when not wanted
-void HeadLoss(Exec& ex, In x, const format::Matrix& head, In target, Out loss, const Out* dx,
+//   cap: logits become cap * tanh(logit / cap); 0: as they are
+void HeadLoss(Exec& ex, In x, const format::Matrix& head, float cap, In target, Out loss, const Out* dx,
               const Out* best);
 
 }  // namespace rung::ops

@@ -218,8 +218,8 @@ TEST(ProductsDeathTest, RefusesHalfAPairOfBf16) {
   const FrozenProduct product{&weight, nullptr, out, false};
   ProjectFrozen(plan, padded, {&product, 1});
   EXPECT_DEATH(ProjectFrozen(plan, x, {&product, 1}), "a column more in memory");
-  HeadLoss(plan, padded, weight, row, Out{loss}, nullptr, nullptr);
-  EXPECT_DEATH(HeadLoss(plan, x, weight, row, Out{loss}, nullptr, nullptr), "a column more in memory");
+  HeadLoss(plan, padded, weight, 0.0f, row, Out{loss}, nullptr, nullptr);
+  EXPECT_DEATH(HeadLoss(plan, x, weight, 0.0f, row, Out{loss}, nullptr, nullptr), "a column more in memory");
 }
 
 }  // namespace

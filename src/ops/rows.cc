@@ -33,6 +33,23 @@ void RmsNormGradInto(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd,
   });
 }
 
+void LayerNormGradInto(Exec& ex, In dy, In x, In gain, In stats, const Tensor& dx, bool add, const Acc* dgain,
+                       const Acc* dbias) {
+  const int64_t N = x.t.rows(), C = x.t.cols();
+  RUNG_CHECK(SameShape(dy.t, x.t) && SameShape(dx, x.t), "layer_norm_grad: dy and dx must be (N,C) like x");
+  RUNG_CHECK(IsVector(gain.t, C), "layer_norm_grad: gain must be (1,C)");
+  RUNG_CHECK(stats.t.rows() == 2 && stats.t.cols() == N, "layer_norm_grad: stats must be (2,N)");
+  RUNG_CHECK((!dgain || IsVector(dgain->t, C)) && (!dbias || IsVector(dbias->t, C)),
+             "layer_norm_grad: dgain and dbias must be (1,C)");
+  ex.Launch("layer_norm_grad", {}, [&] {
+    OnElementsOf(x, [&](const auto* data) {
+      cpu::LayerNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, data, x.t.stride, gain.as<float>(),
+                         stats.as<float>(), stats.t.stride, N, C, add, Out{dx}.as<float>(), dx.stride,
+                         dgain ? dgain->as<float>() : nullptr, dbias ? dbias->as<float>() : nullptr);
+    });
+  });
+}
+
 void CheckDropout(const Dropout& dropout, const Tensor& x) {
   RUNG_CHECK(dropout.p >= 0.0f && dropout.p < 1.0f, "dropout: p must be in [0,1)");
   RUNG_CHECK(dropout.draw >> 30 == 0 && x.size() >> 34 == 0, "dropout: draw is below 2^30, N*C below 2^34");
@@ -72,19 +89,51 @@ void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out
   RmsNormGradInto(ex, dy, x, gain, gain_offset, rstd, dx.t, false, dgain);
 }
 
-void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim, int direction) {
-  const int64_t N = x.t.rows(), heads = x.t.cols() / head_dim;
-  RUNG_CHECK(heads * head_dim == x.t.cols(), "rope: x must be (N, heads*D)");
+void LayerNorm(Exec& ex, In x, In gain, In bias, float eps, Out y, const Out* stats) {
+  const int64_t N = x.t.rows(), C = x.t.cols();
+  RUNG_CHECK(SameShape(x.t, y.t), "layer_norm: y must be (N,C) like x");
+  RUNG_CHECK(IsVector(gain.t, C) && (bias.t.empty() || IsVector(bias.t, C)),
+             "layer_norm: gain and bias must be (1,C)");
+  RUNG_CHECK(!stats || (stats->t.rows() == 2 && stats->t.cols() == N), "layer_norm: stats must be (2,N)");
+  ex.Launch("layer_norm", {}, [&] {
+    const auto run = [&]<class TIn, class TOut>(const TIn* from, TOut* to) {
+      cpu::LayerNorm(ex.cpu(), from, x.t.stride, gain.as<float>(),
+                     bias.t.empty() ? nullptr : bias.as<float>(), eps, N, C, to, y.t.stride,
+                     stats ? stats->as<float>() : nullptr, stats ? stats->t.stride : 0);
+    };
+    if (x.t.dtype == DType::kBf16) {
+      run(x.as<Bf16>(), y.as<Bf16>());
+    } else if (y.t.dtype == DType::kBf16) {
+      run(x.as<float>(), y.as<Bf16>());
+    } else {
+      run(x.as<float>(), y.as<float>());
+    }
+  });
+}
+
+void LayerNormGrad(Exec& ex, In dy, In x, In gain, In stats, Acc dx, const Acc* dgain, const Acc* dbias) {
+  LayerNormGradInto(ex, dy, x, gain, stats, dx.t, true, dgain, dbias);
+}
+void LayerNormGrad(Exec& ex, In dy, In x, In gain, In stats, Out dx, const Acc* dgain, const Acc* dbias) {
+  LayerNormGradInto(ex, dy, x, gain, stats, dx.t, false, dgain, dbias);
+}
+
+void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t heads, int64_t step, int64_t head_dim,
+          int direction) {
+  const int64_t N = x.t.rows();
+  RUNG_CHECK(heads > 0 && step >= head_dim && (heads - 1) * step + head_dim <= x.t.cols(),
+             "rope: the heads must lie apart within the columns of x");
   RUNG_CHECK(position.t.cols() == N, "rope: position must be (1,N)");
   RUNG_CHECK(table.rotary > 0 && table.rotary % 2 == 0 && table.rotary <= head_dim,
              "rope: rotary must be even and at most D");
-  RUNG_CHECK(table.cos.cols() == head_dim / 2 && table.cos.contiguous(),
-             "rope: cos must be (positions, D/2)");
-  RUNG_CHECK(SameShape(table.cos, table.sin) && table.sin.contiguous(), "rope: sin must be like cos");
+  RUNG_CHECK(table.cos.cols() >= table.rotary / 2, "rope: cos must be (positions, at least rotary/2)");
+  RUNG_CHECK(SameShape(table.cos, table.sin) && table.cos.stride == table.sin.stride,
+             "rope: sin must be like cos");
   ex.Launch("rope", {}, [&] {
     OnElementsOf(x, [&](auto* data) {
       cpu::Rope(ex.cpu(), data, x.t.stride, position.as<int32_t>(), In(table.cos).as<float>(),
-                In(table.sin).as<float>(), N, heads, head_dim, table.rotary, table.half, direction);
+                In(table.sin).as<float>(), table.cos.stride, N, heads, step, head_dim, table.rotary,
+                table.half, direction);
     });
   });
 }

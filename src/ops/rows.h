@@ -19,15 +19,29 @@ void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const
 void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Acc dx, const Acc* dgain);
 void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out dx, const Acc* dgain);
 
+// y[n,:] = (x[n,:] - mean[n]) * rstd[n] * gain + bias, rstd[n] = 1 / sqrt(var(x[n,:]) + eps)
+//
+//   x           (N,C)  f32 or T, may alias y
+//   gain, bias  (1,C)  bias may be empty
+//   y           (N,C)  f32 or T
+//   stats       (2,N)  f32: rstd and mean; nullptr when no backward will follow
+void LayerNorm(Exec& ex, In x, In gain, In bias, float eps, Out y, const Out* stats);
+
+// dx += (or =) the gradient of LayerNorm towards x; dgain, dbias (1,C) += those towards gain and bias
+// (nullptr: frozen). x f32 or T, gradients f32.
+void LayerNormGrad(Exec& ex, In dy, In x, In gain, In stats, Acc dx, const Acc* dgain, const Acc* dbias);
+void LayerNormGrad(Exec& ex, In dy, In x, In gain, In stats, Out dx, const Acc* dgain, const Acc* dbias);
+
 // Angles of rotary position embedding (arXiv 2104.09864): one row per position, one column per pair.
 struct RopeTable {
-  Tensor cos, sin;     // (positions, D/2), of which the first rotary/2 columns count
+  Tensor cos, sin;     // (positions, at least rotary/2)
   int64_t rotary = 0;  // leading elements of a head that turn; even
   bool half = true;    // pairs (i, i + rotary/2), Hugging Face's order; else (2i, 2i+1), GGUF's llama order
 };
-// Turns every head of x (N, heads*D) in place by its row's position (1,N); direction -1 turns back. Positions
-// are rows of the table: values, so no plan can check them.
-void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t head_dim, int direction);
+// Turns `heads` heads of x in place by their row's position (1,N); direction -1 turns back. Head h is columns
+// [h*step, h*step + head_dim) of x. Positions are rows of the table: values, so no plan can check them.
+void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t heads, int64_t step, int64_t head_dim,
+          int direction);
 
 // y = act(gate) * up; up may be nullptr for ungated MLPs. All (N,F), T, y may alias gate.
 void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y);

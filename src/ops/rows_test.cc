@@ -229,6 +229,53 @@ TEST_F(Rows, ScaleKeepsToItsColumns) {
   }());
 }
 
+TEST_F(Rows, LayerNormHasTheGradientOfItsDefinition) {
+  const Tensor x = Random(DType::kF32, 3, kC), dy = Random(DType::kF32, 3, kC);
+  const Tensor gain = Random(DType::kF32, 1, kC), bias = Random(DType::kF32, 1, kC);
+  const Tensor y = Make(DType::kF32, 3, kC), stats = Make(DType::kF32, 2, 3),
+               dx0 = Random(DType::kF32, 3, kC);
+  const Tensor dx = Make(DType::kF32, 3, kC), added = Copy(dx0);
+  const Tensor dgain0 = Random(DType::kF32, 1, kC), dgain = Copy(dgain0), dbias = Copy(dgain0);
+  const Out kept{stats};
+  const Acc dgain_sum{dgain}, dbias_sum{dbias};
+  LayerNorm(exec_, x, gain, bias, 1e-5f, Out{y}, &kept);
+  LayerNormGrad(exec_, dy, x, gain, stats, Out{dx}, &dgain_sum, &dbias_sum);
+  LayerNormGrad(exec_, dy, x, gain, stats, Acc{added}, nullptr, nullptr);
+
+  // Value n,c with x[n,at] moved.
+  const auto value = [&](int64_t n, int64_t c, int64_t at, double move) {
+    const auto moved = [&](int64_t i) { return At(x, n, i) + (i == at ? move : 0.0); };
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < kC; ++i) mean += moved(i) / kC;
+    for (int64_t i = 0; i < kC; ++i) variance += std::pow(moved(i) - mean, 2) / kC;
+    return (moved(c) - mean) / std::sqrt(variance + 1e-5) * At(gain, 0, c) + At(bias, 0, c);
+  };
+  for (int64_t c = 0; c < kC; ++c) {
+    double of_gain = At(dgain0, 0, c), of_bias = At(dgain0, 0, c);
+    for (int64_t n = 0; n < 3; ++n) {
+      const double here = value(n, c, 0, 0.0);
+      ASSERT_NEAR(At(y, n, c), here, 2e-6 * (1 + std::fabs(here)));
+      of_gain += At(dy, n, c) * (here - At(bias, 0, c)) / At(gain, 0, c);
+      of_bias += At(dy, n, c);
+      double want = 0;
+      constexpr double kMove = 1e-5;
+      for (int64_t i = 0; i < kC; ++i) {
+        want += At(dy, n, i) * (value(n, i, c, kMove) - value(n, i, c, -kMove)) / (2 * kMove);
+      }
+      ASSERT_NEAR(At(dx, n, c), want, 1e-5);
+      ASSERT_NEAR(At(added, n, c), At(dx0, n, c) + At(dx, n, c), 1e-6);
+    }
+    ASSERT_NEAR(At(dgain, 0, c), of_gain, 1e-5);
+    ASSERT_NEAR(At(dbias, 0, c), of_bias, 1e-5);
+  }
+  const Tensor narrow = Make(DType::kBf16, 3, kC);
+  LayerNorm(exec_, x, gain, Tensor{}, 1e-5f, Out{narrow}, nullptr);
+  for (int64_t c = 0; c < kC; ++c) {
+    const double want = At(y, 1, c) - At(bias, 0, c);
+    ASSERT_NEAR(At(narrow, 1, c), want, 0x1p-8 * std::fabs(want) + 1e-5);
+  }
+}
+
 TEST_F(Rows, AddSquaresAddsEachToItsOwn) {
   const Tensor x = Random(DType::kF32, 1, kC), y0 = Random(DType::kF32, 1, kC), y = Copy(y0);
   AddSquares(exec_, x, Acc{y});
@@ -260,22 +307,50 @@ TEST(RowsDeathTest, StandardizeRefusesAnotherWidth) {
   EXPECT_DEATH(Standardize(plan, x, true, 1e-5f, &right, &wrong, Out{x}), "mean and deviation must be");
 }
 
-TEST(RowsDeathTest, RopeRefusesATableOfOtherHeads) {
+TEST(RowsDeathTest, LayerNormRefusesWhatDoesNotFit) {
+  Exec plan = Plan();
+  const Tensor x = Shape(kN, kC), row = Shape(1, kC), stats = Shape(2, kN), wrong = Shape(1, kC + 1);
+  const Out kept{stats}, wrong_kept{Shape(1, kN)};
+  LayerNorm(plan, x, row, row, 1e-5f, Out{x}, &kept);
+  LayerNorm(plan, x, row, Tensor{}, 1e-5f, Out{x}, nullptr);
+  EXPECT_DEATH(LayerNorm(plan, x, wrong, row, 1e-5f, Out{x}, &kept), "gain and bias must be");
+  EXPECT_DEATH(LayerNorm(plan, x, row, wrong, 1e-5f, Out{x}, &kept), "gain and bias must be");
+  EXPECT_DEATH(LayerNorm(plan, x, row, row, 1e-5f, Out{x}, &wrong_kept), "stats must be");
+  EXPECT_DEATH(LayerNorm(plan, x, row, row, 1e-5f, Out{Shape(kN, kC + 1)}, &kept), "y must be");
+  const Acc sum{row}, wrong_sum{wrong};
+  LayerNormGrad(plan, x, x, row, stats, Out{x}, &sum, &sum);
+  EXPECT_DEATH(LayerNormGrad(plan, x, x, wrong, stats, Acc{x}, &sum, &sum), "gain must be");
+  EXPECT_DEATH(LayerNormGrad(plan, x, x, row, row, Acc{x}, &sum, &sum), "stats must be");
+  EXPECT_DEATH(LayerNormGrad(plan, x, x, row, stats, Out{x}, &wrong_sum, nullptr), "dgain and dbias must be");
+  EXPECT_DEATH(LayerNormGrad(plan, x, x, row, stats, Out{x}, nullptr, &wrong_sum), "dgain and dbias must be");
+}
+
+TEST(RowsDeathTest, RopeRefusesAnotherTableOrHeads) {
   Exec plan = Plan();
   constexpr int64_t kD = 16, kPositions = 50;
   const Tensor x = Shape(kN, 3 * kD), position = Shape(1, kN, 0, DType::kI32);
   const Tensor right = Shape(kPositions, kD / 2), narrow = Shape(kPositions, kD / 2 - 1),
-               wide = Shape(kPositions, kD / 2, 1), fewer = Shape(kPositions - 1, kD / 2);
+               apart = Shape(kPositions, kD / 2, 1), fewer = Shape(kPositions - 1, kD / 2);
+  const auto run_heads = [&](int64_t heads, int64_t step, const Tensor& cos, const Tensor& sin,
+                             int64_t rotary) {
+    Rope(plan, Acc{x}, position, {cos, sin, rotary, true}, heads, step, kD, 1);
+  };
   const auto run = [&](const Tensor& cos, const Tensor& sin, int64_t rotary) {
-    Rope(plan, Acc{x}, position, {cos, sin, rotary, true}, kD, 1);
+    run_heads(3, kD, cos, sin, rotary);
   };
   run(right, right, kD);
   run(right, right, kD / 2);
+  run(apart, apart, kD);
+  run(narrow, narrow, kD - 2);
+  run_heads(2, 2 * kD, right, right, kD);
   EXPECT_DEATH(run(narrow, narrow, kD), "cos must be");
-  EXPECT_DEATH(run(wide, wide, kD), "cos must be");
+  EXPECT_DEATH(run(right, apart, kD), "sin must be");
   EXPECT_DEATH(run(right, fewer, kD), "sin must be");
   EXPECT_DEATH(run(right, right, kD + 2), "rotary must be");
   EXPECT_DEATH(run(right, right, 3), "rotary must be");
+  EXPECT_DEATH(run_heads(4, kD, right, right, kD), "the heads must lie apart");
+  EXPECT_DEATH(run_heads(3, kD + 1, right, right, kD), "the heads must lie apart");
+  EXPECT_DEATH(run_heads(3, kD - 2, right, right, kD), "the heads must lie apart");
 }
 
 TEST(UpdateDeathTest, RefusesRowsApartFromEachOther) {

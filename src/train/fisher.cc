@@ -82,28 +82,18 @@ void Fisher::Pass::AddSquares(Exec& ex, size_t measured) const {
 void Fisher::Pass::Learn(Exec& ex, const model::BatchInput& input, In x, Out dx) const {
   Frame frame(ex.arena());
   const int64_t M = input.target_count(), C = x.t.cols();
-  const auto scratch = [&](DType dtype, int64_t rows, int64_t cols, const char* label) {
-    return ex.arena().Scratch(dtype, rows, cols, Use::kHead, label);
-  };
-  const Tensor z = scratch(DType::kF32, M, C, "head input"), rstd = scratch(DType::kF32, 1, M, "rstd");
-  const Tensor h = scratch(ex.compute(), M, C, "normed head input");
-  const Tensor dh = scratch(DType::kF32, M, C, "d normed head input");
-  const Tensor loss = scratch(DType::kF32, 1, M, "loss");
-  const Out rstd_out{rstd}, dh_out{dh};
-  const nn::Norm& norm = backbone.final_norm();
+  const Tensor z = ex.arena().Scratch(DType::kF32, M, C, Use::kHead, "head input");
+  const Tensor loss = ex.arena().Scratch(DType::kF32, 1, M, Use::kHead, "loss");
+  const Out dz{z};
   ops::Gather(ex, x, input.pass().picked, Out{z});
-  norm.Forward(ex, z, Out{h}, &rstd_out);
-  ops::HeadLoss(ex, h, backbone.head(), input.target(), Out{loss}, &dh_out, nullptr);
-  ops::Scale(ex, 1.0f / static_cast<float>(M), Acc{dh});
-  const Tensor dz = scratch(DType::kF32, M, C, "d head input");
-  norm.Backward(ex, dh, z, rstd, Out{dz});
-  ops::Scatter(ex, dz, input.pass().picked, dx);
+  backbone.Loss(ex, z, input.target(), Out{loss}, &dz, nullptr);
+  ops::Scale(ex, 1.0f / static_cast<float>(M), Acc{z});
+  ops::Scatter(ex, z, input.pass().picked, dx);
 }
 
 // inputs[i]: of layer layers.front() + i. What a block keeps for its backward pass is made again.
 void Fisher::Pass::Descend(Exec& ex, const model::BatchInput& input, const std::vector<Tensor>& inputs,
                            Acc dx) const {
-  const nn::BlockCall call{input.pass().rows, backbone.rope()};
   for (size_t i = inputs.size(); i-- > 0;) {
     const int64_t layer = layers.front() + static_cast<int64_t>(i);
     const auto measured = std::find(layers.begin(), layers.end(), layer);
@@ -111,6 +101,7 @@ void Fisher::Pass::Descend(Exec& ex, const model::BatchInput& input, const std::
     Frame frame(ex.arena());
     const Tensor again =
         ex.arena().Scratch(DType::kF32, dx.t.rows(), dx.t.cols(), Use::kBackbone, "layer's output again");
+    const nn::BlockCall call{input.pass().rows, backbone.rope(layer)};
     const auto back = [&](const nn::DecoderBlock& block) {
       nn::DecoderBlock::Saved saved;
       block.Forward(ex, inputs[i], call, Out{again}, &saved);
@@ -139,7 +130,8 @@ void Fisher::Pass::Run(Exec& ex, const data::Example& example) const {
   for (int64_t layer = lowest; layer < backbone.config().L; ++layer) {
     inputs.push_back(x);
     x = keep();
-    backbone.block(layer).Forward(ex, inputs.back(), {input.pass().rows, backbone.rope()}, Out{x}, nullptr);
+    backbone.block(layer).Forward(ex, inputs.back(), {input.pass().rows, backbone.rope(layer)}, Out{x},
+                                  nullptr);
   }
   const Tensor dx = ex.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "d residual stream");
   Learn(ex, input, x, Out{dx});

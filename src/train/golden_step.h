@@ -24,7 +24,7 @@ class GoldenStep {
   model::Backbone MakeBackbone(DType compute = DType::kF32,
                                model::Quantize quantize = model::Quantize::kNone) const {
     model::BackboneOptions options;
-    options.quantize = quantize;
+    options.recipe.matrices = quantize;
     options.compute = compute;
     options.positions = 128;
     return model::Backbone::Load("tests/data/families/" + family(), options).OrThrow();
@@ -89,6 +89,8 @@ class GoldenStep {
     spec.gate = gate == "sum"           ? model::Gate::kSum
                 : gate == "interpolate" ? model::Gate::kInterpolate
                                         : model::Gate::kInterpolateVector;
+    if (Meta("norm", "rms") == "layer") spec.norm = nn::NormKind::kLayer;
+    spec.rotary = Meta("rotary", "true") == "true";
     if (Meta("block", "decoder") == "plain") spec.kind = model::RungKind::kPlain;
     if (Meta("tap_map", "project") == "pooled") spec.tap_map = model::TapMap::kPooled;
     if (Meta("tap_norm", "standardize") == "none") spec.tap_norm = model::TapNorm::kNone;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "io/gguf.h"
+
 namespace rung::train {
 namespace {
 
@@ -48,7 +50,9 @@ std::string WeightsIdentity(const Path& model) {
   std::vector<Path> files;
   std::error_code error;
   if (!std::filesystem::is_directory(model, error)) {
-    files.push_back(model);
+    // A run is of the whole model, whichever of its parts names it.
+    files = io::GgufFiles(model);
+    std::erase_if(files, [&](const Path& file) { return !std::filesystem::exists(file, error); });
   } else {
     for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
       if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
@@ -75,27 +79,27 @@ std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& s
   std::string text = fmt::format(
       "model={}:{}x{}x{} weights={} rope={} data={} seed={} tokens={} max_length={} accumulation={} steps={} "
       "warmup={} "
-      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={}{} "
-      "compute={} "
+      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={} "
+      "compute={}{} "
       "isa={} threads={} method={}",
       config.family, config.L, config.C, config.V, identity.weights, config.rope.half ? "half" : "pairs",
       identity.data, options.seed, options.tokens, options.max_length, options.gradient_accumulation,
       schedule.steps, schedule.warmup, NameOf(options.schedule), schedule.base_rate, options.optimizer.beta1,
       options.optimizer.beta2, options.optimizer.weight_decay, options.optimizer.max_grad_norm,
-      options.optimizer.moments == Moments::kF32 ? "f32" : "8bit",
-      static_cast<int>(options.backbone.quantize), options.backbone.quantize_embeddings ? "+embeddings" : "",
-      NameOf(options.compute.compute), cpu::NameOf(options.compute.context.isa),
-      options.compute.context.threads, NameOf(options.method));
+      options.optimizer.moments == Moments::kF32 ? "f32" : "8bit", options.backbone.recipe.Key(),
+      NameOf(options.compute.compute), options.compute.context.int8 ? "+int8" : "",
+      cpu::NameOf(options.compute.context.isa), options.compute.context.threads, NameOf(options.method));
   if (spec.ladder) {
     const model::LadderSpec& l = *spec.ladder;
     text += fmt::format(
-        " taps={} rungs={} kind={} width={} heads={}x{} gate={} tap_norm={} tap_map={} tap_storage={} "
+        " taps={} rungs={} kind={} norm={} rotary={} width={} heads={}x{} gate={} tap_norm={} tap_map={} "
+        "tap_storage={} "
         "rejoin={} "
         "scale={:.6g} init={}",
-        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), l.S, l.block().Hq, l.head_dim,
-        static_cast<int>(l.gate), static_cast<int>(l.tap_norm), static_cast<int>(l.tap_map),
-        static_cast<int>(options.policy.taps), l.rejoin, options.ladder.output_scale,
-        static_cast<int>(options.ladder.init));
+        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), static_cast<int>(l.norm), l.rotary, l.S,
+        l.block().Hq, l.head_dim, static_cast<int>(l.gate), static_cast<int>(l.tap_norm),
+        static_cast<int>(l.tap_map), static_cast<int>(options.policy.taps), l.rejoin,
+        options.ladder.output_scale, static_cast<int>(options.ladder.init));
     if (options.ladder.init == LadderInit::kFisher)
       text += fmt::format(" fisher_samples={}", options.ladder.fisher_samples);
   }

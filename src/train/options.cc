@@ -54,12 +54,17 @@ Status ShapeRungs(const LadderOptions& o, const model::Config& config, model::La
   spec->S = width.value();
   spec->kind = o.kind;
   if (o.kind == model::RungKind::kPlain) {
+    if (o.norm || o.rotary) {
+      return Usage("--rung-norm, --rung-positions: plain rungs have neither norms nor positions");
+    }
     if (o.heads > 1) return Usage("--side-heads: plain rungs have one head");
     if (o.init != LadderInit::kRandom) return Usage("--ladder-init: plain rungs begin at random");
     spec->head_dim = spec->S;
     spec->F = 4 * spec->S;
     return Ok{};
   }
+  spec->norm = o.norm.value_or(config.norm);
+  spec->rotary = o.rotary.value_or(!config.no_rope);
   if (o.init != LadderInit::kRandom) {
     if (o.heads > 0) return Usage("--side-heads: heads of rungs made of the model's follow from --width");
     if (o.tap_map == model::TapMap::kPooled) {

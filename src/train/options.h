@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/files.h"
@@ -38,6 +39,9 @@ struct LadderOptions {
   model::Gate gate = model::Gate::kSum;
   model::TapNorm tap_norm = model::TapNorm::kStandardize;
   model::TapMap tap_map = model::TapMap::kFull;
+  // Of decoder rungs; nothing: the backbone's own.
+  std::optional<nn::NormKind> norm;
+  std::optional<bool> rotary;
   int64_t rejoin = 0;
   double output_scale = 1.0;  // factor of the measured scale
   LadderInit init = LadderInit::kRandom;

@@ -41,10 +41,10 @@ constexpr std::array<Policy, 5> kPolicies = {{
      [](TrainOptions* o) { o->optimizer.moments = Moments::k8Bit; }},
     {"--quantize-embeddings",
      [](const PlanModel& m, const TrainOptions& o, const model::AdapterSpec&) {
-       return m.can_quantize() && o.backbone.quantize != model::Quantize::kNone &&
-              !o.backbone.quantize_embeddings;
+       return m.can_quantize() && o.backbone.recipe.matrices != model::Quantize::kNone &&
+              o.backbone.recipe.embeddings == model::Quantize::kNone;
      },
-     [](TrainOptions* o) { o->backbone.quantize_embeddings = true; }},
+     [](TrainOptions* o) { o->backbone.recipe.embeddings = o->backbone.recipe.matrices; }},
 }};
 
 PolicySet SetOf(std::vector<int> policies) {

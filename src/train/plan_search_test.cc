@@ -36,10 +36,12 @@ TEST(PlanSearchTest, EveryShapePlansForEveryMethod) {
         options.policy.blocks = blocks;
         Result<PlannedRun> run = PlanRun(model, options, options.max_length);
         ASSERT_TRUE(run.ok()) << name << " " << NameOf(method) << ": " << run.failure().message;
-        // More than the 4-bit weights alone, less than the 16-bit model twice over.
+        // More than the 4-bit weights alone, less than the 16-bit model twice over, but for models so small
+        // that what a step keeps is as much.
         const auto parameters = static_cast<uint64_t>(model.config().parameter_count());
+        const uint64_t kept = parameters < 400'000'000 ? 400'000'000 : 0;
         EXPECT_GT(run.value().memory.total(), parameters / 2) << name;
-        EXPECT_LT(run.value().memory.total(), 4 * parameters) << name << " " << NameOf(method);
+        EXPECT_LT(run.value().memory.total(), 4 * parameters + kept) << name << " " << NameOf(method);
         EXPECT_GT(run.value().memory.step.flops, 2.0 * static_cast<double>(parameters)) << name;
       }
     }
@@ -84,7 +86,7 @@ TEST(PlanSearchTest, ALadderBesideSevenBillionNeedsHalfOfLoraOrLess) {
     TrainOptions options = Options(method);
     options.compute = {{cpu::Isa::kAvx512Bf16, 2}, DType::kBf16};
     options.backbone.compute = DType::kBf16;
-    options.backbone.quantize_embeddings = quantize_embeddings;
+    if (quantize_embeddings) options.backbone.recipe.embeddings = options.backbone.recipe.matrices;
     options.tokens = options.max_length = 2048;
     return PlanRun(model, options, 2048).OrThrow().memory.total();
   };
@@ -194,7 +196,7 @@ TEST(PlanSearchTest, PolicySetsAreThoseOfTheMethod) {
                                             "--optimizer adamw8bit --quantize-embeddings"}));
   TrainOptions ladder = Options(Method::kLadder);
   ladder.policy.rungs = model::RungMemory::kRecompute;
-  ladder.backbone.quantize_embeddings = true;
+  ladder.backbone.recipe.embeddings = model::Quantize::kNf4;
   ladder.ladder.tap_map = model::TapMap::kPooled;
   EXPECT_EQ(flags(ladder), (std::vector<std::string>{"", "--optimizer adamw8bit"}));
   // A GGUF file has its formats.

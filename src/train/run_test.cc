@@ -125,7 +125,7 @@ TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
          o.compute.compute = o.backbone.compute = DType::kF32;
        }},
       {"scale=2", [](TrainOptions& o) { o.ladder.output_scale = 2.0; }},
-      {"quantize=", [](TrainOptions& o) { o.backbone.quantize = model::Quantize::kNone; }},
+      {"quantize=", [](TrainOptions& o) { o.backbone.recipe.matrices = model::Quantize::kNone; }},
       {"data=", [](TrainOptions& o) { o.data = kData / "valid.jsonl"; }},
       {"decay=0.1", [](TrainOptions& o) { o.optimizer.weight_decay = 0.1; }}};
   for (const auto& [key, change] : changes) {

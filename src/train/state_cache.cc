@@ -32,12 +32,11 @@ constexpr int kNumerics = 1;
 
 std::string KeyOf(const TrainOptions& options, const model::Adapter& adapter, const std::string& identity) {
   const model::LadderSpec& ladder = adapter.ladder()->spec();
-  std::string key =
-      fmt::format("numerics={} {} max_length={} quantize={}{} compute={} isa={} taps={} rejoin={} storage={}",
-                  kNumerics, identity, options.max_length, static_cast<int>(options.backbone.quantize),
-                  options.backbone.quantize_embeddings ? "+embeddings" : "", NameOf(options.compute.compute),
-                  cpu::NameOf(options.compute.context.isa), fmt::join(ladder.taps, ","), ladder.rejoin,
-                  static_cast<int>(options.policy.taps));
+  std::string key = fmt::format(
+      "numerics={} {} max_length={} quantize={} compute={}{} isa={} taps={} rejoin={} storage={}", kNumerics,
+      identity, options.max_length, options.backbone.recipe.Key(), NameOf(options.compute.compute),
+      options.compute.context.int8 ? "+int8" : "", cpu::NameOf(options.compute.context.isa),
+      fmt::join(ladder.taps, ","), ladder.rejoin, static_cast<int>(options.policy.taps));
   if (ladder.tap_map == model::TapMap::kPooled) {
     key += fmt::format(" pooled_to={} norm={} calibration={}", ladder.S, static_cast<int>(ladder.tap_norm),
                        CalibrationOf(adapter));

@@ -81,13 +81,27 @@ Agreement Compare(const std::vector<float>& got, const std::vector<float>& exact
 // its length by less. ReLU's slope jumps: where rounding changes the sign of a neuron, one term of the sum
 // over rows goes or comes whole, so the layer below it gets 14 %. A single number has no other direction to
 // be off in, and a gate's is a difference of large sums: 5 %.
+//
+// The models of the later families are half as wide and have half as many rows, so each sum averages fewer
+// roundings: 5 % of the length. Their ReLU has 64 neurons: one that changes its sign is 11 % of a layer.
+struct Bound {
+  double cosine, length;
+};
+Bound BoundOf(const GoldenStep& step, const model::Adapter& adapter, const model::Config& config,
+              const NamedGradient& gradient) {
+  const bool small = step.golden().Ints("ids").size() < 40;
+  if (small) return config.activation == cpu::Activation::kRelu ? Bound{0.98, 0.11} : Bound{0.99, 0.05};
+  const bool plain = adapter.ladder() && adapter.ladder()->spec().kind == model::RungKind::kPlain;
+  const bool below_relu = plain && gradient.name.find(".block.up.") != std::string::npos;
+  return {below_relu ? 0.99 : 0.998, gradient.values.size() == 1 ? 0.05 : 0.02};
+}
+
 TEST_P(MethodStepTest, Bf16GradientsPointTheSameWay) {
   if (cpu::BestIsa() != cpu::Isa::kAvx512Bf16) GTEST_SKIP() << "no bf16 products on this machine";
   const GoldenStep step(GetParam());
   const cpu::Context context{cpu::BestIsa(), 2};
   const model::Backbone exact = step.MakeBackbone(), rounded = step.MakeBackbone(DType::kBf16);
   model::Adapter adapter = step.MakeAdapter(exact.config());
-  const bool relu = adapter.ladder() && adapter.ladder()->spec().kind == model::RungKind::kPlain;
   RunStep(exact, adapter, {step.MakeBatch()}, context, DType::kF32);
   const std::vector<NamedGradient> want = GradientsOf(adapter);
   RunStep(rounded, adapter, {step.MakeBatch()}, context, DType::kBf16);
@@ -96,9 +110,9 @@ TEST_P(MethodStepTest, Bf16GradientsPointTheSameWay) {
     SCOPED_TRACE(want[i].name);
     if (IsZero(step.golden().Floats("grad." + want[i].name))) continue;  // what is left is rounding
     const Agreement agreement = Compare(got[i].values, want[i].values);
-    const bool below_relu = relu && want[i].name.find(".block.up.") != std::string::npos;
-    EXPECT_GT(agreement.cosine, below_relu ? 0.99 : 0.998);
-    EXPECT_NEAR(agreement.ratio, 1.0, want[i].values.size() == 1 ? 0.05 : 0.02);
+    const Bound bound = BoundOf(step, adapter, exact.config(), want[i]);
+    EXPECT_GT(agreement.cosine, bound.cosine);
+    EXPECT_NEAR(agreement.ratio, 1.0, bound.length);
   }
 }
 
@@ -110,6 +124,19 @@ INSTANTIATE_TEST_SUITE_P(All, MethodStepTest,
                                          "method/rejoin_llama3", "method/rejoin_qwen2", "method/rejoin_qwen3",
                                          "lora/lora_llama3", "lora/lora_qwen2", "lora/lora_qwen3",
                                          "lora/lora_top1", "lora/combined_llama3"));
+
+// Each family's own parts on the way of the gradient (tools/make_family_steps.py).
+INSTANTIATE_TEST_SUITE_P(
+    Families, MethodStepTest,
+    testing::Values("lora/lora_opt", "lora/lora_opt_350m", "lora/lora_gpt2", "lora/lora_gpt_neox",
+                    "lora/lora_gpt_neox_serial", "lora/lora_gemma", "lora/lora_gemma2", "lora/lora_gemma3",
+                    "lora/lora_phi3", "lora/lora_phi3_long", "lora/lora_olmo2", "lora/lora_granite",
+                    "lora/lora_smollm3", "lora/lora_mistral_window", "lora/lora_qwen3_yarn",
+                    "method/rejoin_opt", "method/rejoin_opt_350m", "method/rejoin_gpt2",
+                    "method/rejoin_gpt_neox", "method/rejoin_gemma", "method/rejoin_gemma2",
+                    "method/rejoin_gemma3", "method/rejoin_phi3", "method/rejoin_phi3_long",
+                    "method/rejoin_olmo2", "method/rejoin_granite", "method/rejoin_smollm3",
+                    "method/rejoin_mistral_window", "method/rejoin_qwen3_yarn"));
 
 class OptimizerStepTest : public testing::TestWithParam<const char*> {};
 

@@ -90,7 +90,7 @@ class MlpTileTest : public testing::TestWithParam<BlockCase> {
     block.shape.mlp_rows = mlp_rows;
     const model::PackedRows rows(step_.golden().Ints("starts"));
     const int64_t N = rows.layout.rows(), C = block.shape.C;
-    nn::BlockCall call{rows.layout, backbone_.rope()};
+    nn::BlockCall call{rows.layout, backbone_.rope(0)};
     if (adapter_.lora()) call.loras = adapter_.lora()->layer(0);
     std::vector<float> x(static_cast<size_t>(N * C));
     std::mt19937 random(9);

@@ -40,10 +40,9 @@ void Trainer::Prepare() {
     throw Error(ExitCode::kUsage,
                 "--tap-cache: low-rank pairs have no taps; it is for --method ladder, xladder");
   }
-  const int64_t longest = config_.window > 0 ? std::min(config_.window, config_.context) : config_.context;
-  if (options_.max_length > longest) {
+  if (options_.max_length > config_.context) {
     throw Error(ExitCode::kUsage, fmt::format("--max-length {}: this model attends over {} tokens at most",
-                                              options_.max_length, longest));
+                                              options_.max_length, config_.context));
   }
   text_ = std::make_unique<model::ModelText>(
       model::LoadText(options_.model, options_.raw, "", config_.V).OrThrow());

@@ -58,6 +58,7 @@ class Forward {
         spans_(spans),
         a_(arguments),
         D_(shape.head_dim),
+        step_(shape),
         group_(shape.query_heads / shape.kv_heads) {
     panel_ = PanelFor<T>(context.isa);
     kernels_ = AttentionFor<T>(context.isa);
@@ -69,7 +70,7 @@ class Forward {
         partials += Chunks(span) * shape.kv_heads * PartialFloats(span);
       } else {
         has_blocks_ = true;
-        panels += CeilDiv(span.kv_count, kPanelRows) * shape.kv_heads * PanelsElements();
+        panels += Blocks(span) * shape.kv_heads * PanelsElements();
       }
     }
     panels_ = pieces.Take<T>(panels);
@@ -105,7 +106,15 @@ class Forward {
   int64_t ValueGroups() const { return CeilDiv(D_, kPanelRows); }
   int64_t PanelsElements() const { return PanelElements(D_) + ValueGroups() * PanelElements(kPanelRows); }
 
-  static int64_t Chunks(const AttentionSpan& span) { return CeilDiv(span.kv_count, kDirectKeys); }
+  // The first key that any query of the span sees, and its block of 64.
+  int64_t First(const AttentionSpan& span) const { return FirstKey(shape_, span.kv_count - span.q_count); }
+  int64_t FirstBlock(const AttentionSpan& span) const { return First(span) / kPanelRows; }
+  int64_t Blocks(const AttentionSpan& span) const {
+    return CeilDiv(span.kv_count, kPanelRows) - FirstBlock(span);
+  }
+  int64_t Chunks(const AttentionSpan& span) const {
+    return CeilDiv(span.kv_count - First(span), kDirectKeys);
+  }
   // What one chunk of keys leaves for Merge: max, sum and weighted values of each row.
   int64_t PartialFloats(const AttentionSpan& span) const {
     return RoundUp(span.q_count * group_ * (D_ + 2), static_cast<int64_t>(kPieceAlignment / sizeof(float)));
@@ -132,6 +141,27 @@ class Forward {
     return s;
   }
 
+  // Those of `rows` queries, the first at position `first`, that see anything of the 64 keys from `key` on.
+  struct Seeing {
+    int64_t begin, end;
+  };
+  Seeing SeeingOf(int64_t key, int64_t first, int64_t rows) const {
+    Seeing seeing{std::max<int64_t>(0, key - first), rows};
+    if (shape_.window > 0) seeing.end = std::min(rows, key + kPanelRows - 1 + shape_.window - first);
+    return seeing;
+  }
+  // `visible`: the keys from column 0 on up to the first query's own.
+  template <class P>
+  SoftmaxBlock<P> Softmax(int64_t visible) const {
+    SoftmaxBlock<P> softmax;
+    softmax.visible = visible;
+    if (shape_.window > 0) softmax.hidden = visible - shape_.window;
+    softmax.step = 1;
+    softmax.cap = cap_;
+    softmax.scale = shape_.scale * std::numbers::log2e_v<float>;
+    return softmax;
+  }
+
   bool Pack(int64_t task, const ThreadScratch<T>& scratch) const;
   bool Direct(int64_t task, const ThreadScratch<T>& scratch) const;
   bool Block(int64_t task, const ThreadScratch<T>& scratch) const;
@@ -140,8 +170,8 @@ class Forward {
                  T* panel) const;
   void QueryBlock(const AttentionSpan& span, int64_t head, int64_t block, const T* panels,
                   const ThreadScratch<T>& s) const;
-  void AddValues(const ThreadScratch<T>& s, int64_t rows, int64_t first, int64_t key, int64_t blocks,
-                 const T* panels) const;
+  void AddValues(const ThreadScratch<T>& s, int64_t rows, int64_t first, int64_t key, bool set,
+                 int64_t blocks, const T* panels) const;
   void DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, bool is_first, bool has_next,
                    float* partial, const ThreadScratch<T>& s) const;
   void MergeRow(const AttentionSpan& span, int64_t query, int64_t head, const float* partials) const;
@@ -149,7 +179,10 @@ class Forward {
   const AttentionShape& shape_;
   std::span<const AttentionSpan> spans_;
   ForwardArguments<T> a_;
-  int64_t D_, group_;
+  int64_t D_;
+  HeadSteps step_;
+  int64_t group_;
+  float cap_ = CapOf(shape_);
   const PanelKernels<T>* panel_;
   const AttentionKernels<T>* kernels_;
   bool has_blocks_ = false;
@@ -165,9 +198,10 @@ bool Forward<T>::Pack(int64_t task, const ThreadScratch<T>& scratch) const {
   T* panel = panels_;
   for (const AttentionSpan& span : spans_) {
     if (IsDirect(span)) continue;
-    const int64_t blocks = CeilDiv(span.kv_count, kPanelRows), tasks = blocks * shape_.kv_heads;
+    const int64_t blocks = Blocks(span), tasks = blocks * shape_.kv_heads;
     if (task < tasks) {
-      PackBlock(span, task / blocks, task % blocks, scratch, panel + task * PanelsElements());
+      PackBlock(span, task / blocks, FirstBlock(span) + task % blocks, scratch,
+                panel + task * PanelsElements());
       return true;
     }
     task -= tasks;
@@ -181,8 +215,8 @@ void Forward<T>::PackBlock(const AttentionSpan& span, int64_t head, int64_t bloc
                            T* panel) const {
   const int64_t keys = std::min(kPanelRows, span.kv_count - block * kPanelRows);
   const int64_t row = span.kv_begin + block * kPanelRows;
-  panel_->pack_rows(a_.k + row * a_.ldk + head * D_, a_.ldk, keys, D_, panel);
-  const T* values = a_.v + row * a_.ldv + head * D_;
+  panel_->pack_rows(a_.k + row * a_.ldk + head * step_.kv, a_.ldk, keys, D_, panel);
+  const T* values = a_.v + row * a_.ldv + head * step_.kv;
   int64_t ld = a_.ldv;
   if (keys < kPanelRows) {  // value panels are 64 keys deep: a weight of 0 must meet a number
     for (int64_t j = 0; j < kPanelRows; ++j) {
@@ -203,7 +237,7 @@ bool Forward<T>::Block(int64_t task, const ThreadScratch<T>& scratch) const {
   for (const AttentionSpan& span : spans_) {
     if (IsDirect(span)) continue;
     const int64_t blocks = CeilDiv(span.q_count, kQueryBlock), tasks = blocks * shape_.query_heads;
-    const int64_t head_elements = CeilDiv(span.kv_count, kPanelRows) * PanelsElements();
+    const int64_t head_elements = Blocks(span) * PanelsElements();
     if (task < tasks) {
       // The last block sees the most keys: long tasks first.
       const int64_t head = task % shape_.query_heads;
@@ -223,53 +257,56 @@ void Forward<T>::QueryBlock(const AttentionSpan& span, int64_t head, int64_t blo
   const int64_t begin = block * kQueryBlock, rows = std::min(kQueryBlock, span.q_count - begin);
   const int64_t first = span.kv_count - span.q_count + begin;  // position of the first query
   const int64_t row = span.q_begin + begin;
-  const T* q = a_.q + row * a_.ldq + head * D_;
+  const T* q = a_.q + row * a_.ldq + head * step_.q;
   std::fill(s.max, s.max + rows, kNoScore);
   std::fill(s.sum, s.sum + rows, 0.0f);
-  for (int64_t key = 0; key < first + rows; key += kKeyBlock) {
+  const int64_t first_key = FirstKey(shape_, first) / kPanelRows * kPanelRows;
+  panels -= FirstBlock(span) * PanelsElements();
+  for (int64_t key = first_key; key < first + rows; key += kKeyBlock) {
     const int64_t blocks = CeilDiv(std::min(kKeyBlock, first + rows - key), kPanelRows);
     for (int64_t b = 0; b < blocks; ++b) {
-      // Queries before the block's first key see nothing of it.
-      const int64_t skip = std::max<int64_t>(0, key + b * kPanelRows - first);
-      panel_->multiply(q + skip * a_.ldq, a_.ldq, rows - skip,
+      const Seeing seeing = SeeingOf(key + b * kPanelRows, first, rows);
+      panel_->multiply(q + seeing.begin * a_.ldq, a_.ldq, seeing.end - seeing.begin,
                        panels + (key / kPanelRows + b) * PanelsElements(), D_, kPanelRows, false,
-                       s.score + skip * kKeyBlock + b * kPanelRows, kKeyBlock);
+                       s.score + seeing.begin * kKeyBlock + b * kPanelRows, kKeyBlock);
     }
-    SoftmaxBlock<T> softmax;
+    SoftmaxBlock<T> softmax = Softmax<T>(first + 1 - key);
     softmax.score = s.score;
     softmax.p = s.p;
     softmax.ld_score = softmax.ldp = kKeyBlock;
     softmax.rows = rows;
     softmax.width = blocks * kPanelRows;
-    softmax.visible = first + 1 - key;
-    softmax.step = 1;
-    softmax.scale = shape_.scale * std::numbers::log2e_v<float>;
     softmax.max = s.max;
     softmax.sum = s.sum;
     softmax.acc = s.acc;
     softmax.ld_acc = softmax.acc_cols = D_;
     kernels_->soften(softmax);
-    AddValues(s, rows, first, key, blocks, panels);
+    AddValues(s, rows, first, key, key == first_key, blocks, panels);
   }
   kernels_->normalize(s.acc, D_, s.sum, rows, D_, a_.out + row * a_.ldo + head * D_, a_.ldo);
   if (!a_.lse) return;
   for (int64_t i = 0; i < rows; ++i) {
-    a_.lse[(row + i) * shape_.query_heads + head] = s.max[i] * shape_.scale + std::log(s.sum[i]);
+    a_.lse[(row + i) * shape_.query_heads + head] =
+        CapScore(s.max[i], cap_) * shape_.scale + std::log(s.sum[i]);
   }
 }
 
-// acc (+)= p V over the blocks of 64 keys from `key` on.
+// acc (+)= p V over the blocks of 64 keys from `key` on; panels that of key 0.
 template <class T>
-void Forward<T>::AddValues(const ThreadScratch<T>& s, int64_t rows, int64_t first, int64_t key,
+void Forward<T>::AddValues(const ThreadScratch<T>& s, int64_t rows, int64_t first, int64_t key, bool set,
                            int64_t blocks, const T* panels) const {
+  // The first block sets the rows that see it, which are the first ones.
+  for (int64_t i = set ? SeeingOf(key, first, rows).end : rows; i < rows; ++i) {
+    std::fill(s.acc + i * D_, s.acc + (i + 1) * D_, 0.0f);
+  }
   for (int64_t g = 0; g < ValueGroups(); ++g) {
     const int64_t d = g * kPanelRows, cols = std::min(kPanelRows, D_ - d);
     for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t skip = std::max<int64_t>(0, key + b * kPanelRows - first);
+      const Seeing seeing = SeeingOf(key + b * kPanelRows, first, rows);
       const T* panel = panels + (key / kPanelRows + b) * PanelsElements() + PanelElements(D_) +
                        g * PanelElements(kPanelRows);
-      panel_->multiply(s.p + skip * kKeyBlock + b * kPanelRows, kKeyBlock, rows - skip, panel, kPanelRows,
-                       cols, key + b > 0, s.acc + skip * D_ + d, D_);
+      panel_->multiply(s.p + seeing.begin * kKeyBlock + b * kPanelRows, kKeyBlock, seeing.end - seeing.begin,
+                       panel, kPanelRows, cols, !set || b > 0, s.acc + seeing.begin * D_ + d, D_);
     }
   }
 }
@@ -301,9 +338,9 @@ bool Forward<T>::Direct(int64_t task, const ThreadScratch<T>& scratch) const {
 template <class T>
 void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t chunk, bool is_first,
                              bool has_next, float* partial, const ThreadScratch<T>& s) const {
-  const int64_t rows = span.q_count * group_, key = chunk * kDirectKeys;
+  const int64_t rows = span.q_count * group_, key = First(span) + chunk * kDirectKeys;
   const int64_t keys = std::min(kDirectKeys, span.kv_count - key), row = span.kv_begin + key;
-  const T *k = a_.k + row * a_.ldk + head * D_, *v = a_.v + row * a_.ldv + head * D_;
+  const T *k = a_.k + row * a_.ldk + head * step_.kv, *v = a_.v + row * a_.ldv + head * step_.kv;
   if (is_first) {
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
     for (int64_t j = 0; j < keys; ++j) {
@@ -312,7 +349,7 @@ void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t ch
   }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t g = r / span.q_count, i = r % span.q_count;
-    const T* q = a_.q + (span.q_begin + i) * a_.ldq + (head * group_ + g) * D_;
+    const T* q = a_.q + (span.q_begin + i) * a_.ldq + (head * group_ + g) * step_.q;
     for (int64_t d = 0; d < D_; ++d) s.q[r * D_ + d] = ToFloat(q[d]);
     std::fill(s.direct_score + r * kDirectKeys + keys, s.direct_score + r * kDirectKeys + RoundUp(keys, 16),
               0.0f);
@@ -321,13 +358,10 @@ void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t ch
   std::fill(max, max + rows, kNoScore);
   std::fill(sum, sum + rows, 0.0f);
   kernels_->scores(s.q, rows, k, a_.ldk, keys, D_, s.direct_score, kDirectKeys, v, a_.ldv);
-  SoftmaxBlock<float> softmax;
+  SoftmaxBlock<float> softmax = Softmax<float>(span.kv_count - span.q_count + 1 - key);
   softmax.ld_score = softmax.ldp = kDirectKeys;
   softmax.rows = span.q_count;
   softmax.width = keys;
-  softmax.visible = span.kv_count - span.q_count + 1 - key;
-  softmax.step = 1;
-  softmax.scale = shape_.scale * std::numbers::log2e_v<float>;
   for (int64_t g = 0; g < group_; ++g) {
     softmax.score = softmax.p = s.direct_score + g * span.q_count * kDirectKeys;
     softmax.max = max + g * span.q_count;
@@ -335,7 +369,7 @@ void Forward<T>::DirectChunk(const AttentionSpan& span, int64_t head, int64_t ch
     kernels_->soften_f32(softmax);
   }
   kernels_->values(s.direct_score, kDirectKeys, rows, v, a_.ldv, keys, D_, values,
-                   has_next ? k + D_ : nullptr, a_.ldk);
+                   has_next ? k + step_.kv : nullptr, a_.ldk);
 }
 
 template <class T>
@@ -362,9 +396,12 @@ void Forward<T>::MergeRow(const AttentionSpan& span, int64_t query, int64_t head
   const float* begin = partials + head / group_ * chunks * stride;
   float top = kNoScore, sum = 0.0f;
   for (int64_t c = 0; c < chunks; ++c) top = std::max(top, begin[c * stride + r]);
+  const float value = CapScore(top, cap_);
   const float scale = shape_.scale * std::numbers::log2e_v<float>;
   // A chunk without a key for this query has sum 0 and values 0.
-  const auto weight = [&](int64_t c) { return std::exp2((begin[c * stride + r] - top) * scale); };
+  const auto weight = [&](int64_t c) {
+    return std::exp2((CapScore(begin[c * stride + r], cap_) - value) * scale);
+  };
   T* out = a_.out + (span.q_begin + query) * a_.ldo + head * D_;
   for (int64_t d0 = 0; d0 < D_; d0 += kPanelRows) {
     float total[kPanelRows] = {};
@@ -383,7 +420,8 @@ void Forward<T>::MergeRow(const AttentionSpan& span, int64_t query, int64_t head
       }
     }
   }
-  if (a_.lse) a_.lse[(span.q_begin + query) * shape_.query_heads + head] = top * shape_.scale + std::log(sum);
+  if (a_.lse)
+    a_.lse[(span.q_begin + query) * shape_.query_heads + head] = value * shape_.scale + std::log(sum);
 }
 
 }  // namespace

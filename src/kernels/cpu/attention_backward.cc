@@ -59,6 +59,7 @@ class Backward {
         spans_(spans),
         a_(arguments),
         D_(shape.head_dim),
+        step_(shape),
         group_(shape.query_heads / shape.kv_heads) {
     panel_ = PanelFor<T>(context.isa);
     kernels_ = AttentionFor<T>(context.isa);
@@ -122,10 +123,17 @@ class Backward {
     Pieces pieces(heads + head * HeadBytes(span));
     return LayHead(span, &pieces);
   }
-  // Range r > 0 writes dq of the queries from its first key on; range 0 writes dq itself.
+  // The queries that see any of the keys up to `key_end` end here.
+  int64_t QueryEnd(const AttentionSpan& span, int64_t key_end) const {
+    return shape_.window > 0 ? std::min(span.q_count, key_end - 1 + shape_.window) : span.q_count;
+  }
+  int64_t RangeEnd(const AttentionSpan& span, int64_t range) const {
+    return std::min(span.kv_count, (range + 1) * RangeKeys(span));
+  }
+  // Range r > 0 writes dq of the queries from its first key to QueryEnd; range 0 those of dq itself.
   int64_t ShareOffset(const AttentionSpan& span, int64_t range) const {
     int64_t rows = 0;
-    for (int64_t r = 1; r < range; ++r) rows += span.q_count - r * RangeKeys(span);
+    for (int64_t r = 1; r < range; ++r) rows += QueryEnd(span, RangeEnd(span, r)) - r * RangeKeys(span);
     return rows * width();
   }
   int64_t ShareFloats(const AttentionSpan& span) const { return ShareOffset(span, Ranges(span)); }
@@ -154,17 +162,27 @@ class Backward {
   bool Prepare(int64_t task) const;
   void PrepareHead(const AttentionSpan& span, int64_t head, const Head<T>& at) const;
   bool Range(int64_t task, const ThreadScratch<T>& scratch) const;
-  void KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, std::byte* heads, float* dq,
-                int64_t lddq, bool first, const ThreadScratch<T>& s) const;
+  // Row i of dq is that of query i of the span.
+  struct QueryGradients {
+    float* dq;
+    int64_t ld, step;
+  };
+  void ClearUnset(const AttentionSpan& span, int64_t kv_head, int64_t begin, int64_t end,
+                  const QueryGradients& to) const;
+  void KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, std::byte* heads,
+                const QueryGradients& to, bool first, const ThreadScratch<T>& s) const;
   void Tile(const AttentionSpan& span, int64_t head, int64_t key, int64_t query, int64_t rows,
             const Head<T>& at, const ThreadScratch<T>& s) const;
   void StoreKeys(const float* sums, int64_t keys, float* to, int64_t ld) const;
   bool Merge(int64_t task) const;
+  void MergeRow(const AttentionSpan& span, int64_t query, const float* shares) const;
 
   const AttentionShape& shape_;
   std::span<const AttentionSpan> spans_;
   BackwardArguments<T> a_;
-  int64_t D_, group_;
+  int64_t D_;
+  HeadSteps step_;
+  int64_t group_;
   const PanelKernels<T>* panel_;
   const AttentionKernels<T>* kernels_;
   std::byte* heads_ = nullptr;
@@ -194,7 +212,7 @@ void Backward<T>::PrepareHead(const AttentionSpan& span, int64_t head, const Hea
   constexpr int64_t kQueries = 16;
   for (int64_t begin = 0; begin < span.q_count; begin += kQueries) {
     const int64_t count = std::min(kQueries, span.q_count - begin), row = span.q_begin + begin;
-    const T* q = a_.q + row * a_.ldq + head * D_;
+    const T* q = a_.q + row * a_.ldq + head * step_.q;
     const T* out = a_.out + row * a_.ldo + head * D_;
     const T* dout = a_.dout + row * a_.lddo + head * D_;
     float sum[kQueries] = {};
@@ -227,12 +245,13 @@ bool Backward<T>::Range(int64_t task, const ThreadScratch<T>& scratch) const {
     if (task < tasks) {
       // The first range is seen by the most queries: long tasks first.
       const int64_t range = task / shape_.kv_heads, kv_head = task % shape_.kv_heads;
-      const int64_t begin = range * RangeKeys(span), end = std::min(span.kv_count, begin + RangeKeys(span));
+      const int64_t begin = range * RangeKeys(span), end = RangeEnd(span, range);
       float* dq =
           range == 0 ? a_.dq + span.q_begin * a_.lddq : shares + ShareOffset(span, range) - begin * width();
-      const int64_t lddq = range == 0 ? a_.lddq : width();
+      const QueryGradients to{dq, range == 0 ? a_.lddq : width(), range == 0 ? step_.q : D_};
+      ClearUnset(span, kv_head, begin, end, to);
       for (int64_t key = begin; key < end; key += kPanelRows) {
-        KeyBlock(span, kv_head, key, heads, dq, lddq, key == begin, scratch);
+        KeyBlock(span, kv_head, key, heads, to, key == begin, scratch);
       }
       return true;
     }
@@ -243,12 +262,25 @@ bool Backward<T>::Range(int64_t task, const ThreadScratch<T>& scratch) const {
   return false;
 }
 
-// dq row i is that of query i of the span.
+// The first block of keys of a range sets the rows of the queries that see it; with a window later ones have
+// nothing to add to.
+template <class T>
+void Backward<T>::ClearUnset(const AttentionSpan& span, int64_t kv_head, int64_t begin, int64_t end,
+                             const QueryGradients& to) const {
+  const int64_t set = QueryEnd(span, std::min(end, begin + kPanelRows));
+  for (int64_t i = set; i < QueryEnd(span, end); ++i) {
+    for (int64_t head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
+      float* row = to.dq + i * to.ld + head * to.step;
+      std::fill(row, row + D_, 0.0f);
+    }
+  }
+}
+
 template <class T>
 void Backward<T>::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t key, std::byte* heads,
-                           float* dq, int64_t lddq, bool first, const ThreadScratch<T>& s) const {
+                           const QueryGradients& to, bool first, const ThreadScratch<T>& s) const {
   const int64_t keys = std::min(kPanelRows, span.kv_count - key), row = span.kv_begin + key,
-                column = kv_head * D_;
+                column = kv_head * step_.kv, query_end = QueryEnd(span, key + keys);
   const T* k = a_.k + row * a_.ldk + column;
   panel_->pack_rows(k, a_.ldk, keys, D_, s.keys);
   panel_->pack_rows(a_.v + row * a_.ldv + column, a_.ldv, keys, D_, s.values);
@@ -258,13 +290,13 @@ void Backward<T>::KeyBlock(const AttentionSpan& span, int64_t kv_head, int64_t k
   std::fill(s.dk, s.dk + D_ * kPanelRows, 0.0f);
   std::fill(s.dv, s.dv + D_ * kPanelRows, 0.0f);
   for (int64_t head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
-    for (int64_t query = key; query < span.q_count; query += kQueryTile) {
-      const int64_t rows = std::min(kQueryTile, span.q_count - query);
+    for (int64_t query = key; query < query_end; query += kQueryTile) {
+      const int64_t rows = std::min(kQueryTile, query_end - query);
       Tile(span, head, key, query, rows, HeadAt(span, heads, head), s);
       for (int64_t d = 0; d < D_; d += kPanelRows) {
-        // The first block of a range is seen by all queries of its share, so that it may set.
         panel_->multiply(s.ds, kPanelRows, rows, s.keys_by_cols + d * kPanelRows, keys,
-                         std::min(kPanelRows, D_ - d), !first, dq + query * lddq + head * D_ + d, lddq);
+                         std::min(kPanelRows, D_ - d), !first, to.dq + query * to.ld + head * to.step + d,
+                         to.ld);
       }
     }
   }
@@ -277,7 +309,7 @@ template <class T>
 void Backward<T>::Tile(const AttentionSpan& span, int64_t head, int64_t key, int64_t query, int64_t rows,
                        const Head<T>& at, const ThreadScratch<T>& s) const {
   const int64_t columns = PaddedQueries(span), row = span.q_begin + query;
-  panel_->multiply(a_.q + row * a_.ldq + head * D_, a_.ldq, rows, s.keys, D_, kPanelRows, false, s.score,
+  panel_->multiply(a_.q + row * a_.ldq + head * step_.q, a_.ldq, rows, s.keys, D_, kPanelRows, false, s.score,
                    kPanelRows);
   panel_->multiply(a_.dout + row * a_.lddo + head * D_, a_.lddo, rows, s.values, D_, kPanelRows, false, s.dp,
                    kPanelRows);
@@ -289,6 +321,8 @@ void Backward<T>::Tile(const AttentionSpan& span, int64_t head, int64_t key, int
   tile.ld = tile.width = kPanelRows;
   tile.rows = rows;
   tile.visible = query - key + 1;
+  if (shape_.window > 0) tile.hidden = tile.visible - shape_.window;
+  tile.cap = CapOf(shape_);
   tile.score_scale = shape_.scale * std::numbers::log2e_v<float>;
   tile.scale = shape_.scale;
   tile.lse2 = at.lse2 + query;
@@ -308,17 +342,27 @@ void Backward<T>::StoreKeys(const float* sums, int64_t keys, float* to, int64_t 
   }
 }
 
-// Adds the shares of the later ranges to one row of dq.
+// Adds the shares of the later ranges to one row of dq, which range 0 has set where it reaches.
+template <class T>
+void Backward<T>::MergeRow(const AttentionSpan& span, int64_t query, const float* shares) const {
+  bool set = query < QueryEnd(span, RangeEnd(span, 0));
+  for (int64_t r = 1; r < Ranges(span) && r * RangeKeys(span) <= query; ++r) {
+    if (query >= QueryEnd(span, RangeEnd(span, r))) continue;
+    const float* share = shares + ShareOffset(span, r) + (query - r * RangeKeys(span)) * width();
+    for (int64_t head = 0; head < shape_.query_heads; ++head, share += D_) {
+      float* dq = a_.dq + (span.q_begin + query) * a_.lddq + head * step_.q;
+      for (int64_t d = 0; d < D_; ++d) dq[d] = set ? dq[d] + share[d] : share[d];
+    }
+    set = true;
+  }
+}
+
 template <class T>
 bool Backward<T>::Merge(int64_t task) const {
   const float* shares = shares_;
   for (const AttentionSpan& span : spans_) {
     if (task < span.q_count) {
-      float* dq = a_.dq + (span.q_begin + task) * a_.lddq;
-      for (int64_t r = 1; r < Ranges(span) && r * RangeKeys(span) <= task; ++r) {
-        const float* share = shares + ShareOffset(span, r) + (task - r * RangeKeys(span)) * width();
-        for (int64_t c = 0; c < width(); ++c) dq[c] += share[c];
-      }
+      MergeRow(span, task, shares);
       return true;
     }
     task -= span.q_count;

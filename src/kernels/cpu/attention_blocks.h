@@ -11,18 +11,24 @@ namespace rung::cpu {
 namespace {
 
 constexpr float kLargest = -kNoScore;
-// A window starting at 16 - n keeps the first n lanes and closes the others: by Min for scores, by Mul for
-// weights.
-constexpr float kScoreMask[32] = {kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest,
-                                  kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest,
-                                  kLargest, kLargest, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
-                                  kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
-                                  kNoScore, kNoScore, kNoScore, kNoScore};
-constexpr float kWeightMask[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-                                   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+// Fields of lanes, open ones between closed ones; by Min for scores, by Mul for weights.
+constexpr float kScoreMask[48] = {
+    kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
+    kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kLargest, kLargest, kLargest, kLargest,
+    kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest, kLargest,
+    kLargest, kLargest, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore,
+    kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore, kNoScore};
+constexpr float kWeightMask[48] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+                                   1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 
+// Keeps the first n lanes and closes the others.
 template <class V>
-V Mask(const float (&mask)[32], int64_t n) {
+V Mask(const float (&mask)[48], int64_t n) {
+  return V::Load(mask + 32 - n);
+}
+// Closes the first n lanes, at most 16.
+template <class V>
+V MaskBefore(const float (&mask)[48], int64_t n) {
   return V::Load(mask + 16 - n);
 }
 
@@ -37,46 +43,108 @@ void Clear(T* dst, int64_t begin, int64_t end) {
   if (c < end) zero.StorePart(dst + c, end - c);
 }
 
-template <class V>
-float LargestOf(const float* score, int64_t seen) {
+// The columns [begin, end) of a row that it sees.
+struct Seen {
+  int64_t begin, end;
+};
+
+template <bool kWindow>
+Seen SeenOf(int64_t hidden, int64_t visible, int64_t width) {
+  Seen seen{0, Smaller(visible, width)};
+  if (kWindow && hidden > 0) seen.begin = hidden;
+  if (seen.end < seen.begin) seen.end = seen.begin = Smaller(seen.begin, width);
+  return seen;
+}
+
+// Of a row that sees anything. Where it begins inside a vector, that one comes first, alone.
+template <class V, bool kWindow>
+float LargestOf(const float* score, Seen seen) {
   constexpr int64_t W = V::kWidth;
   V a = V::Set(kNoScore), b = a;
   int64_t c = 0;
-  for (; c + 2 * W <= seen; c += 2 * W) {
+  if (kWindow) {
+    c = seen.begin / W * W;
+    const V open =
+        V::Min(MaskBefore<V>(kScoreMask, seen.begin - c), Mask<V>(kScoreMask, Smaller(seen.end - c, W)));
+    a = V::Max(a, V::Min(open, V::Load(score + c)));
+    c += W;
+  }
+  for (; c + 2 * W <= seen.end; c += 2 * W) {
     a = V::Max(a, V::Load(score + c));
     b = V::Max(b, V::Load(score + c + W));
   }
-  for (; c < seen; c += W)
-    a = V::Max(a, V::Min(Mask<V>(kScoreMask, Smaller(seen - c, W)), V::Load(score + c)));
+  for (; c < seen.end; c += W)
+    a = V::Max(a, V::Min(Mask<V>(kScoreMask, Smaller(seen.end - c, W)), V::Load(score + c)));
   return V::Max(a, b).Largest();
 }
 
-// p = 2^(scale*score + shift) over the seen scores; returns their sum.
-template <class V, class T>
-float Weights(const float* score, int64_t seen, V scale, V shift, T* p) {
-  constexpr int64_t W = V::kWidth;
-  V a = V::Set(0.0f), b = a;
-  int64_t c = 0;
-  for (; c + 2 * W <= seen; c += 2 * W) {
-    const V e0 = Exp2(V::Fma(V::Load(score + c), scale, shift));
-    const V e1 = Exp2(V::Fma(V::Load(score + c + W), scale, shift));
-    a = V::Add(a, e0);
-    b = V::Add(b, e1);
-    e0.Store(p + c);
-    e1.Store(p + c + W);
+// f(score) = cap * tanh(score / cap), and its slope 1 - tanh^2.
+template <class V>
+struct Cap {
+  V cap, inverse;
+  explicit Cap(float value) : cap(V::Set(value)), inverse(V::Set(1.0f / value)) {}
+  V Value(V score) const { return V::Mul(cap, Tanh(V::Mul(score, inverse))); }
+  V SlopeAt(V value) const {
+    const V t = V::Mul(value, inverse);
+    return V::Sub(V::Set(1.0f), V::Mul(t, t));
   }
-  for (; c < seen; c += W) {
-    const int64_t n = Smaller(seen - c, W);
-    // Unseen scores may be large: closed before the power, so that it cannot overflow, and after it, for a
-    // true 0.
-    const V x = V::Min(Mask<V>(kScoreMask, n), V::Load(score + c));
-    const V e = V::Mul(Exp2(V::Fma(x, scale, shift)), Mask<V>(kWeightMask, n));
-    a = V::Add(a, e);
-    if (n == W) {
-      e.Store(p + c);
-    } else {
-      e.StorePart(p + c, n);
+};
+
+// What turns a score into a weight, and a weight into what is stored.
+template <class V, bool kCap>
+struct Weigh {
+  V scale, shift;
+  Cap<V> cap;
+  bool slope;
+
+  V operator()(V score, V* stored) const {
+    if constexpr (kCap) {
+      const V value = cap.Value(score), e = Exp2(V::Fma(value, scale, shift));
+      *stored = slope ? V::Mul(e, cap.SlopeAt(value)) : e;
+      return e;
     }
+    return *stored = Exp2(V::Fma(score, scale, shift));
+  }
+};
+
+template <class V, class T>
+void StoreFirst(V x, int64_t n, T* p) {
+  if (n == V::kWidth) {
+    x.Store(p);
+  } else {
+    x.StorePart(p, n);
+  }
+}
+
+// p = the weights of the seen scores, from the vector on where they begin; returns their sum.
+template <class V, class T, bool kWindow, bool kCap>
+float Weights(const float* score, Seen seen, const Weigh<V, kCap>& weigh, T* p) {
+  constexpr int64_t W = V::kWidth;
+  V a = V::Set(0.0f), b = a, s0 = a, s1 = a;
+  // Unseen scores may be large: closed before the power, so that it cannot overflow, and after it, for a
+  // true 0.
+  const auto masked = [&](int64_t c, V open, V keep) {
+    const V e = weigh(V::Min(open, V::Load(score + c)), &s0);
+    a = V::Add(a, V::Mul(e, keep));
+    StoreFirst(V::Mul(s0, keep), Smaller(seen.end - c, W), p + c);
+  };
+  int64_t c = 0;
+  if (kWindow) {
+    c = seen.begin / W * W;
+    const int64_t before = seen.begin - c, n = Smaller(seen.end - c, W);
+    masked(c, V::Min(MaskBefore<V>(kScoreMask, before), Mask<V>(kScoreMask, n)),
+           V::Mul(MaskBefore<V>(kWeightMask, before), Mask<V>(kWeightMask, n)));
+    c += W;
+  }
+  for (; c + 2 * W <= seen.end; c += 2 * W) {
+    a = V::Add(a, weigh(V::Load(score + c), &s0));
+    b = V::Add(b, weigh(V::Load(score + c + W), &s1));
+    s0.Store(p + c);
+    s1.Store(p + c + W);
+  }
+  for (; c < seen.end; c += W) {
+    const int64_t n = Smaller(seen.end - c, W);
+    masked(c, Mask<V>(kScoreMask, n), Mask<V>(kWeightMask, n));
   }
   return V::Add(a, b).Sum();
 }
@@ -88,35 +156,45 @@ void ScaleRow(V factor, int64_t n, float* row) {
   if (c < n) V::Mul(V::LoadPart(row + c, n - c), factor).StorePart(row + c, n - c);
 }
 
-template <class V, class T>
-void Soften(const SoftmaxBlock<T>& b) {
+template <class V, class T, bool kWindow, bool kCap>
+void SoftenRows(const SoftmaxBlock<T>& b) {
+  const Cap<V> cap(b.cap);
+  const auto value = [&](float score) { return kCap ? cap.Value(V::Set(score)).Largest() : score; };
   for (int64_t i = 0; i < b.rows; ++i) {
-    const int64_t reach = Smaller(b.visible + i * b.step, b.width);
-    const int64_t seen = reach < 0 ? 0 : reach;
+    const Seen seen = SeenOf<kWindow>(b.hidden + i * b.step, b.visible + i * b.step, b.width);
     const float* score = b.score + i * b.ld_score;
     T* p = b.p + i * b.ldp;
-    if (seen > 0) {
-      const float old = b.max[i], here = LargestOf<V>(score, seen);
+    if (seen.end > seen.begin) {
+      const float old = b.max[i], here = LargestOf<V, kWindow>(score, seen);
       const float top = here > old ? here : old;
       if (b.best && here > old) {
-        int64_t c = 0;
-        while (c < seen - 1 && score[c] != here) ++c;
+        int64_t c = seen.begin;
+        while (c < seen.end - 1 && score[c] != here) ++c;
         b.best[i] = b.first + static_cast<int32_t>(c);
       }
-      const float sum = Weights<V, T>(score, seen, V::Set(b.scale), V::Set(-top * b.scale), p);
+      const Weigh<V, kCap> weigh{V::Set(b.scale), V::Set(-value(top) * b.scale), cap, b.slope};
+      const float sum = Weights<V, T, kWindow, kCap>(score, seen, weigh, p);
       if (old == kNoScore) {
         b.sum[i] = sum;
       } else if (top == old) {
         b.sum[i] += sum;
       } else {
-        const V shrink = Exp2(V::Set((old - top) * b.scale));
+        const V shrink = Exp2(V::Set((value(old) - value(top)) * b.scale));
         b.sum[i] = b.sum[i] * shrink.Largest() + sum;
         if (b.acc) ScaleRow<V>(shrink, b.acc_cols, b.acc + i * b.ld_acc);
       }
       b.max[i] = top;
     }
-    Clear<V>(p, seen, b.width);
+    if (kWindow) Clear<V>(p, 0, seen.begin);
+    Clear<V>(p, seen.end, b.width);
   }
+}
+
+template <class V, class T>
+void Soften(const SoftmaxBlock<T>& b) {
+  const bool windowed = b.hidden + (b.rows - 1) * b.step > 0;
+  if (b.cap > 0.0f) return windowed ? SoftenRows<V, T, true, true>(b) : SoftenRows<V, T, false, true>(b);
+  return windowed ? SoftenRows<V, T, true, false>(b) : SoftenRows<V, T, false, false>(b);
 }
 
 template <class V, class T>
@@ -259,34 +337,58 @@ void Values(const float* p, int64_t ldp, int64_t rows, const T* v, int64_t ldv, 
   }
 }
 
-template <class V, class T>
-void GradTile(const AttentionGradTile<T>& t) {
+template <class V, class T, bool kWindow, bool kCap>
+void GradTileRows(const AttentionGradTile<T>& t) {
   constexpr int64_t W = V::kWidth;
   const V score_scale = V::Set(t.score_scale), scale = V::Set(t.scale);
+  const Cap<V> cap(t.cap);
   for (int64_t i = 0; i < t.rows; ++i) {
     const float* score = t.score + i * t.ld;
     const float* dp = t.dp + i * t.ld;
     T* to_p = t.p + i * t.ld;
     T* to_ds = t.ds + i * t.ld;
     const V shift = V::Set(-t.lse2[i]), delta = V::Set(t.delta[i]);
-    const int64_t reach = Smaller(t.visible + i, t.width);
-    const int64_t seen = reach < 0 ? 0 : reach;
-    for (int64_t c = 0; c < seen; c += W) {
-      V p;
-      if (c + W <= seen) {
-        p = Exp2(V::Fma(V::Load(score + c), score_scale, shift));
-      } else {
-        const V x = V::Min(Mask<V>(kScoreMask, seen - c), V::Load(score + c));
-        p = V::Mul(Exp2(V::Fma(x, score_scale, shift)), Mask<V>(kWeightMask, seen - c));
-      }
-      const V ds = V::Mul(V::Mul(p, scale), V::Sub(V::Load(dp + c), delta));
+    const auto store = [&](int64_t c, V value, V p) {
+      V ds = V::Mul(V::Mul(p, scale), V::Sub(V::Load(dp + c), delta));
+      if constexpr (kCap) ds = V::Mul(ds, cap.SlopeAt(value));
       p.Store(to_p + c);
       ds.Store(to_ds + c);
+    };
+    const auto masked = [&](int64_t c, V open, V keep) {
+      V x = V::Min(open, V::Load(score + c));
+      if constexpr (kCap) x = cap.Value(x);
+      store(c, x, V::Mul(Exp2(V::Fma(x, score_scale, shift)), keep));
+    };
+    const Seen seen = SeenOf<kWindow>(t.hidden + i, t.visible + i, t.width);
+    int64_t c = 0;
+    if (kWindow && seen.begin < seen.end) {
+      c = seen.begin / W * W;
+      const int64_t before = seen.begin - c, n = Smaller(seen.end - c, W);
+      masked(c, V::Min(MaskBefore<V>(kScoreMask, before), Mask<V>(kScoreMask, n)),
+             V::Mul(MaskBefore<V>(kWeightMask, before), Mask<V>(kWeightMask, n)));
+      Clear<V>(to_p, 0, c);
+      Clear<V>(to_ds, 0, c);
+      c += W;
     }
-    const int64_t done = (seen + W - 1) / W * W;
+    for (; c + W <= seen.end; c += W) {
+      V x = V::Load(score + c);
+      if constexpr (kCap) x = cap.Value(x);
+      store(c, x, Exp2(V::Fma(x, score_scale, shift)));
+    }
+    if (c < seen.end) masked(c, Mask<V>(kScoreMask, seen.end - c), Mask<V>(kWeightMask, seen.end - c));
+    const int64_t done = seen.begin < seen.end ? (seen.end + W - 1) / W * W : 0;
     Clear<V>(to_p, done, t.width);
     Clear<V>(to_ds, done, t.width);
   }
+}
+
+template <class V, class T>
+void GradTile(const AttentionGradTile<T>& t) {
+  const bool windowed = t.hidden + t.rows - 1 > 0;
+  if (t.cap > 0.0f) {
+    return windowed ? GradTileRows<V, T, true, true>(t) : GradTileRows<V, T, false, true>(t);
+  }
+  return windowed ? GradTileRows<V, T, true, false>(t) : GradTileRows<V, T, false, false>(t);
 }
 
 template <class V, class T>

@@ -11,19 +11,26 @@ namespace rung::cpu {
 // What a running maximum starts at: below every finite score.
 inline constexpr float kNoScore = -3.402823466e38f;
 
-// One step of a softmax whose scores arrive in blocks of columns. Row i sees its first visible + i*step
-// scores, at least 0 and at most width. For the seen ones
+// A first seen column that no row reaches: nothing is hidden on the left.
+inline constexpr int64_t kNothingHidden = -(int64_t{1} << 60);
+
+// One step of a softmax whose scores arrive in blocks of columns. Row i sees the columns from hidden + i*step
+// to below visible + i*step, of those in [0,width). For the seen ones, with a cap t and
+// f(s) = t tanh(s/t), and f(s) = s without one,
 //
-//   p[i,c] = 2^(scale * (score[i,c] - max[i])),  sum[i] += sum_c p[i,c]
+//   p[i,c] = 2^(scale * (f(score[i,c]) - f(max[i]))),  sum[i] += sum_c p[i,c]
 //
 // with sum and row i of acc first rescaled when the maximum grows. Unseen p up to width are 0. Scores must be
-// initialised up to the multiple of 16 after the last one seen; they may be overwritten. p may be score.
+// initialised from the multiple of 16 before the first one seen to that after the last; they may be
+// overwritten. p may be score.
 template <class T>
 struct SoftmaxBlock {
   float* score = nullptr;
   int64_t ld_score = 0;
   int64_t rows = 0, width = 0;
-  int64_t visible = 0, step = 0;
+  int64_t hidden = kNothingHidden, visible = 0, step = 0;
+  bool slope = false;  // with a cap: p, when sum has it, is multiplied by f'(score) = 1 - tanh^2
+  float cap = 0.0f;    // in units of score; 0: none
   float scale = 1.0f;  // positive; includes log2(e)
   T* p = nullptr;
   int64_t ldp = 0;
@@ -36,14 +43,17 @@ struct SoftmaxBlock {
   int32_t first = 0;        // index of column 0
 };
 
-// A tile of the backward pass, rows queries and columns keys. Row i sees its first visible + i columns of
-// width.
-//   p = 2^(score_scale * score - lse2[i]),  ds = scale * p * (dp - delta[i]);  both 0 where unseen
+// A tile of the backward pass, rows queries and columns keys. Row i sees the columns from hidden + i
+// to below visible + i, of those in [0,width).
+//   p = 2^(score_scale * f(score) - lse2[i]),  ds = scale * p * f'(score) * (dp - delta[i])
+// with f as above; both 0 where unseen.
 template <class T>
 struct AttentionGradTile {
-  const float *score = nullptr, *dp = nullptr;       // (rows, ld)
-  T *p = nullptr, *ds = nullptr;                     // (rows, ld), rounded last; may be score and dp
-  int64_t ld = 0, rows = 0, width = 0, visible = 0;  // width, ld multiples of 16
+  const float *score = nullptr, *dp = nullptr;  // (rows, ld)
+  T *p = nullptr, *ds = nullptr;                // (rows, ld), rounded last; may be score and dp
+  int64_t ld = 0, rows = 0, width = 0;          // width, ld multiples of 16
+  int64_t hidden = kNothingHidden, visible = 0;
+  float cap = 0.0f;
   float score_scale = 0.0f, scale = 0.0f;
   const float* lse2 = nullptr;   // (rows), base 2
   const float* delta = nullptr;  // (rows)

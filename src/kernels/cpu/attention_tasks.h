@@ -2,8 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/cpu/attention.h"
 
 namespace rung::cpu {
 
@@ -41,7 +44,24 @@ class TaskCounter {
   std::atomic<int64_t> next_{0};
 };
 
+// The kernels' f(score) for the few values that drivers need: they agree to the 4e-7 of Tanh (vec.h).
+inline float CapScore(float score, float cap) { return cap > 0.0f ? cap * std::tanh(score / cap) : score; }
+
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+// AttentionShape with its zeros resolved.
+struct HeadSteps {
+  int64_t q, kv;
+  explicit HeadSteps(const AttentionShape& shape)
+      : q(shape.q_step > 0 ? shape.q_step : shape.head_dim),
+        kv(shape.kv_step > 0 ? shape.kv_step : shape.head_dim) {}
+};
+// The cap in units of q . k.
+inline float CapOf(const AttentionShape& shape) { return shape.score_cap / shape.scale; }
+// The first key that a query at this position sees.
+inline int64_t FirstKey(const AttentionShape& shape, int64_t position) {
+  return shape.window > 0 && position >= shape.window ? position - shape.window + 1 : 0;
+}
 
 }  // namespace rung::cpu

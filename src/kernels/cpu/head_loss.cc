@@ -35,8 +35,12 @@ struct Partial {
 template <class T>
 class Loss {
  public:
-  Loss(const Context& context, int64_t M, int64_t C, bool with_gradient, std::byte* scratch)
-      : threads_(context.threads), rows_(std::min(M, kRowBlock)), C_(C), with_gradient_(with_gradient) {
+  Loss(const Context& context, int64_t M, int64_t C, float cap, bool with_gradient, std::byte* scratch)
+      : threads_(context.threads),
+        rows_(std::min(M, kRowBlock)),
+        C_(C),
+        cap_(cap),
+        with_gradient_(with_gradient) {
     panel_ = PanelFor<T>(context.isa);
     kernels_ = AttentionFor<T>(context.isa);
     Pieces pieces(scratch);
@@ -109,10 +113,11 @@ class Loss {
 
   int threads_;
   int64_t rows_, C_;
+  float cap_;
   bool with_gradient_;
   const PanelKernels<T>* panel_;
   const AttentionKernels<T>* kernels_;
-  float* target_score_ = nullptr;
+  float* target_score_ = nullptr;  // (rows), without cap
   std::byte* begin_ = nullptr;
   size_t thread_bytes_ = 0, bytes_ = 0;
 };
@@ -163,6 +168,8 @@ void Loss<T>::Chunk(const T* x, int64_t ldx, int64_t rows, const format::Matrix&
   softmax.rows = rows;
   softmax.width = Depth(entries);
   softmax.visible = entries;
+  softmax.cap = cap_;
+  softmax.slope = true;  // p goes into the gradient alone
   softmax.scale = std::numbers::log2e_v<float>;
   softmax.max = s.max;
   softmax.sum = s.sum;
@@ -190,19 +197,22 @@ void Loss<T>::Merge(int64_t row, const format::Matrix& head, int32_t target, flo
       if (best) *best = part.best[row];
     }
   }
+  // Maxima are those of the scores without cap, which saturates: the best token stays apart from the next.
+  const float value = CapScore(top, cap_), target_value = CapScore(target_score_[row], cap_);
   // A thread without a share has max kNoScore and sum 0, and acc that nobody wrote.
   for (int t = 0; t < threads_; ++t) {
     const Partial<T> part = PartialOf(t);
-    sum += part.sum[row] * std::exp(part.max[row] - top);
+    sum += part.sum[row] * std::exp(CapScore(part.max[row], cap_) - value);
   }
-  *loss = std::log(sum) + (top - target_score_[row]);
+  *loss = std::log(sum) + (value - target_value);
   if (!dx) return;
   panel_->decode_rows(head, target, 1, target_row, C_);
-  for (int64_t c = 0; c < C_; ++c) dx[c] = -ToFloat(target_row[c]);
+  const float ratio = cap_ > 0.0f ? target_value / cap_ : 0.0f, slope = 1.0f - ratio * ratio;
+  for (int64_t c = 0; c < C_; ++c) dx[c] = -slope * ToFloat(target_row[c]);
   for (int t = 0; t < threads_; ++t) {
     const Partial<T> part = PartialOf(t);
     if (part.sum[row] == 0.0f) continue;
-    const float weight = std::exp(part.max[row] - top) / sum;
+    const float weight = std::exp(CapScore(part.max[row], cap_) - value) / sum;
     const float* acc = part.acc + row * C_;
     for (int64_t c = 0; c < C_; ++c) dx[c] += weight * acc[c];
   }
@@ -212,20 +222,21 @@ void Loss<T>::Merge(int64_t row, const format::Matrix& head, int32_t target, flo
 
 template <class T>
 void HeadLoss(const Context& context, const T* x, int64_t ldx, int64_t M, const format::Matrix& head,
-              const int32_t* target, float* loss, float* dx, int64_t lddx, int32_t* best,
+              float cap, const int32_t* target, float* loss, float* dx, int64_t lddx, int32_t* best,
               std::byte* scratch) {
-  Loss<T>(context, M, head.cols, dx != nullptr, scratch).Run(x, ldx, M, head, target, loss, dx, lddx, best);
+  Loss<T>(context, M, head.cols, cap, dx != nullptr, scratch)
+      .Run(x, ldx, M, head, target, loss, dx, lddx, best);
 }
 
-template void HeadLoss<float>(const Context&, const float*, int64_t, int64_t, const format::Matrix&,
+template void HeadLoss<float>(const Context&, const float*, int64_t, int64_t, const format::Matrix&, float,
                               const int32_t*, float*, float*, int64_t, int32_t*, std::byte*);
-template void HeadLoss<Bf16>(const Context&, const Bf16*, int64_t, int64_t, const format::Matrix&,
+template void HeadLoss<Bf16>(const Context&, const Bf16*, int64_t, int64_t, const format::Matrix&, float,
                              const int32_t*, float*, float*, int64_t, int32_t*, std::byte*);
 
 size_t HeadLossScratch(const Context& context, size_t element_size, int64_t M, int64_t C,
                        bool with_gradient) {
-  if (element_size == sizeof(float)) return Loss<float>(context, M, C, with_gradient, nullptr).bytes();
-  return Loss<Bf16>(context, M, C, with_gradient, nullptr).bytes();
+  if (element_size == sizeof(float)) return Loss<float>(context, M, C, 0.0f, with_gradient, nullptr).bytes();
+  return Loss<Bf16>(context, M, C, 0.0f, with_gradient, nullptr).bytes();
 }
 
 }  // namespace rung::cpu

@@ -30,6 +30,7 @@ struct Inputs {
   std::vector<T> x, w;
   std::vector<int32_t> target;
   format::Matrix head;
+  float cap = 0.0f;
 
   // w is stored as T, so that decoding is exact and the reference sees the same numbers.
   Inputs(int64_t rows, int64_t vocabulary, int64_t width, float x_scale = 1.0f)
@@ -73,7 +74,7 @@ Result Compute(const Context& context, const Inputs<T>& in, bool with_gradient =
   // Exactly this many bytes, so that the address sanitizer sees one too many; 0xff: NaN as floats.
   auto* scratch = static_cast<std::byte*>(std::aligned_alloc(64, size));
   std::memset(scratch, 0xff, size);
-  HeadLoss<T>(context, in.x.data(), in.ldx, in.M, in.head, in.target.data(), r.loss.data(),
+  HeadLoss<T>(context, in.x.data(), in.ldx, in.M, in.head, in.cap, in.target.data(), r.loss.data(),
               with_gradient ? r.dx.data() : nullptr, lddx, r.best.data(), scratch);
   std::free(scratch);
   for (int64_t m = 0; m < in.M; ++m) {
@@ -92,7 +93,8 @@ template <class T>
 Reference ReferenceOf(const Inputs<T>& in) {
   Reference r;
   r.dx.resize(static_cast<size_t>(in.M * in.C));
-  std::vector<double> logit(static_cast<size_t>(in.V));
+  std::vector<double> logit(static_cast<size_t>(in.V)), slope(logit.size(), 1.0);
+  const auto cap = static_cast<double>(in.cap);
   for (const T& a : in.w) r.largest_weight = std::max(r.largest_weight, std::abs(double{ToFloat(a)}));
   for (int64_t m = 0; m < in.M; ++m) {
     double top = -1e300, second = -1e300, sum = 0;
@@ -113,13 +115,20 @@ Reference ReferenceOf(const Inputs<T>& in) {
       }
       r.largest_logit = std::max(r.largest_logit, std::abs(s));
     }
+    r.best.push_back(best);
+    r.gap.push_back(top - second);
+    for (size_t v = 0; cap > 0 && v < logit.size(); ++v) {
+      const double t = std::tanh(logit[v] / cap);
+      logit[v] = cap * t;
+      slope[v] = 1 - t * t;
+    }
+    if (cap > 0) top = cap * std::tanh(top / cap);
     for (double s : logit) sum += std::exp(s - top);
     const int32_t t = in.target[static_cast<size_t>(m)];
     r.loss.push_back(top + std::log(sum) - logit[static_cast<size_t>(t)]);
-    r.best.push_back(best);
-    r.gap.push_back(top - second);
     for (int64_t v = 0; v < in.V; ++v) {
-      const double p = std::exp(logit[static_cast<size_t>(v)] - top) / sum - (v == t ? 1.0 : 0.0);
+      const auto at = static_cast<size_t>(v);
+      const double p = (std::exp(logit[at] - top) / sum - (v == t ? 1.0 : 0.0)) * slope[at];
       for (int64_t c = 0; c < in.C; ++c) {
         r.dx[static_cast<size_t>(m * in.C + c)] +=
             p * double{ToFloat(in.w[static_cast<size_t>(v * in.C + c)])};
@@ -166,14 +175,15 @@ void ExpectMatches(const Inputs<T>& in, const Reference& want, const Context& co
 }
 
 template <class T>
-void Sweep() {
+void Sweep(float cap = 0.0f, float x_scale = 1.0f) {
   struct Case {
     int64_t M, V, C;
   };
   // One row; shares shorter than a panel or empty; odd vocabularies; two blocks of rows.
   for (const Case& c : {Case{1, 100, 64}, Case{5, 257, 70}, Case{7, 2048, 64}, Case{300, 257, 34},
                         Case{2, 1, 8}, Case{3, 1101, 130}}) {
-    const Inputs<T> in(c.M, c.V, c.C);
+    Inputs<T> in(c.M, c.V, c.C, x_scale);
+    in.cap = cap;
     const Reference want = ReferenceOf(in);
     for (Isa isa : Isas()) {
       if (!AttentionFor<T>(isa)) continue;
@@ -187,6 +197,48 @@ void Sweep() {
 
 TEST(HeadLoss, MatchesTheTextbookInF32) { Sweep<float>(); }
 TEST(HeadLoss, MatchesTheTextbookInBf16) { Sweep<Bf16>(); }
+
+TEST(HeadLoss, CapInF32) {
+  Sweep<float>(5.0f);
+  Sweep<float>(50.0f, 10.0f);
+}
+TEST(HeadLoss, CapInBf16) {
+  Sweep<Bf16>(5.0f);
+  Sweep<Bf16>(50.0f, 10.0f);
+}
+
+// The gradient of the reference by finite differences of its loss.
+TEST(HeadLoss, TheReferenceIsTheDerivativeOfItsLoss) {
+  Inputs<float> in(3, 40, 8);
+  in.cap = 1.0f;
+  const Reference want = ReferenceOf(in);
+  for (int64_t m = 0; m < in.M; ++m) {
+    for (int64_t c = 0; c < in.C; ++c) {
+      float* x = &in.x[static_cast<size_t>(m * in.ldx + c)];
+      const float old = *x, above = old + 0x1p-10f, below = old - 0x1p-10f;
+      *x = above;
+      const double up = ReferenceOf(in).loss[static_cast<size_t>(m)];
+      *x = below;
+      const double down = ReferenceOf(in).loss[static_cast<size_t>(m)];
+      *x = old;
+      EXPECT_NEAR((up - down) / (double{above} - double{below}), want.dx[static_cast<size_t>(m * in.C + c)],
+                  1e-5);
+    }
+  }
+}
+
+// Logits of hundreds are one number under a cap of 5, in f32: the largest of them is best all the same.
+TEST(HeadLoss, ACapDoesNotChangeTheBest) {
+  Inputs<float> in(20, 1500, 64, 100.0f);
+  for (Isa isa : Isas()) {
+    in.cap = 0.0f;
+    const Result want = Compute<float>({isa, 3}, in);
+    in.cap = 5.0f;
+    const Result got = Compute<float>({isa, 3}, in);
+    EXPECT_EQ(got.best, want.best) << NameOf(isa);
+    for (float x : got.loss) EXPECT_TRUE(x >= 0.0f && x <= 10.0f + std::log(1500.0f)) << NameOf(isa);
+  }
+}
 
 TEST(HeadLoss, LargeLogitsDoNotOverflow) {
   const Inputs<float> in(5, 700, 64, 1000.0f);

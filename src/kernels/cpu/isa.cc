@@ -28,4 +28,14 @@ Isa BestIsa() {
   return Isa::kBaseline;
 }
 
+bool HasInt8(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return isa == Isa::kAvx512Bf16 && __builtin_cpu_supports("avx512vnni");
+#else
+  static_cast<void>(isa);
+  return false;
+#endif
+}
+
 }  // namespace rung::cpu

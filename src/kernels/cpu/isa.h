@@ -23,11 +23,17 @@ inline constexpr int kIsaCount = 4;
 const char* NameOf(Isa isa);  // "baseline", "avx2", "avx512", "avx512_bf16"
 std::optional<Isa> ParseIsa(std::string_view name);
 Isa BestIsa();  // of this machine, as the processor and the kernel report it
+// Whether code of this level may multiply in 8 bits here (kernels/cpu/int8.h): kAvx512Bf16, and VNNI in this
+// machine. Not a level of its own: every processor with BF16 dot products so far has VNNI.
+bool HasInt8(Isa isa = BestIsa());
 
 // What every kernel driver gets: which code, and on how many threads.
 struct Context {
   Isa isa = Isa::kBaseline;
   int threads = 1;
+  // Frozen products of many rows in 8 bits where the machine has the instructions (kernels/cpu/int8.h): an
+  // approximation, which the user asks for.
+  bool int8 = false;
 };
 
 }  // namespace rung::cpu

@@ -1,7 +1,6 @@
-#include <immintrin.h>
-
-#include "format/nf4.h"
-#include "kernels/cpu/panel_table.h"
+#include "kernels/cpu/panel_apart.h"
+#include "kernels/cpu/panel_few_parts.h"
+#include "kernels/cpu/panel_kquants.h"
 
 namespace rung::cpu {
 namespace {
@@ -42,18 +41,6 @@ struct Core {
     }
   }
 };
-
-RUNG_INLINE float ReadF16(const std::byte* at) {
-  uint16_t bits;
-  __builtin_memcpy(&bits, at, sizeof(bits));
-  return _cvtsh_ss(bits);
-}
-RUNG_INLINE __m128i Load128(const std::byte* at) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-}
-RUNG_INLINE __m128i Load64(const std::byte* at) {
-  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
-}
 
 struct F32Loader {
   static constexpr int64_t kSpan = 32;
@@ -124,16 +111,9 @@ struct Q4_1Loader {
   }
 };
 
-struct Nf4Loader {
-  struct Table {
-    alignas(32) float level[16];
-  };
-  // A copy made when compiling: std::array's functions must not be called from here.
-  static constexpr Table kTable = [] {
-    Table table{};
-    for (size_t i = 0; i < 16; ++i) table.level[i] = format::kNf4Level[i];
-    return table;
-  }();
+template <const std::array<float, 16>& kLevels>
+struct BlockScaledLoader {
+  static constexpr LevelTable kTable = CopyOf(kLevels);
   static constexpr int64_t kSpan = 64;
   RUNG_INLINE static void Load(const format::Matrix& matrix, const WeightRow& row, int64_t span,
                                Core::Reg* out) {
@@ -143,7 +123,7 @@ struct Nf4Loader {
     const __m256i shift =
         _mm256_set1_epi64x(4);  // dwords 4, 0, 4, 0 ...: the first weight is the high nibble
     for (int i = 0; i < 8; ++i) {
-      const __m128i bytes = _mm_cvtsi32_si128(LoadInt(row.data + span * 32 + 4 * i));
+      const __m128i bytes = _mm_cvtsi32_si128(ReadNumber<int>(row.data + span * 32 + 4 * i));
       const __m256i pairs = _mm256_cvtepu8_epi32(_mm_unpacklo_epi8(bytes, bytes));
       const __m256i code = _mm256_srlv_epi32(pairs, shift);
       // vpermps looks at the low three bits of each index, the blend at the fourth, moved to the sign.
@@ -152,15 +132,148 @@ struct Nf4Loader {
           _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), upper);
     }
   }
-  RUNG_INLINE static int LoadInt(const std::byte* at) {
-    int value;
-    __builtin_memcpy(&value, at, sizeof(value));
-    return value;
+};
+
+// 32 signed bytes as floats.
+RUNG_INLINE void WidenBytes(__m256i bytes, __m256* out) {
+  const __m128i half[2] = {_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)};
+  for (int i = 0; i < 4; ++i) {
+    const __m128i eight = i % 2 ? _mm_srli_si128(half[i / 2], 8) : half[i / 2];
+    out[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
+  }
+}
+
+template <class Codes>
+struct CodesLoader {
+  static constexpr int64_t kSpan = Codes::kSpan;
+  static constexpr int kGroups = static_cast<int>(kSpan / Codes::kGroup);
+  RUNG_INLINE static void Load(const format::Matrix&, const WeightRow& row, int64_t span, Core::Reg* out) {
+    const std::byte* block = row.data + span * Codes::kBytes;
+    alignas(32) float d[kGroups], m[kGroups];
+    Codes::Scales(block, d, m);
+#pragma GCC unroll 8
+    for (int i = 0; i < kSpan / 32; ++i) {
+      __m256 codes[4];
+      WidenBytes(Codes::At(block, i), codes);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const int64_t group = (32 * i + 8 * j) / Codes::kGroup;
+        const __m256 product = _mm256_mul_ps(_mm256_broadcast_ss(d + group), codes[j]);
+        if constexpr (Codes::kOffset) {
+          out[4 * i + j].x = _mm256_add_ps(product, _mm256_broadcast_ss(m + group));
+        } else {
+          out[4 * i + j].x = product;
+        }
+      }
+    }
   }
 };
 
-using Formats =
-    FormatTable<Core, F32Loader, F16Loader, Bf16Loader, Q8_0Loader, Q4_0Loader, Q4_1Loader, Nf4Loader>;
+struct E4m3Loader {
+  static constexpr int64_t kSpan = kApartSpan;
+  RUNG_INLINE static void Load(const format::Matrix& matrix, const WeightRow& row, int64_t span,
+                               Core::Reg* out) {
+    __m256 scale[4];
+    if (!row.tile_scales) {
+      for (__m256& four : scale) four = _mm256_set1_ps(1.0f);
+    } else if (const int64_t group = GroupOf(matrix.tiles, span); group >= 0) {
+      for (__m256& four : scale) four = _mm256_broadcast_ss(row.tile_scales + group);
+    } else {
+      alignas(32) float scales[kSpan];
+      alignas(32) int zeros[kSpan];
+      ScalesOfColumns(matrix.tiles, row, span, scales, zeros);
+      for (int i = 0; i < 4; ++i) scale[i] = _mm256_load_ps(scales + 8 * i);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const __m256i halves = E4m3AsF16(Load128(row.data + span * kSpan + i / 2 * 16));
+      const __m128i eight = i % 2 ? _mm256_extracti128_si256(halves, 1) : _mm256_castsi256_si128(halves);
+      const __m256 value = _mm256_mul_ps(_mm256_cvtph_ps(eight), _mm256_set1_ps(kE4m3Unit));
+      out[i].x = _mm256_mul_ps(value, scale[i]);
+    }
+  }
+};
+
+// As ScalesOfColumns, of act-order's groups: by look-ups in tables of 8 groups, less than what gathering
+// costs while groups are few.
+inline constexpr int64_t kMostTableGroups = 64;
+RUNG_TILE void LookUpScales(const format::TileScales& tiles, const WeightRow& row, int64_t span,
+                            float* scales, int* zeros) {
+  const auto* first = reinterpret_cast<const __m256i*>(tiles.index + span * kApartSpan);
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  __m256 scale[4];
+  __m256i zero[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    scale[i] = _mm256_setzero_ps();
+    zero[i] = _mm256_setzero_si256();
+  }
+  for (int64_t at = 0; at < tiles.groups; at += 8) {
+    const int64_t left = tiles.groups - at < 8 ? tiles.groups - at : 8;
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lanes);
+    const __m256 table = _mm256_maskload_ps(row.tile_scales + at, mask);
+    uint64_t bytes = 0;
+    if (row.zeros && left == 8) {
+      __builtin_memcpy(&bytes, row.zeros + at, sizeof(bytes));
+    } else {
+      for (int64_t i = 0; row.zeros && i < left; ++i) bytes |= uint64_t{row.zeros[at + i]} << (8 * i);
+    }
+    const __m256i zero_table = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m256i index = _mm256_loadu_si256(first + i);
+      const __m256i here =
+          _mm256_cmpeq_epi32(_mm256_srli_epi32(index, 3), _mm256_set1_epi32(static_cast<int>(at / 8)));
+      scale[i] =
+          _mm256_blendv_ps(scale[i], _mm256_permutevar8x32_ps(table, index), _mm256_castsi256_ps(here));
+      zero[i] = _mm256_blendv_epi8(zero[i], _mm256_permutevar8x32_epi32(zero_table, index), here);
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    _mm256_store_ps(scales + 8 * i, scale[i]);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(zeros) + i, zero[i]);
+  }
+}
+
+struct Int4Loader {
+  static constexpr int64_t kSpan = kApartSpan;
+  RUNG_INLINE static void Load(const format::Matrix& matrix, const WeightRow& row, int64_t span,
+                               Core::Reg* out) {
+    __m256 scale[4];
+    __m256i zero[4];
+    if (const int64_t group = GroupOf(matrix.tiles, span); group >= 0) {
+      for (__m256& eight : scale) eight = _mm256_broadcast_ss(row.tile_scales + group);
+      for (__m256i& eight : zero) eight = _mm256_set1_epi32(ZeroOf(row, group));
+    } else {
+      alignas(32) float scales[kSpan];
+      alignas(32) int zeros[kSpan];
+      if (matrix.tiles.index && matrix.tiles.groups <= kMostTableGroups) {
+        LookUpScales(matrix.tiles, row, span, scales, zeros);
+      } else {
+        ScalesOfColumns(matrix.tiles, row, span, scales, zeros);
+      }
+      for (int i = 0; i < 4; ++i) scale[i] = _mm256_load_ps(scales + 8 * i);
+      for (int i = 0; i < 4; ++i) zero[i] = _mm256_load_si256(reinterpret_cast<__m256i*>(zeros) + i);
+    }
+    const __m256i bytes = Int4Codes(row.data + span * (kSpan / 2));
+    const __m128i half[2] = {_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)};
+    for (int i = 0; i < 4; ++i) {
+      const __m256i codes = _mm256_cvtepu8_epi32(i % 2 ? _mm_srli_si128(half[i / 2], 8) : half[i / 2]);
+      out[i].x = _mm256_mul_ps(scale[i], _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, zero[i])));
+    }
+  }
+};
+
+template <class Loader>
+using Wide = ByParts<Core, F32Loader, Loader>;
+template <class Codes>
+using Coded = Wide<CodesLoader<Codes>>;
+
+using Formats = FormatTable<Core, F32Loader, F16Loader, Bf16Loader, Q8_0Loader, Q4_0Loader, Q4_1Loader,
+                            BlockScaledLoader<format::kNf4Level>, Coded<Q5_0Codes>, Coded<Q5_1Codes>,
+                            Coded<Q2KCodes>, Coded<Q3KCodes>, Coded<Q4KCodes>, Coded<Q5KCodes>,
+                            Coded<Q6KCodes>, Coded<Iq4NlCodes>, Coded<Iq4XsCodes>, Coded<Mxfp4Codes>,
+                            BlockScaledLoader<format::kFp4Level>, Wide<E4m3Loader>, Wide<Int4Loader>>;
 
 }  // namespace
 

@@ -1,4 +1,6 @@
-#include "kernels/cpu/panel_avx512.h"
+#include "kernels/cpu/panel_avx512_apart.h"
+#include "kernels/cpu/panel_few_parts.h"
+#include "kernels/cpu/panel_kquants.h"
 
 namespace rung::cpu {
 namespace {
@@ -26,12 +28,17 @@ struct Core {
 
 template <class Weights>
 struct Computed {
-  static constexpr int64_t kSpan = 32;
-  RUNG_INLINE static void Load(const format::Matrix&, const WeightRow& row, int64_t span, Core::Reg* out) {
-    __m512 pair[2];
-    Weights::F32Pair(row, span, pair);
-    out[0].x = pair[0];
-    out[1].x = pair[1];
+  static constexpr int64_t kSpan = Weights::kSpan;
+  RUNG_INLINE static void Load(const format::Matrix& matrix, const WeightRow& row, int64_t span,
+                               Core::Reg* out) {
+    const Weights weights(matrix, row, span);
+#pragma GCC unroll 8
+    for (int i = 0; i < kSpan / 32; ++i) {
+      __m512 pair[2];
+      weights.Pair(i, pair);
+      out[2 * i].x = pair[0];
+      out[2 * i + 1].x = pair[1];
+    }
   }
 };
 
@@ -61,9 +68,17 @@ struct LookedUp {
   }
 };
 
+template <class Weights>
+using Wide = ByParts<Core, Computed<F32Weights>, Computed<Weights>>;
+template <class Codes>
+using Coded = Wide<WeightsOfCodes<Codes>>;
+
 using Formats =
     FormatTable<Core, Computed<F32Weights>, Computed<F16Weights>, Computed<Bf16Weights>,
-                Computed<Q8_0Weights>, LookedUp<Q4_0Levels>, LookedUp<Q4_1Levels>, LookedUp<Nf4Levels>>;
+                Computed<Q8_0Weights>, LookedUp<Q4_0Levels>, LookedUp<Q4_1Levels>, LookedUp<Nf4Levels>,
+                Coded<Q5_0Codes>, Coded<Q5_1Codes>, Coded<Q2KCodes>, Coded<Q3KCodes>, Coded<Q4KCodes>,
+                Coded<Q5KCodes>, Coded<Q6KCodes>, Coded<Iq4NlCodes>, Coded<Iq4XsCodes>, Coded<Mxfp4Codes>,
+                LookedUp<Fp4Levels>, Wide<E4m3Weights>, Wide<Int4Weights>>;
 
 }  // namespace
 

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 #include "format/nf4.h"
-#include "kernels/cpu/panel_table.h"
+#include "kernels/cpu/panel_codes.h"
 
 namespace rung::cpu {
 namespace {
@@ -40,30 +40,15 @@ RUNG_INLINE void Transpose16(__m512i* r) {
 }
 
 // Broadcast before it is widened: fewer instructions than the other way round.
-RUNG_INLINE __m512 ReadF16(const std::byte* at) {
-  short bits;
-  __builtin_memcpy(&bits, at, sizeof(bits));
-  return _mm512_cvtph_ps(_mm256_set1_epi16(bits));
-}
-RUNG_INLINE __m128i Load128(const std::byte* at) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-}
-RUNG_INLINE __m256i Load256(const std::byte* at) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+RUNG_INLINE __m512 BroadcastF16(const std::byte* at) {
+  return _mm512_cvtph_ps(_mm256_set1_epi16(ReadNumber<short>(at)));
 }
 
 // Formats of 4-bit codes: the 16 weights that a block can hold, as Levels(matrix, row, span) computes them,
 // then a look-up of each code in them.
-struct Nf4Levels {
-  struct Table {
-    alignas(64) float level[16];
-  };
-  // A copy made when compiling: std::array's functions must not be called from here.
-  static constexpr Table kTable = [] {
-    Table table{};
-    for (size_t i = 0; i < 16; ++i) table.level[i] = format::kNf4Level[i];
-    return table;
-  }();
+template <const std::array<float, 16>& kLevels>
+struct BlockScaledLevels {
+  static constexpr LevelTable kTable = CopyOf(kLevels);
   static constexpr int64_t kSpan = 64, kBytes = 32;
   static constexpr bool kInOrder = true;  // neighbours share a byte, the first in the high nibble
   RUNG_INLINE static __m512 Levels(const format::Matrix& matrix, const WeightRow& row, int64_t span) {
@@ -74,6 +59,8 @@ struct Nf4Levels {
     return row.data + span * kBytes;
   }
 };
+using Nf4Levels = BlockScaledLevels<format::kNf4Level>;
+using Fp4Levels = BlockScaledLevels<format::kFp4Level>;
 
 RUNG_INLINE __m512 Integers(float first) {
   return _mm512_add_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
@@ -84,7 +71,7 @@ struct Q4_0Levels {
   static constexpr int64_t kSpan = 32, kBytes = 18;
   static constexpr bool kInOrder = false;  // the block's halves share bytes, the first in the low nibbles
   RUNG_INLINE static __m512 Levels(const format::Matrix&, const WeightRow& row, int64_t span) {
-    return _mm512_mul_ps(Integers(-8.0f), ReadF16(row.data + span * kBytes));
+    return _mm512_mul_ps(Integers(-8.0f), BroadcastF16(row.data + span * kBytes));
   }
   RUNG_INLINE static const std::byte* Codes(const WeightRow& row, int64_t span) {
     return row.data + span * kBytes + 2;
@@ -105,40 +92,6 @@ struct Q4_1Levels {
   }
   RUNG_INLINE static const std::byte* Codes(const WeightRow& row, int64_t span) {
     return row.data + span * kBytes + 4;
-  }
-};
-
-// Formats whose weights are computed: F32Pair(matrix, row, span, out) gives 32 of them as two vectors.
-struct F32Weights {
-  RUNG_INLINE static void F32Pair(const WeightRow& row, int64_t span, __m512* out) {
-    const auto* at = reinterpret_cast<const float*>(row.data + span * 128);
-    out[0] = _mm512_loadu_ps(at);
-    out[1] = _mm512_loadu_ps(at + 16);
-  }
-};
-
-struct F16Weights {
-  RUNG_INLINE static void F32Pair(const WeightRow& row, int64_t span, __m512* out) {
-    const std::byte* at = row.data + span * 64;
-    out[0] = _mm512_cvtph_ps(Load256(at));
-    out[1] = _mm512_cvtph_ps(Load256(at + 32));
-  }
-};
-
-struct Bf16Weights {
-  RUNG_INLINE static void F32Pair(const WeightRow& row, int64_t span, __m512* out) {
-    const std::byte* at = row.data + span * 64;
-    out[0] = VecAvx512::Widen(Load256(at));
-    out[1] = VecAvx512::Widen(Load256(at + 32));
-  }
-};
-
-struct Q8_0Weights {
-  RUNG_INLINE static void F32Pair(const WeightRow& row, int64_t span, __m512* out) {
-    const std::byte* block = row.data + span * 34;
-    const __m512 d = ReadF16(block);
-    out[0] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(Load128(block + 2))));
-    out[1] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(Load128(block + 18))));
   }
 };
 

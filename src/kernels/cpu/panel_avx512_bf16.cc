@@ -1,5 +1,6 @@
-#include "kernels/cpu/panel_avx512.h"
-#include "kernels/cpu/panel_few_bf16.h"
+#include "kernels/cpu/panel_avx512_apart.h"
+#include "kernels/cpu/panel_few_parts.h"
+#include "kernels/cpu/panel_few_super.h"
 
 namespace rung::cpu {
 namespace {
@@ -40,11 +41,16 @@ struct Core {
 
 template <class Weights>
 struct Computed {
-  static constexpr int64_t kSpan = 32;
-  RUNG_INLINE static void Load(const format::Matrix&, const WeightRow& row, int64_t span, Core::Reg* out) {
-    __m512 pair[2];
-    Weights::F32Pair(row, span, pair);
-    out[0] = Core::Narrow(pair[0], pair[1]);
+  static constexpr int64_t kSpan = Weights::kSpan;
+  RUNG_INLINE static void Load(const format::Matrix& matrix, const WeightRow& row, int64_t span,
+                               Core::Reg* out) {
+    const Weights weights(matrix, row, span);
+#pragma GCC unroll 8
+    for (int i = 0; i < kSpan / 32; ++i) {
+      __m512 pair[2];
+      weights.Pair(i, pair);
+      out[i] = Core::Narrow(pair[0], pair[1]);
+    }
   }
 };
 
@@ -87,10 +93,20 @@ struct LookedUp {
   }
 };
 
+template <class Weights>
+using Wide = ByParts<Core, Copied, Computed<Weights>>;
+template <class Codes>
+using Coded = Wide<WeightsOfCodes<Codes>>;
+template <class Codes>
+using Super = WithSuperDot<Coded<Codes>, Codes>;
+
 using Formats =
     FormatTable<Core, Computed<F32Weights>, Computed<F16Weights>, Copied,
                 WithDot<Core, Computed<Q8_0Weights>, DotQ8_0>, WithDot<Core, LookedUp<Q4_0Levels>, DotQ4_0>,
-                WithDot<Core, LookedUp<Q4_1Levels>, DotQ4_1>, LookedUp<Nf4Levels>>;
+                WithDot<Core, LookedUp<Q4_1Levels>, DotQ4_1>, LookedUp<Nf4Levels>, Coded<Q5_0Codes>,
+                Coded<Q5_1Codes>, Super<Q2KCodes>, Super<Q3KCodes>, Super<Q4KCodes>, Super<Q5KCodes>,
+                Super<Q6KCodes>, Coded<Iq4NlCodes>, Coded<Iq4XsCodes>, Coded<Mxfp4Codes>, LookedUp<Fp4Levels>,
+                Wide<E4m3Weights>, Wide<Int4Weights>>;
 
 }  // namespace
 

@@ -53,11 +53,11 @@ struct Core {
   }
 };
 
-using Reference = ReferenceLoader<Core>;
+using R = ReferenceLoader<Core>;
+using Formats = FormatTable<Core, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R, R>;
 
 }  // namespace
 
-constinit const PanelKernels<float> kPanelBaseline = MakePanelKernels<
-    Core, FormatTable<Core, Reference, Reference, Reference, Reference, Reference, Reference, Reference>>();
+constinit const PanelKernels<float> kPanelBaseline = MakePanelKernels<Core, Formats>();
 
 }  // namespace rung::cpu

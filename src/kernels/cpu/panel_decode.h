@@ -15,11 +15,19 @@ struct WeightRow {
   const std::byte* data = nullptr;  // its first block; not meaningful when rows do not start at a block
   int64_t first_block = 0;
   int64_t index = 0;
+  const float* tile_scales = nullptr;  // of each group, or nullptr: 1
+  const uint8_t* zeros = nullptr;
 };
 
-RUNG_INLINE WeightRow RowOf(const format::Matrix& matrix, const format::Info& info, int64_t row) {
+// Divides: worth a call, and not worth its room in every kernel.
+[[gnu::noinline]] inline WeightRow RowOf(const format::Matrix& matrix, const format::Info& info,
+                                         int64_t row) {
   const int64_t first_block = row * matrix.cols / info.block;
-  return {matrix.data + first_block * info.block_bytes, first_block, row};
+  WeightRow at{matrix.data + first_block * info.block_bytes, first_block, row};
+  const format::TileScales& tiles = matrix.tiles;
+  if (tiles.scale) at.tile_scales = tiles.scale + row / tiles.rows * tiles.groups;
+  if (tiles.zero) at.zeros = tiles.zero + row * tiles.groups;
+  return at;
 }
 
 // BlockScales::At, without its volatile: this file is compiled without contraction into fused multiply-adds.
@@ -29,7 +37,7 @@ RUNG_INLINE float ScaleOf(const format::BlockScales& scales, int64_t block) {
   return product + scales.offset;
 }
 
-// Weights [k, k + count) of a row, then zeros, by the scalar reference; count <= 64.
+// Weights [k, k + count) of a row, then zeros, by the scalar reference; count <= kRegs registers.
 template <class Core, int kRegs>
 void LoadByReference(const format::Matrix& matrix, const WeightRow& row, int64_t k, int64_t count,
                      typename Core::Reg* out) {
@@ -83,21 +91,30 @@ void DecodeRows(const format::Matrix& given, int64_t row, int64_t rows, typename
   }
 }
 
+// As many streams as a Reg has dwords are read at once, more than the hardware foresees: each step asks for
+// the bytes this far ahead in its row, and at a row's end for those of the row that follows in its place.
+inline constexpr int64_t kPanelAhead = 512;
+
 template <class Core, class Loader>
 void DecodePanel(const format::Matrix& given, int64_t row, int64_t rows, typename Core::T* panel) {
   constexpr int kWide = static_cast<int>(kWidth<Core>);
   const format::Matrix matrix = given;
   const format::Info& info = format::Of(matrix.format);
   const int64_t depth = Depth<Core>(matrix.cols);
+  const int64_t row_bytes = matrix.cols * info.block_bytes / info.block;
+  const int64_t span_bytes = Loader::kSpan * info.block_bytes / info.block;
   for (int64_t r = 0; r < kPanelRows; r += kWide) {
     const int64_t count = rows - r < kWide ? rows - r : kWide;
     WeightRow from[kWide];
     for (int64_t i = 0; i < count; ++i) from[i] = RowOf(matrix, info, row + r + i);
     for (int64_t span = 0; span * Loader::kSpan < matrix.cols; ++span) {
+      int64_t ahead = span * span_bytes + kPanelAhead;
+      if (ahead >= row_bytes) ahead += (kWide - 1) * row_bytes;
       typename Core::Reg square[kRegs<Core, Loader>][kWide];
       for (int64_t i = 0; i < kWide; ++i) {
         typename Core::Reg regs[kRegs<Core, Loader>];
         if (i < count) {
+          for (int64_t at = 0; at < span_bytes; at += 64) __builtin_prefetch(from[i].data + ahead + at);
           LoadSpan<Core, Loader>(matrix, from[i], span, regs);
         } else {
           for (auto& reg : regs) reg = Core::Zero();

@@ -100,7 +100,7 @@ struct DotQ4_0 : DotQ4<18, 2, -24, false> {
   static constexpr int64_t kMostRows = 2;
 };
 struct DotQ4_1 : DotQ4<20, 4, -16, true> {
-  static constexpr int64_t kMostRows = 8;
+  static constexpr int64_t kMostRows = 5;
 };
 
 RUNG_INLINE __m512 WidenLow(__m512i x) { return VecAvx512::Widen(_mm512_castsi512_si256(x)); }

@@ -34,7 +34,7 @@ struct FormatTable {
   static const FormatKernels<Core>& For(const format::Matrix& matrix) {
     static constexpr FormatKernels<Core> kByReference = KernelsOf<Core, ReferenceLoader<Core>>();
     static constexpr FormatKernels<Core> kTable[] = {KernelsOf<Core, Loaders>()...};
-    // A row that starts inside a block (NF4 only) is beyond the loaders.
+    // A row that starts inside a block (NF4 and FP4 only) is beyond the loaders.
     if (matrix.cols % format::Of(matrix.format).block != 0) return kByReference;
     return kTable[static_cast<int>(matrix.format)];
   }

@@ -102,18 +102,70 @@ struct DecodeCase {
   Format format;
   int64_t rows, cols;
   bool nested = false;
+  Tiling tiling = {};
 };
 inline const DecodeCase kDecodeCases[] = {
-    {Format::kF32, 70, 96},       {Format::kF32, 5, 46},         {Format::kF16, 70, 64},
-    {Format::kF16, 17, 98},       {Format::kBf16, 70, 128},      {Format::kBf16, 33, 30},
-    {Format::kQ8_0, 70, 96},      {Format::kQ8_0, 3, 32},        {Format::kQ4_0, 70, 96},
-    {Format::kQ4_0, 31, 32},      {Format::kQ4_1, 70, 160},      {Format::kQ4_1, 64, 32},
-    {Format::kNf4, 70, 192},      {Format::kNf4, 300, 64, true}, {Format::kNf4, 70, 96},
-    {Format::kNf4, 70, 46, true}, {Format::kNf4, 9, 2048, true},
+    {Format::kF32, 70, 96},
+    {Format::kF32, 5, 46},
+    {Format::kF16, 70, 64},
+    {Format::kF16, 17, 98},
+    {Format::kBf16, 70, 128},
+    {Format::kBf16, 33, 30},
+    {Format::kQ8_0, 70, 96},
+    {Format::kQ8_0, 3, 32},
+    {Format::kQ4_0, 70, 96},
+    {Format::kQ4_0, 31, 32},
+    {Format::kQ4_1, 70, 160},
+    {Format::kQ4_1, 64, 32},
+    {Format::kNf4, 70, 192},
+    {Format::kNf4, 300, 64, true},
+    {Format::kNf4, 70, 96},
+    {Format::kNf4, 70, 46, true},
+    {Format::kNf4, 9, 2048, true},
+    {Format::kFp4, 70, 192},
+    {Format::kFp4, 33, 64, true},
+    {Format::kFp4, 17, 46},
+    {Format::kQ5_0, 70, 96},
+    {Format::kQ5_0, 3, 32},
+    {Format::kQ5_1, 70, 96},
+    {Format::kQ5_1, 31, 32},
+    {Format::kIq4Nl, 70, 96},
+    {Format::kIq4Nl, 17, 32},
+    {Format::kMxfp4, 70, 96},
+    {Format::kMxfp4, 17, 32},
+    {Format::kIq4Xs, 70, 512},
+    {Format::kIq4Xs, 3, 256},
+    {Format::kQ2K, 70, 512},
+    {Format::kQ2K, 3, 256},
+    {Format::kQ3K, 70, 512},
+    {Format::kQ3K, 3, 256},
+    {Format::kQ4K, 70, 512},
+    {Format::kQ4K, 3, 256},
+    {Format::kQ5K, 70, 512},
+    {Format::kQ5K, 3, 256},
+    {Format::kQ6K, 70, 512},
+    {Format::kQ6K, 3, 256},
+    {Format::kF8E4m3, 70, 96},                       // no scales
+    {Format::kF8E4m3, 200, 320, false, {128, 128}},  // the last tiles are cut
+    {Format::kF8E4m3, 17, 46, false, {17, 46}},      // one scale
+    {Format::kF8E4m3, 17, 98, false, {1, 98}},       // one of each row
+    {Format::kF8E4m3, 9, 160, false, {4, 24}},       // tiles end inside a span
+    {Format::kInt4, 70, 256, false, {1, 128}},
+    {Format::kInt4, 33, 96, false, {1, 32}},
+    {Format::kInt4, 17, 46, false, {1, 46}},         // one group, cut short
+    {Format::kInt4, 17, 160, false, {1, 40}},        // groups end inside a span
+    {Format::kInt4, 70, 320, false, {1, 64, true}},  // act-order
+    {Format::kInt4, 9, 2112, false, {1, 128, true}},
+    {Format::kInt4, 9, 2112, false, {1, 32, true}},  // many groups
+    {Format::kInt4, 9, 2112, false, {1, 8, true}},   // and more than any table holds
 };
 inline std::string Name(const DecodeCase& c) {
   return std::string(format::Of(c.format).name) + (c.nested ? " nested " : " ") + std::to_string(c.rows) +
-         "x" + std::to_string(c.cols);
+         "x" + std::to_string(c.cols) + " in tiles of " + std::to_string(c.tiling.rows) + "x" +
+         std::to_string(c.tiling.cols) + (c.tiling.shuffled ? ", shuffled" : "");
+}
+inline Frozen Make(const DecodeCase& c, uint32_t seed) {
+  return Frozen(c.format, c.rows, c.cols, c.nested, seed, c.tiling);
 }
 
 }  // namespace rung::cpu

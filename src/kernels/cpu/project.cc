@@ -1,13 +1,14 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "base/threads.h"
+#include "kernels/cpu/int8.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/cpu/project_panels.h"
 
 namespace rung::cpu {
 namespace {
 
-// Rows of x in a unit of work: the micro tile of the fastest kernels.
-constexpr int64_t kTileRows = 6;
 // Weight rows in a unit of work when x has few rows: few enough to share out evenly. A call takes several:
 // enough to hide what it prepares of x.
 constexpr int64_t kFewUnit = 16, kFewCall = 128;
@@ -79,33 +80,18 @@ void MultiplyRows(const PanelKernels<T>& kernels, const Product& product, const 
   }
 }
 
-int64_t PanelsOf(const Product& product) { return (product.weight->rows + kPanelRows - 1) / kPanelRows; }
-
-template <class T>
+template <class T, class Takes>
 void ProjectByPanels(const Context& context, const PanelKernels<T>& kernels, const T* x, int64_t ldx,
-                     int64_t N, std::span<const Product> products, std::byte* scratch) {
-  const int64_t tiles = (N + kTileRows - 1) / kTileRows;
-  int64_t panels = 0;
-  for (const Product& product : products) panels += PanelsOf(product);
+                     int64_t N, std::span<const Product> products, const Takes& takes, std::byte* scratch) {
   const int64_t K = products[0].weight->cols;
-
   OnEachThread(context.threads, [&](int thread) {
     T* panel = reinterpret_cast<T*>(scratch + static_cast<size_t>(thread) * ScratchOfThread(sizeof(T), K));
-    const Share share = ShareOf(panels * tiles, thread, context.threads);
-    int64_t first = 0;  // unit where the product begins
-    for (const Product& product : products) {
-      const int64_t last = first + PanelsOf(product) * tiles;
-      for (int64_t unit = std::max(share.begin, first); unit < std::min(share.end, last);) {
-        const int64_t p = (unit - first) / tiles, tile = (unit - first) % tiles;
-        const int64_t stop = std::min(share.end, first + (p + 1) * tiles);
-        const int64_t o = p * kPanelRows;
-        kernels.decode_panel(*product.weight, o, std::min(kPanelRows, product.weight->rows - o), panel);
-        MultiplyRows(kernels, product, x, ldx, tile * kTileRows,
-                     std::min(N, (tile + stop - unit) * kTileRows), o, static_cast<const T*>(panel));
-        unit = stop;
-      }
-      first = last;
-    }
+    ForEachPanel(products, N, thread, context.threads, takes,
+                 [&](const Product& product, int64_t o, int64_t begin, int64_t end) {
+                   kernels.decode_panel(*product.weight, o, std::min(kPanelRows, product.weight->rows - o),
+                                        panel);
+                   MultiplyRows(kernels, product, x, ldx, begin, end, o, static_cast<const T*>(panel));
+                 });
   });
 }
 
@@ -140,7 +126,16 @@ void Project(const Context& context, const T* x, int64_t ldx, int64_t N, std::sp
   const PanelKernels<T>& kernels = *PanelFor<T>(context.isa);
   if (products.empty() || N == 0) return;
   if (N <= kFewRows) return ProjectFew(context, kernels, x, ldx, N, products);
-  ProjectByPanels(context, kernels, x, ldx, N, products, scratch);
+  if constexpr (std::is_same_v<T, Bf16>) {
+    if (UsesInt8(context, N, products[0].weight->cols)) {
+      ProjectInt8(context, x, ldx, N, products, scratch);
+      const auto others = [](const Product& product) { return !IsInt8(product); };
+      if (std::none_of(products.begin(), products.end(), others)) return;
+      return ProjectByPanels(context, kernels, x, ldx, N, products, others, scratch);
+    }
+  }
+  ProjectByPanels(
+      context, kernels, x, ldx, N, products, [](const Product&) { return true; }, scratch);
 }
 
 template void Project<float>(const Context&, const float*, int64_t, int64_t, std::span<const Product>,
@@ -150,7 +145,9 @@ template void Project<Bf16>(const Context&, const Bf16*, int64_t, int64_t, std::
 
 size_t ProjectScratch(const Context& context, size_t element_size, int64_t N, int64_t K) {
   if (N <= kFewRows) return 0;
-  return static_cast<size_t>(context.threads) * ScratchOfThread(element_size, K);
+  const size_t panels = static_cast<size_t>(context.threads) * ScratchOfThread(element_size, K);
+  if (element_size != sizeof(Bf16) || !UsesInt8(context, N, K)) return panels;
+  return std::max(panels, ProjectInt8Scratch(context, N, K));
 }
 
 }  // namespace rung::cpu

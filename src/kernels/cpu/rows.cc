@@ -141,12 +141,43 @@ void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const T*
   });
 }
 
+template <class TIn, class TOut>
+void LayerNorm(const Context& context, const TIn* x, int64_t ldx, const float* gain, const float* bias,
+               float eps, int64_t N, int64_t C, TOut* y, int64_t ldy, float* stats, int64_t ldstats) {
+  const LayerNormKernel<TIn, TOut>& kernel = RowsFor(context.isa);
+  OnRows(context, N, C, [&](int64_t n, int64_t count) {
+    kernel.layer_norm(x + n * ldx, ldx, gain, bias, eps, count, C, y + n * ldy, ldy, OrNull(stats, n),
+                      OrNull(stats, ldstats + n));
+  });
+}
+
+template <class T>
+void LayerNormGrad(const Context& context, const float* dy, int64_t lddy, const T* x, int64_t ldx,
+                   const float* gain, const float* stats, int64_t ldstats, int64_t N, int64_t C, bool add,
+                   float* dx, int64_t lddx, float* dgain, float* dbias) {
+  const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
+  const float *rstd = stats, *mean = stats + ldstats;
+  // First, because dx may take the place of dy.
+  if (dgain != nullptr) {
+    OnColumns(context, N, C, [&](int64_t c, int64_t count) {
+      kernels.layer_norm_dgain(dy + c, lddy, x + c, ldx, rstd, mean, N, count, dgain + c);
+    });
+  }
+  if (dbias != nullptr) SumRows(context, dy, lddy, N, C, dbias);
+  if (dx == nullptr) return;
+  OnRows(context, N, C, [&](int64_t n, int64_t count) {
+    kernels.layer_norm_dx(dy + n * lddy, lddy, x + n * ldx, ldx, gain, rstd + n, mean + n, count, C, add,
+                          dx + n * lddx, lddx);
+  });
+}
+
 template <class T>
 void Rope(const Context& context, T* x, int64_t ldx, const int32_t* position, const float* cos,
-          const float* sin, int64_t N, int64_t heads, int64_t D, int64_t rotary, bool half, int direction) {
+          const float* sin, int64_t ldt, int64_t N, int64_t heads, int64_t step, int64_t D, int64_t rotary,
+          bool half, int direction) {
   const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
   OnRows(context, N, heads * D, [&](int64_t n, int64_t count) {
-    kernels.rope(x + n * ldx, ldx, position + n, cos, sin, count, heads, D, rotary, half, direction);
+    kernels.rope(x + n * ldx, ldx, position + n, cos, sin, ldt, count, heads, step, rotary, half, direction);
   });
 }
 
@@ -351,6 +382,12 @@ template void RmsNorm(const Context&, const float*, int64_t, const float*, float
                       Bf16*, int64_t, float*);
 template void RmsNorm(const Context&, const Bf16*, int64_t, const float*, float, float, int64_t, int64_t,
                       Bf16*, int64_t, float*);
+template void LayerNorm(const Context&, const float*, int64_t, const float*, const float*, float, int64_t,
+                        int64_t, float*, int64_t, float*, int64_t);
+template void LayerNorm(const Context&, const float*, int64_t, const float*, const float*, float, int64_t,
+                        int64_t, Bf16*, int64_t, float*, int64_t);
+template void LayerNorm(const Context&, const Bf16*, int64_t, const float*, const float*, float, int64_t,
+                        int64_t, Bf16*, int64_t, float*, int64_t);
 template void Convert(const Context&, const float*, int64_t, int64_t, int64_t, float*, int64_t);
 template void Convert(const Context&, const float*, int64_t, int64_t, int64_t, Bf16*, int64_t);
 template void Convert(const Context&, const Bf16*, int64_t, int64_t, int64_t, float*, int64_t);
@@ -359,6 +396,9 @@ template void Convert(const Context&, const Bf16*, int64_t, int64_t, int64_t, Bf
 #define RUNG_ROWS(T)                                                                                         \
   template void RmsNormGrad(const Context&, const float*, int64_t, const T*, int64_t, const float*, float,   \
                             const float*, int64_t, int64_t, bool, float*, int64_t, float*);                  \
+  template void LayerNormGrad(const Context&, const float*, int64_t, const T*, int64_t, const float*,        \
+                              const float*, int64_t, int64_t, int64_t, bool, float*, int64_t, float*,        \
+                              float*);                                                                       \
   template void ActivateGrad(const Context&, Activation, const float*, int64_t, const T*, int64_t, const T*, \
                              int64_t, int64_t, int64_t, float*, int64_t, float*, int64_t);                   \
   template void QuantizeRows(const Context&, const T*, int64_t, int64_t, int64_t, int8_t*, int64_t, float*); \
@@ -367,7 +407,7 @@ template void Convert(const Context&, const Bf16*, int64_t, int64_t, int64_t, Bf
   template void PoolColumns(const Context&, const T*, int64_t, int64_t, int64_t, float*, int64_t, int64_t);  \
   template void Drop(const Context&, const Dropout&, const T*, int64_t, int64_t, int64_t, T*, int64_t);      \
   template void Rope(const Context&, T*, int64_t, const int32_t*, const float*, const float*, int64_t,       \
-                     int64_t, int64_t, int64_t, bool, int);                                                  \
+                     int64_t, int64_t, int64_t, int64_t, int64_t, bool, int);                                \
   template void Activate(const Context&, Activation, const T*, int64_t, const T*, int64_t, int64_t, int64_t, \
                          T*, int64_t);                                                                       \
   template void Standardize(const Context&, const T*, int64_t, bool, float, const float*, const float*,      \

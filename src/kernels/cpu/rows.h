@@ -24,13 +24,26 @@ void RmsNormGrad(const Context& context, const float* dy, int64_t lddy, const T*
                  const float* gain, float gain_offset, const float* rstd, int64_t N, int64_t C, bool add,
                  float* dx, int64_t lddx, float* dgain);
 
+// y[n,:] = (x[n,:] - mean[n]) * rstd[n] * gain + bias, rstd[n] = 1/sqrt(var(x[n,:]) + eps), the variance of
+// all C (no correction). bias may be nullptr. stats (2,N) or nullptr: rstd, then mean.
+template <class TIn, class TOut>
+void LayerNorm(const Context& context, const TIn* x, int64_t ldx, const float* gain, const float* bias,
+               float eps, int64_t N, int64_t C, TOut* y, int64_t ldy, float* stats, int64_t ldstats);
+// dx[n,:] (+)= rstd (g*dy - mean(g*dy) - xhat * mean(g*dy*xhat)), xhat = (x - mean)*rstd. dgain[:] += sum_n
+// dy*xhat, dbias[:] += sum_n dy, each when not nullptr. dx nullptr: only those. dx may be dy when !add.
+template <class T>
+void LayerNormGrad(const Context& context, const float* dy, int64_t lddy, const T* x, int64_t ldx,
+                   const float* gain, const float* stats, int64_t ldstats, int64_t N, int64_t C, bool add,
+                   float* dx, int64_t lddx, float* dgain, float* dbias);
+
 // Rotates pairs of each head in place by the angle of its row's position. cos, sin: (positions, D/2) f32
 // tables. half: pairs are (i, i + rotary/2), Hugging Face's order; else (2i, 2i+1), GGUF's llama order.
 // direction -1 rotates back: the gradient. Only the first `rotary` (even) of D elements of a head turn, by
-// the first rotary/2 of a table's row.
+// the first rotary/2 of a table's row (ldt floats apart). step: elements from one head to the next.
 template <class T>
 void Rope(const Context& context, T* x, int64_t ldx, const int32_t* position, const float* cos,
-          const float* sin, int64_t N, int64_t heads, int64_t D, int64_t rotary, bool half, int direction);
+          const float* sin, int64_t ldt, int64_t N, int64_t heads, int64_t step, int64_t D, int64_t rotary,
+          bool half, int direction);
 
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 // y = act(gate) * up, or act(gate) when up is nullptr. In place (y == gate) allowed.

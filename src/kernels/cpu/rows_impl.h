@@ -7,6 +7,7 @@
 #include "kernels/cpu/rows_activation.h"
 #include "kernels/cpu/rows_dropout.h"
 #include "kernels/cpu/rows_kernels.h"
+#include "kernels/cpu/rows_norm.h"
 #include "kernels/cpu/rows_store.h"
 #include "kernels/cpu/rows_sweep.h"
 
@@ -14,68 +15,15 @@ namespace rung::cpu {
 namespace {
 
 template <class V, class T>
-inline float MeanSquare(const T* x, int64_t C) {
-  const float sum = SumOver<V>(C, [&](auto at) {
-    const V v = at.Load(x);
-    return V::Mul(v, v);
-  });
-  return sum / static_cast<float>(C);
-}
-
-template <class V, class TIn, class TOut>
-void RmsNormRows(const TIn* x, int64_t ldx, const float* gain, float gain_offset, float eps, int64_t N,
-                 int64_t C, TOut* y, int64_t ldy, float* rstd) {
-  const V offset = V::Set(gain_offset);
-  for (int64_t n = 0; n < N; ++n, x += ldx, y += ldy) {
-    const float r = 1.0f / __builtin_sqrtf(MeanSquare<V>(x, C) + eps);
-    const V scale = V::Set(r);
-    Sweep<V>(C,
-             [&](auto at) { at.Store(V::Mul(V::Mul(at.Load(x), scale), V::Add(at.Load(gain), offset)), y); });
-    if (rstd != nullptr) rstd[n] = r;
-  }
-}
-
-template <class V, class T>
-void RmsNormDxRows(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* gain,
-                   float gain_offset, const float* rstd, int64_t N, int64_t C, bool add, float* dx,
-                   int64_t lddx) {
-  const V offset = V::Set(gain_offset);
-  for (int64_t n = 0; n < N; ++n, dy += lddy, x += ldx, dx += lddx) {
-    const float sum = SumOver<V>(
-        C, [&](auto at) { return V::Mul(V::Mul(at.Load(dy), V::Add(at.Load(gain), offset)), at.Load(x)); });
-    // rstd (g dy - x rstd^2 mean(g dy x))
-    const V r = V::Set(rstd[n]);
-    const V pull = V::Set(-rstd[n] * rstd[n] * rstd[n] * (sum / static_cast<float>(C)));
-    Sweep<V>(C, [&](auto at) {
-      const V g = V::Mul(at.Load(dy), V::Add(at.Load(gain), offset));
-      V d = V::Fma(g, r, V::Mul(at.Load(x), pull));
-      if (add) d = V::Add(d, at.Load(dx));
-      at.Store(d, dx);
-    });
-  }
-}
-
-template <class V, class T>
-void RmsNormDgainColumns(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* rstd, int64_t N,
-                         int64_t C, float* dgain) {
-  SumColumns<V>(
-      N, C,
-      [&](int64_t n, auto at) {
-        return V::Mul(at.Load(dy + n * lddy), V::Mul(at.Load(x + n * ldx), V::Set(rstd[n])));
-      },
-      dgain);
-}
-
-template <class V, class T>
-void RopeRows(T* x, int64_t ldx, const int32_t* position, const float* cos, const float* sin, int64_t N,
-              int64_t heads, int64_t D, int64_t rotary, bool half, int direction) {
+void RopeRows(T* x, int64_t ldx, const int32_t* position, const float* cos, const float* sin, int64_t ldt,
+              int64_t N, int64_t heads, int64_t step, int64_t rotary, bool half, int direction) {
   const int64_t pairs = rotary / 2;
   const float sign = direction < 0 ? -1.0f : 1.0f;
   for (int64_t n = 0; n < N; ++n) {
-    const float* c = cos + position[n] * (D / 2);
-    const float* s = sin + position[n] * (D / 2);
+    const float* c = cos + position[n] * ldt;
+    const float* s = sin + position[n] * ldt;
     for (int64_t h = 0; h < heads; ++h) {
-      T* a = x + n * ldx + h * D;
+      T* a = x + n * ldx + h * step;
       if (half) {
         T* b = a + pairs;
         Sweep<V>(pairs, [&](auto at) {
@@ -324,6 +272,8 @@ template <class V, class T>
 constexpr void FillTyped(TypedRowsKernels<T>& kernels) {
   kernels.rms_norm_dx = RmsNormDxRows<V, T>;
   kernels.rms_norm_dgain = RmsNormDgainColumns<V, T>;
+  kernels.layer_norm_dx = LayerNormDxRows<V, T>;
+  kernels.layer_norm_dgain = LayerNormDgainColumns<V, T>;
   kernels.rope = RopeRows<V, T>;
   kernels.activate = ActivateRows<V, T>;
   kernels.activate_grad = ActivateGradRows<V, T>;
@@ -342,6 +292,9 @@ constexpr RowsKernels MakeRowsKernels() {
   k.RmsNormKernel<float, float>::rms_norm = RmsNormRows<V, float, float>;
   k.RmsNormKernel<float, Bf16>::rms_norm = RmsNormRows<V, float, Bf16>;
   k.RmsNormKernel<Bf16, Bf16>::rms_norm = RmsNormRows<V, Bf16, Bf16>;
+  k.LayerNormKernel<float, float>::layer_norm = LayerNormRows<V, float, float>;
+  k.LayerNormKernel<float, Bf16>::layer_norm = LayerNormRows<V, float, Bf16>;
+  k.LayerNormKernel<Bf16, Bf16>::layer_norm = LayerNormRows<V, Bf16, Bf16>;
   k.ConvertKernel<float, float>::convert = ConvertRows<V, float, float>;
   k.ConvertKernel<float, Bf16>::convert = ConvertRows<V, float, Bf16>;
   k.ConvertKernel<Bf16, float>::convert = ConvertRows<V, Bf16, float>;

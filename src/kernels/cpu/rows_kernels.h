@@ -16,6 +16,12 @@ struct RmsNormKernel {
 };
 
 template <class TIn, class TOut>
+struct LayerNormKernel {
+  void (*layer_norm)(const TIn* x, int64_t ldx, const float* gain, const float* bias, float eps, int64_t N,
+                     int64_t C, TOut* y, int64_t ldy, float* rstd, float* mean);
+};
+
+template <class TIn, class TOut>
 struct ConvertKernel {
   void (*convert)(const TIn* x, int64_t ldx, int64_t N, int64_t C, TOut* y, int64_t ldy);
 };
@@ -35,8 +41,13 @@ struct TypedRowsKernels {
                       int64_t lddx);
   void (*rms_norm_dgain)(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* rstd, int64_t N,
                          int64_t C, float* dgain);
-  void (*rope)(T* x, int64_t ldx, const int32_t* position, const float* cos, const float* sin, int64_t N,
-               int64_t heads, int64_t D, int64_t rotary, bool half, int direction);
+  void (*layer_norm_dx)(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* gain,
+                        const float* rstd, const float* mean, int64_t N, int64_t C, bool add, float* dx,
+                        int64_t lddx);
+  void (*layer_norm_dgain)(const float* dy, int64_t lddy, const T* x, int64_t ldx, const float* rstd,
+                           const float* mean, int64_t N, int64_t C, float* dgain);
+  void (*rope)(T* x, int64_t ldx, const int32_t* position, const float* cos, const float* sin, int64_t ldt,
+               int64_t N, int64_t heads, int64_t step, int64_t rotary, bool half, int direction);
   void (*activate)(Activation activation, const T* gate, int64_t ldg, const T* up, int64_t ldu, int64_t N,
                    int64_t F, T* y, int64_t ldy);
   void (*activate_grad)(Activation activation, const float* dy, int64_t lddy, const T* gate, int64_t ldg,
@@ -60,6 +71,9 @@ struct TypedRowsKernels {
 struct RowsKernels : RmsNormKernel<float, float>,
                      RmsNormKernel<float, Bf16>,
                      RmsNormKernel<Bf16, Bf16>,
+                     LayerNormKernel<float, float>,
+                     LayerNormKernel<float, Bf16>,
+                     LayerNormKernel<Bf16, Bf16>,
                      ConvertKernel<float, float>,
                      ConvertKernel<float, Bf16>,
                      ConvertKernel<Bf16, float>,

@@ -9,10 +9,14 @@
 namespace rung::cpu {
 namespace {
 
-// A place of a sweep: where an expression over whole vectors loads and stores in every array it names.
+constexpr float kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+// A place of a sweep: where an expression over whole vectors loads and stores in every array it names. Inside
+// makes a value 0 beyond the end.
 template <class V>
 struct FullAt {
   int64_t c;
+  V Inside(V v) const { return v; }
   template <class T>
   V Load(const T* p) const {
     return V::Load(p + c);
@@ -26,6 +30,7 @@ struct FullAt {
 template <class V>
 struct PartAt {
   int64_t c, n;
+  V Inside(V v) const { return V::Mul(v, V::LoadPart(kOnes, n)); }
   template <class T>
   V Load(const T* p) const {
     return V::LoadPart(p + c, n);

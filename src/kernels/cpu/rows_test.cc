@@ -115,9 +115,9 @@ TEST(RmsNormGrad, MatchesComplexStep) { TestRmsNormGrad<float>(); }
 TEST(RmsNormGrad, MatchesComplexStepFromBf16) { TestRmsNormGrad<Bf16>(); }
 
 template <class T>
-void TestRope(bool half, int64_t rotary) {
+void TestRope(bool half, int64_t rotary, int64_t step) {
   constexpr int64_t kHeads = 3, kD = 40, kPositions = 50;
-  Matrix<float> cos(kPositions, kD / 2, 0), sin = cos;
+  Matrix<float> cos(kPositions, kD / 2, 5), sin = cos;
   for (int64_t p = 0; p < kPositions; ++p) {
     for (int64_t i = 0; i < kD / 2; ++i) {
       const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / kD);
@@ -129,16 +129,16 @@ void TestRope(bool half, int64_t rotary) {
     const int64_t N = 150;
     std::vector<int32_t> position;
     for (int64_t n = 0; n < N; ++n) position.push_back(static_cast<int32_t>(n * 7 % kPositions));
-    const auto x = Matrix<T>::Random(N, kHeads * kD, 1);
+    const auto x = Matrix<T>::Random(N, (kHeads - 1) * step + kD, 1);
     for (const int direction : {1, -1}) {
       const auto y = OnThreads(Context{static_cast<Isa>(isa), 1}, [&](const Context& on) {
         Matrix<T> out = x;
-        Rope(on, out.ptr(), out.ld, position.data(), cos.ptr(), sin.ptr(), N, kHeads, kD, rotary, half,
-             direction);
+        Rope(on, out.ptr(), out.ld, position.data(), cos.ptr(), sin.ptr(), cos.ld, N, kHeads, step, kD,
+             rotary, half, direction);
         return out;
       });
       ExpectNear(y, Tolerance<T>(1e-6), sizeof(T) == 2 ? 1e-4 : 1.0, [&](int64_t n, int64_t c) {
-        const int64_t head = c / kD * kD, i = c % kD, pairs = rotary / 2;
+        const int64_t head = c / step * step, i = c % step, pairs = rotary / 2;
         if (i >= rotary) return x(n, c);
         const int64_t pair = half ? i % pairs : i / 2;
         const bool second = half ? i >= pairs : i % 2 == 1;
@@ -153,8 +153,10 @@ void TestRope(bool half, int64_t rotary) {
 TEST(Rope, TurnsPairsAsComplexProductsDo) {
   for (const int64_t rotary : {40, 34, 12}) {
     for (const bool half : {true, false}) {
-      TestRope<float>(half, rotary);
-      TestRope<Bf16>(half, rotary);
+      for (const int64_t step : {40, 3 * 40 + 1}) {
+        TestRope<float>(half, rotary, step);
+        TestRope<Bf16>(half, rotary, step);
+      }
     }
   }
 }

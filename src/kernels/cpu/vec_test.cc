@@ -77,5 +77,19 @@ TEST(Exp, IsAccurate) {
   EXPECT_TRUE(std::isnan(First(Exp(V::Set(NAN)))));
 }
 
+TEST(Tanh, IsAccurateRelativelyNearZeroToo) {
+  for (double x = 1e-30; x < 30.0; x *= 1.0037) {
+    for (const double sign : {1.0, -1.0}) {
+      const auto f = static_cast<float>(sign * x);
+      const double want = std::tanh(static_cast<double>(f));
+      ASSERT_NEAR(static_cast<double>(First(Tanh(V::Set(f)))), want, 4e-7 * std::abs(want)) << f;
+    }
+  }
+  EXPECT_EQ(First(Tanh(V::Set(0.0f))), 0.0f);
+  EXPECT_EQ(First(Tanh(V::Set(std::numeric_limits<float>::infinity()))), 1.0f);
+  EXPECT_EQ(First(Tanh(V::Set(-1e30f))), -1.0f);
+  EXPECT_TRUE(std::isnan(First(Tanh(V::Set(NAN)))));
+}
+
 }  // namespace
 }  // namespace rung::cpu

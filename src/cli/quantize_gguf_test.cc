@@ -1,0 +1,298 @@
+// GGUF files as the gguf package writes them from the same folders (tests/data/families, made by
+// tools/make_family_goldens.py), and back.
+#include "cli/quantize_gguf.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "cli/merge_tokenizer.h"
+#include "cli/quantize_metadata.h"
+#include "cli/quantize_vocabulary.h"
+#include "cli/test_support.h"
+#include "format/encode.h"
+#include "infer/test_support.h"
+#include "io/json_file.h"
+#include "text/tokenizer.h"
+
+namespace rung::cli {
+namespace {
+
+using model::Quantize;
+
+const std::string kFamilies = "tests/data/families/";
+constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
+constexpr const char* kTrained = "tests/data/models/tinystories-656k";
+
+model::Recipe All(Quantize format) { return {format, format, {}}; }
+
+std::vector<float> LogitsOf(const Path& path, const model::Recipe& recipe) {
+  model::BackboneOptions options;
+  options.recipe = recipe;
+  options.positions = 64;
+  const model::Backbone backbone = model::Backbone::Load(path, options).OrThrow();
+  infer::Session session(infer::TestContext(), DType::kF32, backbone, nullptr, 1, 64);
+  const std::vector<int32_t> ids = {1, 8, 47, 11, 30, 57};
+  const infer::Advance all{0, ids};
+  const Tensor logits = session.Step({&all, 1});
+  const float* data = In(logits).as<float>();
+  return {data, data + logits.cols()};
+}
+
+// Largest difference over the largest magnitude.
+double Apart(const std::vector<float>& got, const std::vector<float>& want) {
+  EXPECT_EQ(got.size(), want.size());
+  double apart = 0.0, largest = 0.0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    apart = std::max(apart, std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
+    largest = std::max(largest, std::abs(static_cast<double>(want[i])));
+  }
+  return apart / largest;
+}
+
+std::vector<float> Floats(const io::GgufTensor& tensor) {
+  format::Matrix matrix;
+  EXPECT_TRUE(format::FromGguf(tensor.type, &matrix.format));
+  matrix.rows = 1;
+  matrix.cols = 1;
+  for (const int64_t dim : tensor.dims) matrix.cols *= dim;
+  matrix.data = tensor.data.data();
+  std::vector<float> values(static_cast<size_t>(matrix.cols));
+  format::Of(matrix.format).decode(matrix, 0, matrix.cols, values.data());
+  return values;
+}
+
+std::vector<std::byte> ReadAll(const io::Safetensors& file, const io::TensorEntry& entry) {
+  std::vector<std::byte> bytes(entry.bytes);
+  EXPECT_TRUE(file.Read(entry, 0, bytes).ok());
+  return bytes;
+}
+
+class QuantizeGgufTest : public FolderTest {
+ protected:
+  Path ToGguf(const Path& model, const model::Recipe& recipe, const std::string& name = "out.gguf") {
+    QuantizeGguf({model, folder_ / name, recipe}, nullptr,
+                 [&](const std::string& note) { notes_ += note + "\n"; });
+    return folder_ / name;
+  }
+  Path ToFolder(const Path& model, const model::Recipe& recipe, const std::string& name = "out") {
+    QuantizeFolder({model, folder_ / name, recipe}, nullptr,
+                   [&](const std::string& note) { notes_ += note + "\n"; });
+    return folder_ / name;
+  }
+  std::string notes_;
+};
+
+// Fixtures keep the matrices in the folder's type and vectors in f32, as `none` does.
+class ConversionTest : public QuantizeGgufTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(ConversionTest, IsWhatTheGgufPackageWrites) {
+  const std::string name = GetParam();
+  const io::Gguf want = io::Gguf::Open(kFamilies + name + ".gguf").OrThrow();
+  const Path out = ToGguf(kFamilies + name, All(Quantize::kNone));
+  const io::Gguf got = io::Gguf::Open(out).OrThrow();
+  EXPECT_EQ(got.tensors().size(), want.tensors().size());
+  for (const io::GgufTensor& tensor : want.tensors()) {
+    const io::GgufTensor* mine = got.Find(tensor.name);
+    ASSERT_TRUE(mine) << tensor.name;
+    EXPECT_EQ(mine->dims, tensor.dims) << tensor.name;
+    const std::vector<float> a = Floats(*mine), b = Floats(tensor);
+    // Divisors of RoPE are computed, everything else is moved; 1 + w is one rounding of the same sum.
+    if (tensor.name.starts_with("rope_")) {
+      EXPECT_LE(Apart(a, b), 1e-6) << tensor.name;
+    } else {
+      EXPECT_EQ(a, b) << tensor.name;
+    }
+  }
+  model::Config mine = model::ReadConfig(out).OrThrow(), theirs = model::ReadConfig(want.name()).OrThrow();
+  EXPECT_EQ(ConfigDifference(AsFolder(theirs), AsFolder(mine)), "");
+  EXPECT_LE(Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + name, All(Quantize::kNone))),
+            1e-4);
+}
+
+TEST_P(ConversionTest, ComesBackBitForBit) {
+  const std::string name = GetParam();
+  const Path gguf = ToGguf(kFamilies + name, All(Quantize::kF32));
+  const io::Safetensors want = io::Safetensors::OpenFolder(kFamilies + name).OrThrow();
+  // What the folder is stored as.
+  std::map<std::string, Quantize> types = {
+      {"BF16", Quantize::kBf16}, {"F16", Quantize::kF16}, {"F32", Quantize::kF32}};
+  const Quantize type = types.at(want.tensors().begin()->second.dtype);
+  const Path back = ToFolder(gguf, All(type));
+  const io::Safetensors got = io::Safetensors::OpenFolder(back).OrThrow();
+  for (const auto& [key, entry] : want.tensors()) {
+    if (key == "lm_head.weight" && !got.Find(key)) continue;  // tied: written once
+    const io::TensorEntry* mine = got.Find(key);
+    if (!mine) mine = got.Find("transformer." + key);  // GPT-2's were saved without
+    ASSERT_TRUE(mine) << key;
+    EXPECT_EQ(mine->shape, entry.shape) << key;
+    if (mine->dtype != entry.dtype) continue;
+    EXPECT_EQ(ReadAll(got, *mine), ReadAll(want, entry)) << key;
+  }
+  const model::Config a = model::ReadConfig(back).OrThrow(),
+                      b = model::ReadConfig(kFamilies + name).OrThrow();
+  EXPECT_EQ(ConfigDifference(b, a), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ConversionTest,
+                         testing::Values("llama3", "smollm2", "qwen2", "qwen2_yarn", "qwen3", "smollm3",
+                                         "granite", "olmo2", "phi3", "phi3_long", "gemma", "gemma2", "gemma3",
+                                         "gpt2", "gpt_neox"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+TEST_F(QuantizeGgufTest, BlocksAreTheEncodersOfTheSource) {
+  const Path exact = ToGguf(kFamilies + "llama3", All(Quantize::kF32), "exact.gguf");
+  const io::Gguf want = io::Gguf::Open(exact).OrThrow();
+  const std::pair<Quantize, format::Format> formats[] = {{Quantize::kQ8_0, format::Format::kQ8_0},
+                                                         {Quantize::kQ4_0, format::Format::kQ4_0},
+                                                         {Quantize::kQ5_1, format::Format::kQ5_1}};
+  for (const auto& [quantize, format] : formats) {
+    const Path out =
+        ToGguf(kFamilies + "llama3", All(quantize), std::string(model::NameOf(quantize)) + ".gguf");
+    const io::Gguf got = io::Gguf::Open(out).OrThrow();
+    int64_t blocks = 0;
+    for (const io::GgufTensor& tensor : want.tensors()) {
+      const io::GgufTensor* mine = got.Find(tensor.name);
+      ASSERT_TRUE(mine) << tensor.name;
+      if (tensor.dims.size() == 1) {
+        EXPECT_EQ(mine->type, 0) << tensor.name;
+        continue;
+      }
+      ASSERT_EQ(mine->type, format::Of(format).gguf_type) << tensor.name;
+      const std::vector<float> values = Floats(tensor);
+      std::vector<std::byte> bytes(mine->data.size());
+      format::Encode(format, values.data(), static_cast<int64_t>(values.size()), bytes.data());
+      EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), mine->data.begin())) << tensor.name;
+      ++blocks;
+    }
+    EXPECT_EQ(blocks, 3 * 7 + 1 + (want.Find("output.weight") ? 1 : 0));
+    // The folder quantised while it is loaded; rows of q and k only stand elsewhere.
+    EXPECT_LE(Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + "llama3", All(quantize))),
+              1e-5);
+  }
+}
+
+TEST_F(QuantizeGgufTest, PatternsAndEmbeddingsHaveTheirOwn) {
+  model::Recipe recipe{
+      Quantize::kQ4_0, Quantize::kQ8_0, {{"blk.0.*", Quantize::kF32}, {"*.down_proj", Quantize::kF16}}};
+  const io::Gguf got = io::Gguf::Open(ToGguf(kFamilies + "qwen3", recipe)).OrThrow();
+  const auto type = [&](const char* name) { return got.Find(name)->type; };
+  EXPECT_EQ(type("blk.0.attn_q.weight"), 0);
+  EXPECT_EQ(type("blk.0.ffn_down.weight"), 0);
+  EXPECT_EQ(type("blk.1.ffn_down.weight"), 1);
+  EXPECT_EQ(type("blk.1.attn_q.weight"), 2);
+  EXPECT_EQ(type("token_embd.weight"), 8);
+}
+
+TEST_F(QuantizeGgufTest, AGgufFileKeepsWhatIsNotConverted) {
+  const Path out = ToGguf(kStories, {Quantize::kQ8_0, Quantize::kNone, {}});
+  const io::Gguf before = io::Gguf::Open(kStories).OrThrow(), after = io::Gguf::Open(out).OrThrow();
+  const auto same = [&](const char* name) {
+    const auto a = before.Find(name)->data, b = after.Find(name)->data;
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+  };
+  EXPECT_TRUE(same("token_embd.weight"));
+  EXPECT_TRUE(same("blk.0.attn_norm.weight"));
+  EXPECT_EQ(after.Find("blk.0.attn_q.weight")->type, 8);
+  for (const auto& [key, value] : before.metadata()) {
+    if (key == "general.file_type") continue;
+    const auto found = after.metadata().find(key);
+    ASSERT_NE(found, after.metadata().end()) << key;
+    EXPECT_TRUE(found->second == value) << key;
+  }
+  // 172 of stories260K's columns are no whole blocks.
+  EXPECT_EQ(after.Find("blk.0.ffn_down.weight")->type, 1);
+  EXPECT_NE(notes_.find("f16 instead"), std::string::npos) << notes_;
+}
+
+TEST_F(QuantizeGgufTest, TheTokenizerSaysTheSame) {
+  const std::string words =
+      "Once upon a time, there was a little girl . She said: \"No, I can't!\" and ran home.";
+  const text::Tokenizer want = text::Tokenizer::FromFolder(kTrained).OrThrow();
+  const Path gguf = ToGguf(kTrained, All(Quantize::kNone));
+  const text::Tokenizer got = text::Tokenizer::FromGguf(io::Gguf::Open(gguf).OrThrow()).OrThrow();
+  EXPECT_EQ(got.Encode(words), want.Encode(words));
+  EXPECT_EQ(got.bos(), want.bos());
+  EXPECT_EQ(got.eos(), want.eos());
+  EXPECT_EQ(got.adds_bos(), want.adds_bos());
+  const text::Tokenizer back = text::Tokenizer::FromFolder(ToFolder(gguf, All(Quantize::kNone))).OrThrow();
+  EXPECT_EQ(back.Encode(words), want.Encode(words));
+  EXPECT_EQ(back.eos(), want.eos());
+  EXPECT_EQ(back.adds_bos(), want.adds_bos());
+  // SentencePiece, from scores to merges and back.
+  const text::Tokenizer pieces = text::Tokenizer::FromGguf(io::Gguf::Open(kStories).OrThrow()).OrThrow();
+  const Path stories = ToFolder(kStories, All(Quantize::kNone), "stories");
+  const text::Tokenizer merges = text::Tokenizer::FromFolder(stories).OrThrow();
+  EXPECT_EQ(merges.Encode(words), pieces.Encode(words));
+  EXPECT_EQ(merges.Decode(merges.Encode(words), false), pieces.Decode(pieces.Encode(words), false));
+  EXPECT_EQ(merges.bos(), pieces.bos());
+  EXPECT_EQ(merges.adds_bos(), pieces.adds_bos());
+  const io::Gguf again = io::Gguf::Open(ToGguf(stories, All(Quantize::kNone), "again.gguf")).OrThrow();
+  EXPECT_EQ(text::Tokenizer::FromGguf(again).OrThrow().Encode(words), pieces.Encode(words));
+}
+
+// Byte-level tokenizers as GGUF keys and back, on texts with all kinds of characters.
+TEST_F(QuantizeGgufTest, ByteLevelTokenizersSayTheSame) {
+  const std::string words = ReadTextFile("tests/data/text/cases.inp", 1 << 20).OrThrow();
+  for (const std::string name : {"gpt2", "smollm2", "qwen2"}) {
+    const Path folder = "tests/data/text/" + name;
+    const text::Tokenizer want = text::Tokenizer::FromFolder(folder).OrThrow();
+    const io::GgufFields fields = VocabularyFields(folder, want.vocab_size() + 3, nullptr);
+    const Path file = folder_ / (name + ".gguf");
+    io::GgufWriter writer = io::GgufWriter::Create(file, fields, {{"x", 0, {1}}}).OrThrow();
+    writer.Write(0, 0, std::vector<std::byte>(4)).OrThrow();
+    writer.Commit().OrThrow();
+    const io::Gguf gguf = io::Gguf::Open(file).OrThrow();
+    const text::Tokenizer got = text::Tokenizer::FromGguf(gguf).OrThrow();
+    EXPECT_EQ(got.Encode(words), want.Encode(words)) << name;
+    EXPECT_EQ(got.eos(), want.eos()) << name;
+    WriteModelTexts(folder_, TokenizerTexts(gguf, nullptr));
+    const text::Tokenizer back = text::Tokenizer::FromFolder(folder_).OrThrow();
+    EXPECT_EQ(back.Encode(words), want.Encode(words)) << name;
+    EXPECT_EQ(back.kind(), got.kind()) << name;
+  }
+}
+
+TEST_F(QuantizeGgufTest, FromGgufToNf4) {
+  const Path nf4 = ToFolder(kFamilies + "llama3.gguf", {Quantize::kNf4, Quantize::kNone, {}});
+  const Path direct = ToFolder(kFamilies + "llama3", {Quantize::kNf4, Quantize::kNone, {}}, "direct");
+  EXPECT_EQ(LogitsOf(nf4, All(Quantize::kNone)), LogitsOf(direct, All(Quantize::kNone)));
+  // And NF4 into GGUF.
+  const Path gguf = ToGguf(direct, All(Quantize::kF32), "decoded.gguf");
+  EXPECT_LE(Apart(LogitsOf(gguf, All(Quantize::kNone)), LogitsOf(direct, All(Quantize::kNone))), 1e-5);
+}
+
+TEST_F(QuantizeGgufTest, LargeFoldersAreSharded) {
+  QuantizeOptions options{kFamilies + "llama3", folder_ / "out", All(Quantize::kBf16), 100'000};
+  QuantizeFolder(options, nullptr, nullptr);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "model.safetensors.index.json"));
+  EXPECT_EQ(LogitsOf(folder_ / "out", All(Quantize::kNone)),
+            LogitsOf(kFamilies + "llama3", All(Quantize::kNone)));
+}
+
+TEST_F(QuantizeGgufTest, RefusesByNameAndLeavesNothingBehind) {
+  const std::string gguf = (folder_ / "x.gguf").string(), folder = (folder_ / "x").string();
+  const auto refusal = [&](const std::string& model, const std::string& out, const std::string& format) {
+    const auto [code, message] = Refusal(AddQuantize, {"--model", model, "--out", out, "--format", format});
+    EXPECT_EQ(code, ExitCode::kUsage) << message;
+    EXPECT_FALSE(std::filesystem::exists(out));
+    return message;
+  };
+  EXPECT_NE(refusal(kFamilies + "opt", gguf, "q8_0").find("no architecture for opt"), std::string::npos);
+  EXPECT_NE(refusal(kFamilies + "llama3", gguf, "nf4").find("GGUF has no nf4"), std::string::npos);
+  EXPECT_NE(refusal(kFamilies + "llama3", folder, "q8_0").find("has no q8_0"), std::string::npos);
+  EXPECT_NE(refusal(kFamilies + "llama3", folder, "q9").find("--format q9: known are"), std::string::npos);
+  Write("there.gguf", "mine");
+  const std::string there = (folder_ / "there.gguf").string();
+  EXPECT_EQ(Refusal(AddQuantize, {"--model", kFamilies + "llama3", "--out", there}).first, ExitCode::kUsage);
+  EXPECT_EQ(ReadTextFile(there, 100).OrThrow(), "mine");
+  EXPECT_THROW(
+      QuantizeGguf(
+          {kFamilies + "llama3", gguf, All(Quantize::kF16)}, [](size_t, size_t) { return false; }, nullptr),
+      Error);
+  EXPECT_FALSE(std::filesystem::exists(gguf));
+  EXPECT_FALSE(std::filesystem::exists(gguf + ".tmp"));
+}
+
+}  // namespace
+}  // namespace rung::cli

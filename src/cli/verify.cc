@@ -1,0 +1,143 @@
+#include "cli/verify.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "cli/progress.h"
+#include "cli/verb.h"
+
+namespace rung::cli {
+namespace {
+
+struct VerifyCommand {
+  std::string model, sha256, progress = "auto";
+  bool json = false, no_checksums = false, no_perplexity = false;
+  ComputeFlags compute;
+};
+
+std::string VerificationText(const Verification& found) {
+  std::string text;
+  for (const Check& check : found.checks) {
+    text += fmt::format("{:<8} {:<14} {}\n", NameOf(check.finding), check.what, Printable(check.message));
+  }
+  return text;
+}
+
+nlohmann::ordered_json VerificationJson(const Verification& found, const std::string& model) {
+  nlohmann::ordered_json json = {{"model", model},
+                                 {"problems", found.Count(Finding::kProblem)},
+                                 {"warnings", found.Count(Finding::kWarning)},
+                                 {"checks", nlohmann::ordered_json::array()},
+                                 {"sha256", found.sha256},
+                                 {"perplexity", nullptr},
+                                 {"bits_per_byte", nullptr}};
+  for (const Check& check : found.checks) {
+    json["checks"].push_back(
+        {{"check", check.what}, {"result", NameOf(check.finding)}, {"message", check.message}});
+  }
+  if (found.perplexity) json["perplexity"] = *found.perplexity;
+  if (found.bits_per_byte) json["bits_per_byte"] = *found.bits_per_byte;
+  return json;
+}
+
+void RunVerify(const VerifyCommand& command) {
+  CatchSignals();
+  Progress progress(ParseProgress(command.progress));
+  VerifyOptions options;
+  options.model = command.model;
+  options.sha256 = command.sha256;
+  options.checksums = !command.no_checksums;
+  options.perplexity = !command.no_perplexity;
+  options.compute = Resolve(command.compute);
+  const Verification found = Verify(options, [&](const char* what, size_t done, size_t total) {
+    progress.Count(what, done, total);
+    return !InterruptFlag().load();
+  });
+  progress.EndLine();
+  if (command.json) {
+    fmt::print("{}\n", VerificationJson(found, command.model)
+                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  } else {
+    fmt::print("{}", VerificationText(found));
+  }
+  if (const int64_t problems = found.Count(Finding::kProblem); problems > 0) {
+    throw Error(ExitCode::kBadInput, fmt::format("{}: {} problem{}: the model should not be used",
+                                                 command.model, problems, problems == 1 ? "" : "s"));
+  }
+}
+
+}  // namespace
+
+const char* NameOf(Finding finding) {
+  switch (finding) {
+    case Finding::kOk:
+      return "ok";
+    case Finding::kWarning:
+      return "warning";
+    case Finding::kProblem:
+      return "problem";
+    case Finding::kSkipped:
+      return "skipped";
+  }
+  return "";
+}
+
+int64_t Verification::Count(Finding finding) const {
+  return std::count_if(checks.begin(), checks.end(), [&](const Check& c) { return c.finding == finding; });
+}
+
+Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress) {
+  std::error_code error;
+  if (!std::filesystem::exists(options.model, error)) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--model {}: there is no such file or folder", options.model.string()));
+  }
+  Verification found;
+  VerifyFiles(options, on_progress, &found);
+  const bool header = VerifyTensors(options.model, &found);
+  bool weights = false;
+  if (header) {
+    weights = VerifyWeights(options.model, on_progress, &found);
+  } else {
+    found.Add("weights", Finding::kSkipped, "the tensors are not those of the config");
+  }
+  std::optional<text::Tokenizer> tokenizer;
+  if (const Result<model::Config> config = model::ReadConfig(options.model); config.ok()) {
+    tokenizer = VerifyTokenizer(options.model, config.value().V, &found);
+  } else {
+    found.Add("tokenizer", Finding::kSkipped, "the model's vocabulary is not known");
+  }
+  const auto skip = [&](const char* why) { found.Add("perplexity", Finding::kSkipped, why); };
+  if (!options.perplexity) {
+    skip("not asked for");
+  } else if (!weights) {
+    skip("the weights cannot be used");
+  } else if (!tokenizer) {
+    skip("no tokenizer");
+  } else {
+    if (on_progress && !on_progress("perplexity", 0, 1)) throw Error(ExitCode::kInterrupted, "interrupted");
+    VerifyPerplexity(options, *tokenizer, &found);
+  }
+  return found;
+}
+
+Action AddVerify(CLI::App& app) {
+  auto command = std::make_shared<VerifyCommand>();
+  app.add_option("--model", command->model, "a .gguf file or a Hugging Face folder")->required();
+  app.add_option(
+      "--sha256", command->sha256,
+      "what the file of weights should have; SHA256SUMS and FILE.sha256 beside it are looked at anyway");
+  app.add_flag("--no-checksums", command->no_checksums, "leave the SHA-256 of the files out");
+  app.add_flag("--no-perplexity", command->no_perplexity, "leave the run of the model out");
+  app.add_flag("--json", command->json, "print one JSON object");
+  AddComputeFlags(app, &command->compute);
+  app.add_option("--progress", command->progress, "auto, none, plain, bar")
+      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  return [command] { RunVerify(*command); };
+}
+
+}  // namespace rung::cli

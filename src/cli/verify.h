@@ -1,0 +1,68 @@
+// The first thing to run on a suspicious download: is this model what it says it is (docs/guide/verify.md)?
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "model/config.h"
+#include "text/tokenizer.h"
+#include "train/options.h"
+
+namespace rung::cli {
+
+enum class Finding : uint8_t { kOk, kWarning, kProblem, kSkipped };
+const char* NameOf(Finding finding);  // "ok", "warning", "problem", "skipped"
+
+struct Check {
+  std::string what;  // "files", "config", "tensors", "weights", "tokenizer", "chat template", "perplexity"
+  Finding finding = Finding::kOk;
+  std::string message;
+};
+
+struct Verification {
+  std::vector<Check> checks;
+  std::map<std::string, std::string> sha256;  // by file name
+  std::optional<double> perplexity, bits_per_byte;
+
+  void Add(const char* what, Finding finding, std::string message) {
+    checks.push_back({what, finding, std::move(message)});
+  }
+  int64_t Count(Finding finding) const;
+};
+
+struct VerifyOptions {
+  Path model;
+  std::string sha256;  // of the one file of weights; empty: only what stands beside it is compared
+  bool checksums = true, perplexity = true;
+  train::ComputeOptions compute;
+};
+
+// What is done, and how much of it: returns false to stop.
+using VerifyProgress = std::function<bool(const char* what, size_t done, size_t total)>;
+
+// Never throws for a damaged model: all that is wrong with it is a finding. Throws Error for a path that is
+// no file or folder (kUsage), and when it is stopped.
+Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress);
+
+// The parts, in their order. Each adds its findings.
+void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress, Verification* found);
+// False: the header is so wrong that nothing can be read behind it.
+bool VerifyTensors(const Path& model, Verification* found);
+// Every number of every tensor. False: some are no numbers, or a tensor cannot be read.
+bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found);
+// nullopt: there is none that works.
+std::optional<text::Tokenizer> VerifyTokenizer(const Path& model, int64_t V, Verification* found);
+void VerifyPerplexity(const VerifyOptions& options, const text::Tokenizer& tokenizer, Verification* found);
+
+// What a model of so many parameters, trained on English, should reach on the shipped paragraph: rough
+// (docs/guide/verify.md). More than `high` is a warning.
+struct PerplexityRange {
+  double low, high;
+};
+PerplexityRange ExpectedPerplexity(int64_t parameters);
+
+}  // namespace rung::cli

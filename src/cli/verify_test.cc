@@ -1,0 +1,217 @@
+// Damaged copies of small models: each damage is found, and named.
+#include "cli/verify.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "cli/test_support.h"
+#include "cli/verify_sha256.h"
+#include "io/safetensors.h"
+
+namespace rung::cli {
+namespace {
+
+constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
+constexpr const char* kTrained = "tests/data/models/tinystories-656k";
+constexpr const char* kUp = "model.layers.1.mlp.up_proj.weight";
+
+std::string SumOf(std::string_view text) {
+  Sha256 sum;
+  sum.Add(std::as_bytes(std::span(text)));
+  return sum.Hex();
+}
+
+// FIPS 180-4's examples, and the lengths at which padding changes.
+TEST(Sha256, IsTheStandards) {
+  EXPECT_EQ(SumOf(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(SumOf("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(SumOf("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(SumOf(std::string(1'000'000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  Sha256 parts;
+  const std::string text(1000, 'a');
+  for (size_t begin = 0, size = 1; begin < text.size(); begin += size, ++size) {
+    parts.Add(std::as_bytes(std::span(text)).subspan(begin, std::min(size, text.size() - begin)));
+  }
+  EXPECT_EQ(parts.Hex(), SumOf(text));
+}
+
+class VerifyTest : public FolderTest {
+ protected:
+  void SetUp() override {
+    FolderTest::SetUp();
+    std::filesystem::copy(kTrained, model());
+    std::filesystem::copy_file(kStories, gguf());
+  }
+  Path model() const { return folder_ / "model"; }
+  Path gguf() const { return folder_ / "stories.gguf"; }
+
+  Verification Run(const Path& path, const std::string& sha256 = "") const {
+    VerifyOptions options;
+    options.model = path;
+    options.sha256 = sha256;
+    options.compute.context = {cpu::BestIsa(), 1};
+    return Verify(options, nullptr);
+  }
+  // The messages of these findings about `what`.
+  static std::string Messages(const Verification& found, const std::string& what, Finding finding) {
+    std::string text;
+    for (const Check& check : found.checks) {
+      if (check.what == what && check.finding == finding) text += check.message + "\n";
+    }
+    return text;
+  }
+  static std::string Problems(const Verification& found, const std::string& what) {
+    return Messages(found, what, Finding::kProblem);
+  }
+
+  // The folder's weights again, each changed by `change` or left out where it returns false.
+  struct Changed {
+    std::string name, dtype;
+    std::vector<int64_t> shape;
+    std::vector<std::byte> data;
+  };
+  void Rewrite(const std::function<bool(Changed*)>& change) const {
+    std::vector<Changed> all;
+    {
+      const io::Safetensors file = io::Safetensors::OpenFolder(kTrained).OrThrow();
+      for (const auto& [name, entry] : file.tensors()) {
+        Changed tensor{name, entry.dtype, entry.shape, std::vector<std::byte>(entry.bytes)};
+        ASSERT_TRUE(file.Read(entry, 0, tensor.data).ok());
+        if (change(&tensor)) all.push_back(std::move(tensor));
+      }
+    }
+    std::vector<io::TensorToWrite> tensors;
+    for (const Changed& tensor : all)
+      tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.data});
+    ASSERT_TRUE(io::WriteSafetensors(model() / "model.safetensors", tensors, {{"format", "pt"}}).ok());
+  }
+  static void Set(Changed* tensor, size_t index, float value) {
+    ASSERT_EQ(tensor->dtype, "F32");
+    std::memcpy(tensor->data.data() + index * sizeof(float), &value, sizeof(value));
+  }
+};
+
+TEST_F(VerifyTest, SoundModelsPass) {
+  for (const Path& path : {model(), gguf()}) {
+    const Verification found = Run(path);
+    EXPECT_EQ(found.Count(Finding::kProblem), 0)
+        << path << Problems(found, "weights") << Problems(found, "perplexity");
+    for (const char* what : {"files", "config", "tensors", "weights", "tokenizer", "perplexity"}) {
+      EXPECT_FALSE(Messages(found, what, Finding::kOk).empty()) << path << " " << what;
+    }
+    ASSERT_TRUE(found.perplexity);
+    EXPECT_LT(*found.perplexity, 60.0);
+    EXPECT_GT(*found.perplexity, 2.0);
+  }
+}
+
+TEST_F(VerifyTest, JsonAndExitCode) {
+  const nlohmann::json good =
+      nlohmann::json::parse(RunVerb(AddVerify, {"--model", gguf().string(), "--json", "--threads", "1"}));
+  EXPECT_EQ(good["problems"], 0);
+  EXPECT_EQ(good["sha256"]["stories.gguf"],
+            "270cba1bd5109f42d03350f60406024560464db173c0e387d91f0426d3bd256d");
+  EXPECT_TRUE(good["perplexity"].is_number());
+  Rewrite([](Changed* tensor) { return tensor->name != kUp; });
+  const auto [code, message] = Refusal(AddVerify, {"--model", model().string(), "--json", "--threads", "1"});
+  EXPECT_EQ(code, ExitCode::kBadInput);
+  EXPECT_NE(message.find("1 problem"), std::string::npos) << message;
+  EXPECT_EQ(Refusal(AddVerify, {"--model", (folder_ / "no").string()}).first, ExitCode::kUsage);
+}
+
+TEST_F(VerifyTest, NumbersThatAreNone) {
+  Rewrite([](Changed* tensor) {
+    if (tensor->name == kUp) Set(tensor, 3 * 128 + 5, std::numeric_limits<float>::quiet_NaN());
+    return true;
+  });
+  const Verification found = Run(model());
+  EXPECT_EQ(Problems(found, "weights"),
+            std::string(kUp) + ": 1 NaN and 0 infinite of 49152, the first in row 3, column 5\n");
+  EXPECT_FALSE(Messages(found, "perplexity", Finding::kSkipped).empty());
+}
+
+TEST_F(VerifyTest, ZerosAndAbsurdScales) {
+  Rewrite([](Changed* tensor) {
+    if (tensor->name == kUp) std::fill(tensor->data.begin(), tensor->data.end(), std::byte{0});
+    if (tensor->name == "model.layers.0.mlp.down_proj.weight") Set(tensor, 7, 3e7f);
+    return true;
+  });
+  const Verification found = Run(model());
+  EXPECT_EQ(Problems(found, "weights"), std::string(kUp) + ": all zero\n");
+  EXPECT_NE(Messages(found, "weights", Finding::kWarning).find("down_proj.weight: a weight of 3e+07"),
+            std::string::npos);
+}
+
+TEST_F(VerifyTest, TensorsThatAreMissingWrongOrToo) {
+  Rewrite([](Changed* tensor) {
+    if (tensor->name == "model.layers.0.mlp.down_proj.weight") std::swap(tensor->shape[0], tensor->shape[1]);
+    return tensor->name != kUp;
+  });
+  Verification found = Run(model());
+  EXPECT_NE(Problems(found, "tensors").find(std::string("1 missing: ") + kUp), std::string::npos);
+  EXPECT_NE(Problems(found, "tensors").find("down_proj"), std::string::npos) << Problems(found, "tensors");
+  EXPECT_FALSE(Messages(found, "weights", Finding::kSkipped).empty());
+  Rewrite([](Changed* tensor) {
+    if (tensor->name == kUp) tensor->name = "model.layers.1.mlp.up_proj.wheight";
+    return true;
+  });
+  found = Run(model());
+  EXPECT_NE(Problems(found, "tensors").find(kUp), std::string::npos);
+  EXPECT_NE(Messages(found, "tensors", Finding::kWarning).find("wheight"), std::string::npos);
+}
+
+TEST_F(VerifyTest, TruncatedFiles) {
+  std::filesystem::resize_file(gguf(), std::filesystem::file_size(gguf()) / 2);
+  std::filesystem::resize_file(model() / "model.safetensors", 100'000);
+  for (const Path& path : {model(), gguf()}) {
+    const Verification found = Run(path);
+    EXPECT_GT(found.Count(Finding::kProblem), 0) << path;
+    EXPECT_FALSE(Messages(found, "perplexity", Finding::kSkipped).empty()) << path;
+  }
+}
+
+TEST_F(VerifyTest, Checksums) {
+  const std::string right = "270cba1bd5109f42d03350f60406024560464db173c0e387d91f0426d3bd256d";
+  const std::string wrong = "370cba1bd5109f42d03350f60406024560464db173c0e387d91f0426d3bd256d";
+  EXPECT_NE(Messages(Run(gguf(), right), "files", Finding::kOk).find("as --sha256 says"), std::string::npos);
+  EXPECT_NE(Problems(Run(gguf(), wrong), "files").find("--sha256 says " + wrong), std::string::npos);
+  Write("SHA256SUMS", "0000  other.gguf\n" + wrong + " *stories.gguf\n");
+  EXPECT_NE(Problems(Run(gguf()), "files").find("SHA256SUMS says " + wrong), std::string::npos);
+  Write("stories.gguf.sha256", right + "\n");  // nearer to the file
+  EXPECT_NE(Messages(Run(gguf()), "files", Finding::kOk).find("as stories.gguf.sha256 says"),
+            std::string::npos);
+  EXPECT_EQ(Refusal(AddVerify, {"--model", gguf().string(), "--sha256", "123"}).first, ExitCode::kUsage);
+}
+
+TEST_F(VerifyTest, ShuffledWeightsGuess) {
+  // The same numbers elsewhere: nothing but the run of the model can tell.
+  Rewrite([](Changed* tensor) {
+    if (tensor->shape.size() == 2) std::reverse(tensor->data.begin(), tensor->data.end());
+    for (size_t i = 0; tensor->shape.size() == 2 && i + 4 <= tensor->data.size(); i += 4) {
+      std::reverse(tensor->data.begin() + static_cast<std::ptrdiff_t>(i),
+                   tensor->data.begin() + static_cast<std::ptrdiff_t>(i + 4));
+    }
+    return true;
+  });
+  const Verification found = Run(model());
+  EXPECT_EQ(Problems(found, "weights"), "");
+  EXPECT_NE(Problems(found, "perplexity").find("guessing"), std::string::npos);
+}
+
+TEST_F(VerifyTest, TokenizersThatAreMissingOrAnothers) {
+  std::filesystem::copy_file("tests/data/text/gpt2/tokenizer.json", model() / "tokenizer.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_NE(Problems(Run(model()), "tokenizer"), "");
+  std::filesystem::remove(model() / "tokenizer.json");
+  const Verification found = Run(model());
+  EXPECT_NE(Messages(found, "tokenizer", Finding::kSkipped).find("no tokenizer"), std::string::npos);
+  EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "no tokenizer\n");
+}
+
+}  // namespace
+}  // namespace rung::cli

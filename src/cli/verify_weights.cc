@@ -1,0 +1,314 @@
+// Headers against the config, and every number of every tensor.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "cli/merge_source.h"
+#include "cli/verify.h"
+
+namespace rung::cli {
+namespace {
+
+constexpr int64_t kTile = int64_t{4} << 20;  // weights that are looked at at once
+constexpr size_t kNamed = 3;                 // of a list of names that a message gives
+// Larger ones have been seen in no trained model but in norms: of weights typical magnitudes are 0.01 to 1.
+constexpr double kAbsurd = 1e4;
+// Times the median of its kind in the other layers, up or down.
+constexpr double kOutlier = 100.0;
+
+// "a, b, c and 5 more".
+std::string Some(const std::vector<std::string>& names) {
+  const std::vector<std::string> first(
+      names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(kNamed, names.size())));
+  const std::string more =
+      names.size() > kNamed ? fmt::format(" and {} more", names.size() - kNamed) : std::string();
+  return fmt::format("{}{}", fmt::join(first, ", "), more);
+}
+
+struct HeaderFindings {
+  std::vector<std::string> missing, wrong, unexpected;
+  size_t right = 0;
+};
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return fmt::format("{}", fmt::join(shape, " x "));
+}
+
+// "rope_freqs.weight" and its like, which the config asks for.
+bool IsOfRope(std::string_view name) {
+  return name.starts_with("rope_") || name.find("rotary_emb.inv_freq") != std::string_view::npos;
+}
+
+HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
+  HeaderFindings found;
+  std::set<std::string> listed;
+  for (const ModelTensor& tensor : ModelTensors(AsFolder(config))) {
+    if (tensor.role == TensorRole::kHead && config.tied_head) continue;
+    listed.insert(tensor.gguf);
+    const io::GgufTensor* entry = gguf.Find(tensor.gguf);
+    std::vector<int64_t> shape = {tensor.gguf_cols()};
+    if (tensor.is_matrix()) shape.push_back(tensor.gguf_rows());
+    format::Format format{};
+    if (!entry) {
+      found.missing.push_back(tensor.gguf);
+    } else if (entry->dims != shape) {
+      found.wrong.push_back(fmt::format("{} is {}, the metadata asks for {}", tensor.gguf,
+                                        ShapeText(entry->dims), ShapeText(shape)));
+    } else if (!format::FromGguf(entry->type, &format)) {
+      const auto type = io::GgmlTypeOf(entry->type);
+      found.wrong.push_back(fmt::format("{} is {}, which is not read here", tensor.gguf,
+                                        type ? std::string(type->name) : std::to_string(entry->type)));
+    } else {
+      ++found.right;
+    }
+  }
+  for (const io::GgufTensor& tensor : gguf.tensors()) {
+    if (!listed.contains(tensor.name) && !IsOfRope(tensor.name)) found.unexpected.push_back(tensor.name);
+  }
+  return found;
+}
+
+HeaderFindings CheckFolder(const Path& folder, const io::Safetensors& file, const model::Config& config) {
+  HeaderFindings found;
+  const std::unique_ptr<model::WeightSource> headers =
+      model::HeaderOnly(io::Safetensors::OpenFolder(folder).OrThrow());
+  const auto has = [&](const std::string& module) { return headers->Has(module); };
+  std::vector<ModelTensor> tensors = ModelTensors(config, &model::FindHfNames(config, has));
+  std::set<std::string> listed, packed;
+  const auto there = [&](const ModelTensor& t) {
+    return file.Find(t.name) || (t.is_matrix() && headers->Has(t.module()));
+  };
+  const auto is_table = [](const ModelTensor& t) {
+    return t.role == TensorRole::kEmbedding || t.role == TensorRole::kHead;
+  };
+  const bool any_table = std::any_of(tensors.begin(), tensors.end(),
+                                     [&](const ModelTensor& t) { return is_table(t) && there(t); });
+  for (const ModelTensor& tensor : tensors) {
+    listed.insert(tensor.name);
+    if (!there(tensor)) {
+      // One of the two serves for both where they are tied.
+      if (!is_table(tensor) || !any_table || !config.tied_head) found.missing.push_back(tensor.name);
+      continue;
+    }
+    const io::TensorEntry* entry = file.Find(tensor.name);
+    if (entry && entry->shape == tensor.shape) {
+      ++found.right;
+      continue;
+    }
+    packed.insert(tensor.module() + ".");
+    if (!tensor.is_matrix()) {
+      found.wrong.push_back(fmt::format("{} is {}, the config asks for {}", tensor.name,
+                                        ShapeText(entry->shape), ShapeText(tensor.shape)));
+      continue;
+    }
+    const Result<format::Matrix> read = headers->ReadMatrix(
+        tensor.module(), tensor.gguf_rows(), tensor.gguf_cols(), model::Quantize::kNone, tensor.transposed);
+    if (read.ok()) {
+      ++found.right;
+    } else {
+      found.wrong.push_back(read.failure().message);
+    }
+  }
+  for (const auto& item : file.tensors()) {
+    const std::string& name = item.first;
+    const bool is_part = std::any_of(packed.begin(), packed.end(),
+                                     [&](const std::string& module) { return name.starts_with(module); });
+    if (!listed.contains(name) && !is_part && !IsOfRope(name)) found.unexpected.push_back(name);
+  }
+  return found;
+}
+
+// What a walk over a tensor's numbers found.
+struct Numbers {
+  int64_t nans = 0, infinities = 0, count = 0, zero_rows = 0;
+  int64_t bad_row = -1, bad_col = -1;  // the first that is no number
+  double squares = 0.0, largest = 0.0;
+  double rms() const { return count > 0 ? std::sqrt(squares / static_cast<double>(count)) : 0.0; }
+
+  void AddRow(const float* x, int64_t cols, int64_t row) {
+    bool zero = true;
+    for (int64_t c = 0; c < cols; ++c) {
+      const auto value = static_cast<double>(x[c]);
+      if (!std::isfinite(value)) {
+        ++(std::isnan(value) ? nans : infinities);
+        if (bad_row < 0) {
+          bad_row = row;
+          bad_col = c;
+        }
+        continue;
+      }
+      zero = zero && x[c] == 0.0f;
+      squares += value * value;
+      largest = std::max(largest, std::abs(value));
+    }
+    zero_rows += zero;
+    count += cols;
+  }
+};
+
+Numbers Walk(MergeSource& source, const SourceTensor& tensor) {
+  source.Select(tensor);
+  Numbers numbers;
+  const int64_t rows = tensor.rows(), cols = tensor.cols(),
+                step = std::max<int64_t>(1, kTile / std::max<int64_t>(1, cols));
+  std::vector<float> tile;
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    const int64_t end = std::min(rows, begin + step);
+    tile.resize(static_cast<size_t>((end - begin) * cols));
+    source.ReadRows(begin, end, tile.data());
+    for (int64_t row = begin; row < end; ++row) numbers.AddRow(tile.data() + (row - begin) * cols, cols, row);
+  }
+  return numbers;
+}
+
+// "model.layers.*.mlp.up_proj.weight": what the same tensors of all layers share.
+std::string KindOf(const std::string& name) {
+  std::string kind;
+  for (const char c : name) {
+    if (std::isdigit(static_cast<unsigned char>(c)) == 0) {
+      kind += c;
+    } else if (!kind.ends_with('*')) {
+      kind += '*';
+    }
+  }
+  return kind;
+}
+
+class WeightFindings {
+ public:
+  explicit WeightFindings(Verification* found) : found_(found) {}
+
+  void Take(const SourceTensor& tensor, const Numbers& n) {
+    const std::string& name = tensor.name;
+    if (n.nans + n.infinities > 0) {
+      bad_ = true;
+      return Problem(fmt::format("{}: {} NaN and {} infinite of {}, the first in row {}, column {}", name,
+                                 n.nans, n.infinities, n.count, n.bad_row, n.bad_col));
+    }
+    const bool gain = tensor.role == TensorRole::kNorm && tensor.offset == 0.0f;
+    const bool weights = tensor.is_matrix() || gain;
+    if (weights && n.largest == 0.0) return Problem(fmt::format("{}: all zero", name));
+    if (tensor.role == TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
+    if (tensor.is_matrix() && n.largest > kAbsurd) {
+      Warn(fmt::format("{}: a weight of {:.3g}: models have none so large", name, n.largest));
+    }
+    if (tensor.is_matrix()) kinds_[KindOf(name)].emplace_back(name, n.rms());
+    largest_ = std::max(largest_, n.largest);
+    numbers_ += n.count;
+  }
+
+  void Finish(size_t tensors) {
+    for (auto& [kind, layers] : kinds_) {
+      if (layers.size() < 3) continue;
+      std::vector<double> sizes;
+      for (const auto& [name, rms] : layers) sizes.push_back(rms);
+      std::nth_element(sizes.begin(), sizes.begin() + static_cast<std::ptrdiff_t>(sizes.size() / 2),
+                       sizes.end());
+      const double median = sizes[sizes.size() / 2];
+      for (const auto& [name, rms] : layers) {
+        if (rms <= kOutlier * median && rms * kOutlier >= median) continue;
+        Warn(fmt::format("{}: typical weight {:.3g}, in the other layers {:.3g}", name, rms, median));
+      }
+    }
+    if (!zero_rows_.empty()) {
+      Warn(fmt::format("rows that are all zero in {}", Some(zero_rows_)));
+    }
+    if (!told_) {
+      found_->Add("weights", Finding::kOk,
+                  fmt::format("{} numbers in {} tensors, all finite, none beyond {:.3g}", numbers_, tensors,
+                              largest_));
+    }
+  }
+  bool bad() const { return bad_; }
+
+ private:
+  // One line each would fill a screen when a whole file is damaged.
+  void Problem(std::string message) { Tell(Finding::kProblem, std::move(message), &problems_); }
+  void Warn(std::string message) { Tell(Finding::kWarning, std::move(message), &warnings_); }
+  void Tell(Finding finding, std::string message, size_t* count) {
+    constexpr size_t kTold = 10;
+    told_ = true;
+    if (++*count <= kTold) found_->Add("weights", finding, std::move(message));
+    if (*count == kTold + 1) found_->Add("weights", finding, "more of this kind, not listed");
+  }
+
+  Verification* found_;
+  bool bad_ = false, told_ = false;
+  size_t problems_ = 0, warnings_ = 0;
+  double largest_ = 0.0;
+  int64_t numbers_ = 0;
+  std::map<std::string, std::vector<std::pair<std::string, double>>> kinds_;
+  std::vector<std::string> zero_rows_;
+};
+
+}  // namespace
+
+bool VerifyTensors(const Path& model, Verification* found) {
+  const auto problem = [&](const char* what, const std::string& message) {
+    found->Add(what, Finding::kProblem, message);
+    return false;
+  };
+  const Result<model::Config> read = model::ReadConfig(model);
+  if (!read.ok()) return problem("config", read.failure().message);
+  const model::Config& config = read.value();
+  found->Add("config", Finding::kOk,
+             fmt::format("{}: {} layers, hidden size {}, vocabulary {}, context {}", config.family, config.L,
+                         config.C, config.V, config.context));
+  HeaderFindings header;
+  size_t in_file = 0;
+  if (model::IsGgufFile(model)) {
+    const Result<io::Gguf> gguf = io::Gguf::Open(model);
+    if (!gguf.ok()) return problem("tensors", gguf.failure().message);
+    header = CheckGguf(gguf.value(), config);
+    in_file = gguf.value().tensors().size();
+  } else {
+    const Result<io::Safetensors> file = io::Safetensors::OpenFolder(model);
+    if (!file.ok()) return problem("tensors", file.failure().message);
+    header = CheckFolder(model, file.value(), config);
+    in_file = file.value().tensors().size();
+  }
+  if (!header.missing.empty()) {
+    problem("tensors", fmt::format("{} missing: {}", header.missing.size(), Some(header.missing)));
+  }
+  for (size_t i = 0; i < std::min(kNamed, header.wrong.size()); ++i) problem("tensors", header.wrong[i]);
+  if (header.wrong.size() > kNamed) {
+    problem("tensors", fmt::format("{} more are not what the config asks for", header.wrong.size() - kNamed));
+  }
+  if (!header.unexpected.empty()) {
+    found->Add("tensors", Finding::kWarning,
+               fmt::format("{} that this model does not use: {}", header.unexpected.size(),
+                           Some(header.unexpected)));
+  }
+  if (!header.missing.empty() || !header.wrong.empty()) return false;
+  found->Add("tensors", Finding::kOk,
+             fmt::format("all {} weights and biases are there, in the right shapes ({} tensors in the file)",
+                         header.right, in_file));
+  return true;
+}
+
+bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found) {
+  WeightFindings findings(found);
+  try {
+    MergeSource source(model);
+    size_t done = 0;
+    for (const SourceTensor& tensor : source.tensors()) {
+      if (tensor.kept.empty()) findings.Take(tensor, Walk(source, tensor));
+      if (on_progress && !on_progress("weights", ++done, source.tensors().size())) {
+        throw Error(ExitCode::kInterrupted, "interrupted");
+      }
+    }
+    findings.Finish(source.tensors().size());
+  } catch (const Error& error) {
+    if (error.code() == ExitCode::kInterrupted) throw;
+    found->Add("weights", Finding::kProblem, error.what());
+    return false;
+  }
+  return !findings.bad();
+}
+
+}  // namespace rung::cli

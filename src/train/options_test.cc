@@ -1,0 +1,68 @@
+#include "train/options.h"
+
+#include <gtest/gtest.h>
+
+namespace rung::train {
+namespace {
+
+model::Config SmallConfig() {
+  model::Config config;
+  config.family = "strange";
+  config.L = 4, config.C = 64, config.F = 96, config.Hq = 4, config.Hkv = 2, config.D = 16, config.V = 100;
+  return config;
+}
+
+std::string RefusalOf(const TrainOptions& options, const model::Config& config) {
+  const Result<model::AdapterSpec> spec = ResolveAdapter(options, config);
+  EXPECT_FALSE(spec.ok());
+  if (spec.ok()) return "";
+  EXPECT_EQ(spec.failure().code, ExitCode::kUsage);
+  return spec.failure().message;
+}
+
+TEST(OptionsTest, RungsTakeTheBackbonesManner) {
+  model::Config config = SmallConfig();
+  model::LadderSpec spec = *ResolveAdapter({}, config).OrThrow().ladder;
+  EXPECT_EQ(spec.norm, nn::NormKind::kRms);
+  EXPECT_TRUE(spec.rotary);
+  config.norm = nn::NormKind::kLayer;
+  config.no_rope = true;
+  spec = *ResolveAdapter({}, config).OrThrow().ladder;
+  EXPECT_EQ(spec.norm, nn::NormKind::kLayer);
+  EXPECT_FALSE(spec.rotary);
+}
+
+TEST(OptionsTest, RungsTakeAnotherMannerWhenToldTo) {
+  TrainOptions options;
+  options.ladder.norm = nn::NormKind::kLayer;
+  options.ladder.rotary = false;
+  const model::LadderSpec spec = *ResolveAdapter(options, SmallConfig()).OrThrow().ladder;
+  EXPECT_EQ(spec.norm, nn::NormKind::kLayer);
+  EXPECT_FALSE(spec.rotary);
+}
+
+TEST(OptionsTest, AMannerThatRungsCannotHaveIsRefused) {
+  TrainOptions options;
+  options.ladder.rotary = true;
+  options.ladder.kind = model::RungKind::kPlain;
+  EXPECT_NE(RefusalOf(options, SmallConfig()).find("--rung-positions"), std::string::npos);
+  options.ladder.kind = model::RungKind::kDecoder;
+  options.ladder.rotary = false;
+  options.ladder.init = LadderInit::kPruned;
+  EXPECT_NE(RefusalOf(options, SmallConfig()).find("--rung-positions"), std::string::npos);
+}
+
+TEST(OptionsTest, RungsAreNotMadeOfBlocksThatAreUnlikeThem) {
+  TrainOptions options;
+  options.ladder.init = LadderInit::kPruned;
+  ASSERT_TRUE(ResolveAdapter(options, SmallConfig()).ok());
+  model::Config config = SmallConfig();
+  config.norm = nn::NormKind::kLayer;
+  const std::string message = RefusalOf(options, config);
+  EXPECT_NE(message.find("strange"), std::string::npos) << message;
+  EXPECT_NE(message.find("LayerNorm"), std::string::npos) << message;
+  EXPECT_NE(message.find("--ladder-init random"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace rung::train
