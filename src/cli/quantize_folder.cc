@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/half.h"
+#include "base/text.h"
 #include "cli/merge_texts.h"
 #include "cli/merge_tokenizer.h"
 #include "cli/output_folder.h"
@@ -73,10 +74,11 @@ class FolderPlan {
     if (IsNf4(chosen) || chosen == Quantize::kNone) return {tensor.name, as_it_is, tensor.shape, false};
     const std::string dtype = FloatDtype(chosen);
     if (dtype.empty()) {
-      throw Error(ExitCode::kUsage,
-                  fmt::format("{}: a Hugging Face folder has no {}; name a GGUF file with --out X.gguf, or "
-                              "choose nf4, nf4-single, bf16, f16 or f32",
-                              tensor.name, model::NameOf(chosen)));
+      throw Error(
+          ExitCode::kUsage,
+          fmt::format("a Hugging Face folder has no {}: choose nf4, nf4-single, bf16, f16 or f32, or name "
+                      "a GGUF file with --out X.gguf",
+                      model::NameOf(chosen)));
     }
     return {tensor.name, dtype, tensor.shape, false};
   }
@@ -202,21 +204,44 @@ std::string ConfigText(const MergeSource& source, const FolderPlan& plan, const 
 
 }  // namespace
 
+namespace {
+
+bool Names(const std::pair<std::string, Quantize>& pattern, const ModelTensor& tensor) {
+  // What a tensor gets that the pattern does not match.
+  const Quantize otherwise = pattern.second == Quantize::kF32 ? Quantize::kF16 : Quantize::kF32;
+  const model::Recipe one{otherwise, otherwise, {pattern}};
+  return one.For(tensor.name, false) != otherwise ||
+         (!tensor.gguf.empty() && one.For(tensor.gguf, false) != otherwise);
+}
+
+}  // namespace
+
 model::Quantize ChoiceFor(const model::Recipe& recipe, const ModelTensor& tensor) {
   for (const auto& pattern : recipe.patterns) {
-    // What a tensor gets that the pattern does not match.
-    const Quantize otherwise = pattern.second == Quantize::kF32 ? Quantize::kF16 : Quantize::kF32;
-    const model::Recipe one{otherwise, otherwise, {pattern}};
-    if (one.For(tensor.name, false) != otherwise) return pattern.second;
-    if (!tensor.gguf.empty() && one.For(tensor.gguf, false) != otherwise) return pattern.second;
+    if (Names(pattern, tensor)) return pattern.second;
   }
   const bool embedding = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
   return embedding ? recipe.embeddings : recipe.matrices;
 }
 
+void CheckKeep(const model::Recipe& recipe, const MergeSource& source) {
+  for (const auto& pattern : recipe.patterns) {
+    const auto decides = [&](const SourceTensor& tensor) {
+      return tensor.kept.empty() && tensor.is_matrix() && tensor.role != TensorRole::kPosition &&
+             Names(pattern, tensor);
+    };
+    if (std::any_of(source.tensors().begin(), source.tensors().end(), decides)) continue;
+    throw Error(ExitCode::kUsage,
+                fmt::format("--keep {}: no matrix of the model has such a name; rung inspect MODEL --tensors "
+                            "lists them",
+                            Printable(pattern.first)));
+  }
+}
+
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress,
                               const QuantizeNote& on_note) {
   MergeSource source(options.model);
+  CheckKeep(options.recipe, source);
   const FolderPlan plan(source, options);
   std::vector<uint64_t> bytes;
   for (const OutputTensor& output : plan.outputs()) bytes.push_back(OutputBytes(output, plan.nested()));

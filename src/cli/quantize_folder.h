@@ -31,6 +31,9 @@ using QuantizeNote = std::function<void(const std::string& note)>;
 // What the recipe says of a matrix: the first pattern that matches its name in a folder or in a GGUF file.
 model::Quantize ChoiceFor(const model::Recipe& recipe, const ModelTensor& tensor);
 
+// Throws Error for a pattern that no matrix matches.
+void CheckKeep(const model::Recipe& recipe, const MergeSource& source);
+
 // Memory: tens of megabytes, and the packed bytes of one matrix where the model has them packed. `out` is
 // complete or not there. Throws Error.
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress,

@@ -286,6 +286,7 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
                             "with --out",
                             options.out.string(), source.config().family, GgufFamilyNames()));
   }
+  CheckKeep(options.recipe, source);
   const GgufPlan plan(source, options.recipe);
   const NamedPath input{"--model", options.model};
   CheckNewFile(options.out, {&input, 1});
@@ -307,6 +308,7 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
     WriteItem(source, item, i, &writer);
     if (item.source) {
       result.bytes_before += item.source->bytes;
+      result.bytes_after += item.bytes();
       result.linears += item.source->is_matrix() && item.source->role != TensorRole::kPosition &&
                         format::Of(item.format).name != item.source->stored;
     }
@@ -315,7 +317,6 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
     }
   }
   writer.Commit().OrThrow();
-  result.bytes_after = writer.bytes();
   return result;
 }
 

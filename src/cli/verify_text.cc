@@ -149,12 +149,23 @@ std::optional<text::Tokenizer> VerifyTokenizer(const Path& model, int64_t V, Ver
     add(Finding::kSkipped, "no tokenizer: the folder has no tokenizer.json");
     return std::nullopt;
   }
-  const auto read = [&]() -> Result<text::Tokenizer> {
-    if (!gguf) return text::Tokenizer::FromFolder(model);
-    Result<io::Gguf> file = io::Gguf::Open(model);
-    return file.ok() ? text::Tokenizer::FromGguf(file.value()) : Result<text::Tokenizer>(file.failure());
-  };
-  Result<text::Tokenizer> loaded = read();
+  std::optional<io::Gguf> file;
+  if (gguf) {
+    Result<io::Gguf> opened = io::Gguf::Open(model);
+    if (!opened.ok()) {
+      add(Finding::kProblem, opened.failure().message);
+      return std::nullopt;
+    }
+    file = std::move(opened).value();
+    // "no_vocab" is what converters write for a model of weights alone, rung quantize too.
+    const std::string* kind = file->GetString("tokenizer.ggml.model");
+    if (!file->metadata().contains("tokenizer.ggml.model") || (kind && *kind == "no_vocab")) {
+      add(Finding::kSkipped, "no tokenizer: the file has weights only");
+      return std::nullopt;
+    }
+  }
+  Result<text::Tokenizer> loaded =
+      gguf ? text::Tokenizer::FromGguf(*file) : text::Tokenizer::FromFolder(model);
   if (!loaded.ok()) {
     add(Finding::kProblem, loaded.failure().message);
     return std::nullopt;

@@ -42,7 +42,8 @@ Result<Backbone> Backbone::BuildFolder(const Path& path, Config config, std::sha
                                        const BackboneOptions& options) {
   const Names& names = FindHfNames(config, [&](const std::string& name) { return source->Has(name); });
   Result<Backbone> backbone = Build(std::move(config), std::move(source), names, options);
-  if (backbone.ok()) return backbone;
+  // Many messages begin with a file of the folder.
+  if (backbone.ok() || backbone.failure().message.starts_with(path.string())) return backbone;
   return Failure{fmt::format("{}: {}", path.string(), backbone.failure().message), backbone.failure().code};
 }
 
@@ -54,9 +55,9 @@ Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> so
                                  const BackboneOptions& options) {
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   if (positions > config.context) {
-    return Failure{
-        fmt::format("--max-length {}: the model was made for context {} tokens", positions, config.context),
-        ExitCode::kUsage};
+    return Failure{fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {}",
+                               positions, config.context, config.context),
+                   ExitCode::kUsage};
   }
   Backbone b;
   b.config_ = std::move(config);

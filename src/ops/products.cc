@@ -58,8 +58,8 @@ void ProjectFrozenGradInputInto(Exec& ex, In dy, const format::Matrix& weight, c
                   static_cast<double>(format::TotalBytes(weight))};
   Frame frame(ex.arena());
   std::byte* scratch =
-      KernelScratch(ex, cpu::ProjectGradInputScratch(ex.cpu(), SizeOf(ex.compute()), N, O, K), Use::kBackbone,
-                    "panels of frozen gradients");
+      KernelScratch(ex, cpu::ProjectGradInputScratch(ex.cpu(), SizeOf(ex.compute()), N, weight),
+                    Use::kBackbone, "panels of frozen gradients");
   ex.Launch("project_frozen_grad_input", cost, [&] {
     float* out = Out{dx}.as<float>();
     if (ex.compute() == DType::kBf16) {

@@ -70,7 +70,7 @@ class Forward {
         partials += Chunks(span) * shape.kv_heads * PartialFloats(span);
       } else {
         has_blocks_ = true;
-        panels += Blocks(span) * shape.kv_heads * PanelsElements();
+        panels += MostBlocks(span) * shape.kv_heads * PanelsElements();
       }
     }
     panels_ = pieces.Take<T>(panels);
@@ -111,6 +111,11 @@ class Forward {
   int64_t FirstBlock(const AttentionSpan& span) const { return First(span) / kPanelRows; }
   int64_t Blocks(const AttentionSpan& span) const {
     return CeilDiv(span.kv_count, kPanelRows) - FirstBlock(span);
+  }
+  // Of the spans with these queries and up to so many keys: seen keys may begin and end anywhere in a block.
+  int64_t MostBlocks(const AttentionSpan& span) const {
+    const int64_t seen = span.kv_count - First(span);
+    return std::min(CeilDiv(span.kv_count, kPanelRows), CeilDiv(seen - 1, kPanelRows) + 1);
   }
   int64_t Chunks(const AttentionSpan& span) const {
     return CeilDiv(span.kv_count - First(span), kDirectKeys);

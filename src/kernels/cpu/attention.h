@@ -38,6 +38,7 @@ template <class T>
 void AttentionForward(const Context& context, const AttentionShape& shape,
                       std::span<const AttentionSpan> spans, const T* q, int64_t ldq, const T* k, int64_t ldk,
                       const T* v, int64_t ldv, T* out, int64_t ldo, float* lse, std::byte* scratch);
+// Does not shrink when a span gets more keys: what is planned for a full cache is enough before it is full.
 size_t AttentionForwardScratch(const Context& context, const AttentionShape& shape,
                                std::span<const AttentionSpan> spans, size_t element_size);
 

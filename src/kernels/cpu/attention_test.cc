@@ -172,6 +172,25 @@ TEST(AttentionForward, NotANumberIsNotHidden) {
   }
 }
 
+// With a window keys fall into more blocks where they begin and end inside them.
+TEST(AttentionForward, ScratchOfAFullCacheIsEnoughBeforeItIsFull) {
+  constexpr int64_t kCapacity = 640;  // ends with a block
+  for (const int64_t window : {0, 1, 50, 64, 65, 200}) {
+    for (const int64_t queries : {1, 8, 9, 70}) {
+      AttentionShape shape{4, 2, 32, 1.0f};
+      shape.window = window;
+      const auto bytes_of = [&](int64_t keys) {
+        const AttentionSpan span{0, queries, 0, keys};
+        return AttentionForwardScratch({BestIsa(), 2}, shape, {&span, 1}, sizeof(float));
+      };
+      for (int64_t keys = queries; keys < kCapacity; ++keys) {
+        ASSERT_LE(bytes_of(keys), bytes_of(kCapacity))
+            << keys << " keys, window " << window << ", queries " << queries;
+      }
+    }
+  }
+}
+
 TEST(AttentionForward, LogOfTheDenominatorIsOptional) {
   const Inputs<float> in = PackedInputs<float>(2, 1, 8, {20, 3});
   const Context context{BestIsa(), 1};

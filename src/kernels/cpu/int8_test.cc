@@ -162,7 +162,7 @@ TEST_F(Int8Test, EveryFormatAsDocumented) {
   for (const DecodeCase& c : cases) {
     if (c.format == Format::kF32) continue;
     SCOPED_TRACE(Name(c));
-    const Frozen weight(c.format, c.rows, c.cols, c.nested, 5);
+    const Frozen weight = Make(c, 5);
     const std::vector<Bf16> x = Activations(20, c.cols, 6);
     const Outcome run(weight.view(), x, 20, Store::kF32, nullptr);
     ExpectDocumented(run, weight, x, 20, Store::kF32, nullptr);

@@ -26,6 +26,9 @@ struct PanelKernels {
   // Bit for bit the reference decoder's value, rounded once to T. (A Bf16 below 2^-126 may become 0, as it
   // does in every product.)
   void (*decode_rows)(const format::Matrix& matrix, int64_t row, int64_t rows, T* out, int64_t ld);
+  // The same of columns [begin, end): out[r*ld + k - begin]. Any begin and end; whole blocks are faster.
+  void (*decode_columns)(const format::Matrix& matrix, int64_t row, int64_t rows, int64_t begin, int64_t end,
+                         T* out, int64_t ld);
   // The same rows (at most 64) straight into a panel of depth matrix.cols.
   void (*decode_panel)(const format::Matrix& matrix, int64_t row, int64_t rows, T* panel);
   // Panel row r = source row r: B[r][k] = src[r*ld + k], r < rows <= 64.
@@ -87,11 +90,13 @@ size_t ProjectScratch(const Context& context, size_t element_size, int64_t N, in
 
 // dx (N,K) = or += dy (N,O) W for a frozen W (O,K): the gradient of Project's input. W is decoded in chunks
 // of rows, once for all of dy. A row of dx depends on its row of dy and on W alone, whatever N and the
-// threads. scratch: ProjectGradInputScratch bytes, 64-byte aligned.
+// threads. scratch: ProjectGradInputScratch bytes, 64-byte aligned; of the weight its extents and format are
+// read.
 template <class T>
 void ProjectGradInput(const Context& context, const T* dy, int64_t lddy, int64_t N,
                       const format::Matrix& weight, bool add, float* dx, int64_t lddx, std::byte* scratch);
-size_t ProjectGradInputScratch(const Context& context, size_t element_size, int64_t N, int64_t O, int64_t K);
+size_t ProjectGradInputScratch(const Context& context, size_t element_size, int64_t N,
+                               const format::Matrix& weight);
 
 // out[n,:] = row ids[n] of the matrix, as f32. Rows are decoded by the ISA's decoder.
 void EmbedRows(const Context& context, const format::Matrix& matrix, const int32_t* ids, int64_t N,

@@ -72,21 +72,24 @@ RUNG_INLINE void LoadSpan(const format::Matrix& matrix, const WeightRow& row, in
 }
 
 template <class Core, class Loader>
-void DecodeRows(const format::Matrix& given, int64_t row, int64_t rows, typename Core::T* out, int64_t ld) {
+void DecodeColumns(const format::Matrix& given, int64_t row, int64_t rows, int64_t begin, int64_t end,
+                   typename Core::T* out, int64_t ld) {
   const format::Matrix matrix = given;  // a copy: no store into `out` can change it
   const format::Info& info = format::Of(matrix.format);
   for (int64_t r = 0; r < rows; ++r, out += ld) {
     const WeightRow from = RowOf(matrix, info, row + r);
-    for (int64_t span = 0, k = 0; k < matrix.cols; ++span, k += Loader::kSpan) {
+    for (int64_t span = begin / Loader::kSpan, k; (k = span * Loader::kSpan) < end; ++span) {
       typename Core::Reg regs[kRegs<Core, Loader>];
       LoadSpan<Core, Loader>(matrix, from, span, regs);
-      if (matrix.cols - k >= Loader::kSpan) {
-        for (int q = 0; q < kRegs<Core, Loader>; ++q) Core::Store(out + k + q * kLanes<Core>, regs[q]);
+      if (k >= begin && end - k >= Loader::kSpan) {
+        for (int q = 0; q < kRegs<Core, Loader>; ++q)
+          Core::Store(out + (k - begin) + q * kLanes<Core>, regs[q]);
         continue;
       }
       alignas(64) typename Core::T part[Loader::kSpan];
       for (int q = 0; q < kRegs<Core, Loader>; ++q) Core::Store(part + q * kLanes<Core>, regs[q]);
-      for (int64_t i = 0; k + i < matrix.cols; ++i) out[k + i] = part[i];
+      for (int64_t i = k < begin ? begin - k : 0; i < Loader::kSpan && k + i < end; ++i)
+        out[k + i - begin] = part[i];
     }
   }
 }

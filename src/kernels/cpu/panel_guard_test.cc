@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <memory>
+#include <type_traits>
 
 #include "base/error.h"
 #include "kernels/cpu/panel_testing.h"

@@ -11,7 +11,8 @@ namespace {
 template <class Core>
 struct FormatKernels {
   using T = typename Core::T;
-  void (*decode_rows)(const format::Matrix& matrix, int64_t row, int64_t rows, T* out, int64_t ld);
+  void (*decode_columns)(const format::Matrix& matrix, int64_t row, int64_t rows, int64_t begin, int64_t end,
+                         T* out, int64_t ld);
   void (*decode_panel)(const format::Matrix& matrix, int64_t row, int64_t rows, T* panel);
   void (*multiply_few)(const T* A, int64_t lda, int64_t N, const format::Matrix& matrix, int64_t row,
                        int64_t rows, float* C, int64_t ldc);
@@ -21,9 +22,9 @@ struct FormatKernels {
 template <class Core, class Loader>
 constexpr FormatKernels<Core> KernelsOf() {
   if constexpr (requires { Loader::MultiplyFew; }) {
-    return {DecodeRows<Core, Loader>, DecodePanel<Core, Loader>, Loader::MultiplyFew};
+    return {DecodeColumns<Core, Loader>, DecodePanel<Core, Loader>, Loader::MultiplyFew};
   } else {
-    return {DecodeRows<Core, Loader>, DecodePanel<Core, Loader>, MultiplyFew<Core, Loader>};
+    return {DecodeColumns<Core, Loader>, DecodePanel<Core, Loader>, MultiplyFew<Core, Loader>};
   }
 }
 
@@ -40,7 +41,11 @@ struct FormatTable {
   }
   static void Rows(const format::Matrix& matrix, int64_t row, int64_t rows, typename Core::T* out,
                    int64_t ld) {
-    For(matrix).decode_rows(matrix, row, rows, out, ld);
+    For(matrix).decode_columns(matrix, row, rows, 0, matrix.cols, out, ld);
+  }
+  static void Columns(const format::Matrix& matrix, int64_t row, int64_t rows, int64_t begin, int64_t end,
+                      typename Core::T* out, int64_t ld) {
+    For(matrix).decode_columns(matrix, row, rows, begin, end, out, ld);
   }
   static void Panel(const format::Matrix& matrix, int64_t row, int64_t rows, typename Core::T* panel) {
     For(matrix).decode_panel(matrix, row, rows, panel);
@@ -53,8 +58,8 @@ struct FormatTable {
 
 template <class Core, class Table>
 constexpr PanelKernels<typename Core::T> MakePanelKernels() {
-  return {Table::Rows,      Table::Panel, PackRows<Core>,  PackCols<Core>, Multiply<Core>,
-          MultiplyTo<Core>, Table::Few,   AddBiasTo<Core>, Spin<Core>};
+  return {Table::Rows,    Table::Columns,   Table::Panel, PackRows<Core>,  PackCols<Core>,
+          Multiply<Core>, MultiplyTo<Core>, Table::Few,   AddBiasTo<Core>, Spin<Core>};
 }
 
 }  // namespace

@@ -33,6 +33,32 @@ TEST(Panel, DecodesRowsAsTheReferenceDoes) {
   });
 }
 
+TEST(Panel, DecodesColumnsAsPartsOfRows) {
+  OnEachCore([](Isa isa, auto type) {
+    using T = decltype(type);
+    for (const DecodeCase& c : kDecodeCases) {
+      SCOPED_TRACE(Name(c));
+      const Frozen frozen = Make(c, 16);
+      const std::vector<float> expected = frozen.Decode();
+      const int64_t columns[][2] = {{0, c.cols}, {0, 1},
+                                    {1, c.cols}, {c.cols / 2, c.cols},
+                                    {31, 31},    {c.cols - 1, c.cols},
+                                    {5, 22},     {c.cols / 4, c.cols / 2}};
+      for (const auto& [begin, end] : columns) {
+        const int64_t ld = end - begin + 3;
+        std::vector<T> got(static_cast<size_t>(2 * ld), To<T>(77.0f));
+        PanelFor<T>(isa)->decode_columns(frozen.view(), 1, 2, begin, end, got.data(), ld);
+        for (int64_t i = 0; i < 2 * ld; ++i) {
+          const int64_t k = begin + i % ld;
+          const float value = k < end ? expected[static_cast<size_t>((1 + i / ld) * c.cols + k)] : 77.0f;
+          ASSERT_EQ(BitsOf(got[static_cast<size_t>(i)]), BitsOf(To<T>(value)))
+              << i / ld << ", " << k << " of " << begin << " to " << end;
+        }
+      }
+    }
+  });
+}
+
 // Every code, NaN among them, with and without a scale.
 TEST(Panel, DecodesEveryE4m3) {
   std::vector<std::byte> codes(512);

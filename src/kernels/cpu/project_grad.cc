@@ -28,13 +28,14 @@ constexpr int64_t kMaxStrip = 256;
 // Rows of W in a chunk; even. The order of every sum depends on it, hence it depends on O alone.
 constexpr int64_t ChunkOf(int64_t O) { return RoundUp(CeilDiv(O, CeilDiv(O, kMaxChunk)), 2); }
 
-// Columns of a strip: whole panels, and a divisor of K. Then (O,K) seen as (O*K/strip, strip) has a strip of
-// a row as a row, in any format. When there are no such strips, K.
-int64_t StripOf(int64_t K, int threads) {
+// Columns of a strip: whole panels and whole blocks of the format, and a divisor of K. When there are no such
+// strips, K.
+int64_t StripOf(const format::Matrix& weight, int threads) {
+  const int64_t K = weight.cols, block = format::Of(weight.format).block;
   if (K % kPanelRows != 0) return K;
-  const int64_t panels = K / kPanelRows;
-  int64_t widest = 1;
-  for (int64_t width = 2; width <= kMaxStrip / kPanelRows; ++width) {
+  const int64_t panels = K / kPanelRows, least = CeilDiv(block, kPanelRows);
+  int64_t widest = least;
+  for (int64_t width = 2 * least; width <= kMaxStrip / kPanelRows; width += least) {
     // A strip cut by two threads is decoded twice: they should have a few each.
     if (panels % width == 0 && panels / width >= 3 * int64_t{threads}) widest = width;
   }
@@ -43,16 +44,16 @@ int64_t StripOf(int64_t K, int threads) {
 
 template <class T>
 struct ThreadScratch {
-  ThreadScratch(std::byte* base, int threads, int thread, int64_t O, int64_t K) {
+  ThreadScratch(std::byte* base, int threads, int thread, const format::Matrix& weight) {
     Pieces one(nullptr);
-    Lay(&one, threads, O, K);
+    Lay(&one, threads, weight);
     bytes = one.used();
     Pieces mine(base ? base + bytes * static_cast<size_t>(thread) : nullptr);
-    Lay(&mine, threads, O, K);
+    Lay(&mine, threads, weight);
   }
-  void Lay(Pieces* pieces, int threads, int64_t O, int64_t K) {
-    rows = pieces->Take<T>(ChunkOf(O) * StripOf(K, threads));
-    panel = pieces->Take<T>(PanelElements(ChunkOf(O)));
+  void Lay(Pieces* pieces, int threads, const format::Matrix& weight) {
+    rows = pieces->Take<T>(ChunkOf(weight.rows) * StripOf(weight, threads));
+    panel = pieces->Take<T>(PanelElements(ChunkOf(weight.rows)));
   }
   T* rows = nullptr;   // (chunk, strip): decoded
   T* panel = nullptr;  // 64 columns of them
@@ -64,12 +65,15 @@ class GradInput {
  public:
   GradInput(const PanelKernels<T>& kernels, int threads, const T* dy, int64_t lddy, int64_t N,
             const format::Matrix& weight, bool add, float* dx, int64_t lddx)
-      : kernels_(kernels), dy_(dy), lddy_(lddy), N_(N), add_(add), dx_(dx), lddx_(lddx), O_(weight.rows) {
-    strips_ = weight;
-    strips_.cols = StripOf(weight.cols, threads);
-    per_row_ = weight.cols / strips_.cols;
-    strips_.rows = weight.rows * per_row_;
-  }
+      : kernels_(kernels),
+        dy_(dy),
+        lddy_(lddy),
+        N_(N),
+        add_(add),
+        dx_(dx),
+        lddx_(lddx),
+        weight_(weight),
+        width_(StripOf(weight, threads)) {}
 
   // Shared out in whole (strip, row tile) units, so a strip is decoded twice only where two threads meet.
   void Run(Share units, int64_t tiles, const ThreadScratch<T>& scratch) const {
@@ -80,26 +84,21 @@ class GradInput {
       unit = stop;
     }
   }
-  int64_t strips() const { return per_row_; }
+  int64_t strips() const { return weight_.cols / width_; }
 
  private:
   void RunStrip(int64_t strip, Share n, const ThreadScratch<T>& scratch) const {
-    const int64_t width = strips_.cols;
-    for (int64_t o = 0, depth; o < O_; o += depth) {
-      depth = std::min(ChunkOf(O_), O_ - o);
+    const int64_t O = weight_.rows, begin = strip * width_;
+    for (int64_t o = 0, depth; o < O; o += depth) {
+      depth = std::min(ChunkOf(O), O - o);
       // Products of Bf16 read dy in pairs: an odd last row is a chunk of its own.
       const bool single = sizeof(T) == 2 && depth == 1;
       if (sizeof(T) == 2 && !single) depth -= depth % 2;
-      if (per_row_ == 1) {
-        kernels_.decode_rows(strips_, o, depth, scratch.rows, width);
-      } else {
-        for (int64_t r = 0; r < depth; ++r)
-          kernels_.decode_rows(strips_, (o + r) * per_row_ + strip, 1, scratch.rows + r * width, width);
-      }
-      for (int64_t k = 0; k < width; k += kPanelRows) {
-        const int64_t cols = std::min(kPanelRows, width - k);
-        kernels_.pack_cols(scratch.rows + k, width, depth, cols, scratch.panel);
-        float* dx = dx_ + n.begin * lddx_ + strip * width + k;
+      kernels_.decode_columns(weight_, o, depth, begin, begin + width_, scratch.rows, width_);
+      for (int64_t k = 0; k < width_; k += kPanelRows) {
+        const int64_t cols = std::min(kPanelRows, width_ - k);
+        kernels_.pack_cols(scratch.rows + k, width_, depth, cols, scratch.panel);
+        float* dx = dx_ + n.begin * lddx_ + begin + k;
         const T* dy = dy_ + n.begin * lddy_ + o;
         if (single) {
           MultiplySingle(dy, n.end - n.begin, scratch.panel, cols, add_ || o > 0, dx);
@@ -126,9 +125,8 @@ class GradInput {
   bool add_;
   float* dx_;
   int64_t lddx_;
-  int64_t O_;
-  int64_t per_row_ = 1;    // strips in a row of W
-  format::Matrix strips_;  // W, a strip of a row a row
+  const format::Matrix& weight_;
+  int64_t width_;  // of a strip
 };
 
 }  // namespace
@@ -141,7 +139,7 @@ void ProjectGradInput(const Context& context, const T* dy, int64_t lddy, int64_t
   const GradInput<T> product(kernels, context.threads, dy, lddy, N, weight, add, dx, lddx);
   const int64_t tiles = CeilDiv(N, kTileRows);
   OnEachThread(context.threads, [&](int thread) {
-    const ThreadScratch<T> mine(scratch, context.threads, thread, weight.rows, weight.cols);
+    const ThreadScratch<T> mine(scratch, context.threads, thread, weight);
     product.Run(ShareOf(product.strips() * tiles, thread, context.threads), tiles, mine);
   });
 }
@@ -151,11 +149,12 @@ template void ProjectGradInput<float>(const Context&, const float*, int64_t, int
 template void ProjectGradInput<Bf16>(const Context&, const Bf16*, int64_t, int64_t, const format::Matrix&,
                                      bool, float*, int64_t, std::byte*);
 
-size_t ProjectGradInputScratch(const Context& context, size_t element_size, int64_t N, int64_t O, int64_t K) {
+size_t ProjectGradInputScratch(const Context& context, size_t element_size, int64_t N,
+                               const format::Matrix& weight) {
   if (N == 0) return 0;
   const size_t bytes = element_size == sizeof(float)
-                           ? ThreadScratch<float>(nullptr, context.threads, 0, O, K).bytes
-                           : ThreadScratch<Bf16>(nullptr, context.threads, 0, O, K).bytes;
+                           ? ThreadScratch<float>(nullptr, context.threads, 0, weight).bytes
+                           : ThreadScratch<Bf16>(nullptr, context.threads, 0, weight).bytes;
   return static_cast<size_t>(context.threads) * bytes;
 }
 

@@ -10,20 +10,46 @@
 namespace rung::cpu {
 namespace {
 
-struct GradCase {
-  Format format;
-  int64_t O, K;
-  bool nested = false;
-};
 // O even and odd, below and above a chunk of 1024 rows. K of one strip (not a multiple of 64), of strips of
-// one panel and of wider ones.
-const GradCase kCases[] = {
-    {Format::kF32, 65, 46},          {Format::kF32, 130, 192},  {Format::kF16, 65, 98},
-    {Format::kBf16, 65, 128},        {Format::kBf16, 1, 64},    {Format::kQ8_0, 65, 96},
-    {Format::kQ8_0, 64, 576},        {Format::kQ4_0, 65, 160},  {Format::kQ4_0, 12, 64},
-    {Format::kQ4_1, 65, 224},        {Format::kQ4_1, 66, 1536}, {Format::kNf4, 65, 192},
-    {Format::kNf4, 66, 1024, true},  {Format::kNf4, 65, 96},    {Format::kNf4, 64, 46, true},
-    {Format::kNf4, 1027, 128, true}, {Format::kF32, 2050, 64},
+// one panel and of wider ones. Tiles that are wider than a strip, that end with one and inside one.
+const DecodeCase kCases[] = {
+    {Format::kF32, 65, 46},
+    {Format::kF32, 130, 192},
+    {Format::kF16, 65, 98},
+    {Format::kBf16, 65, 128},
+    {Format::kBf16, 1, 64},
+    {Format::kQ8_0, 65, 96},
+    {Format::kQ8_0, 64, 576},
+    {Format::kQ4_0, 65, 160},
+    {Format::kQ4_0, 12, 64},
+    {Format::kQ4_1, 65, 224},
+    {Format::kQ4_1, 66, 1536},
+    {Format::kNf4, 65, 192},
+    {Format::kNf4, 66, 1024, true},
+    {Format::kNf4, 65, 96},
+    {Format::kNf4, 64, 46, true},
+    {Format::kNf4, 1027, 128, true},
+    {Format::kF32, 2050, 64},
+    {Format::kFp4, 65, 192, true},
+    {Format::kQ5_0, 65, 192},
+    {Format::kQ5_1, 66, 320},
+    {Format::kIq4Nl, 65, 192},
+    {Format::kMxfp4, 65, 192},
+    {Format::kIq4Xs, 65, 1024},
+    {Format::kQ2K, 66, 768},
+    {Format::kQ3K, 65, 256},
+    {Format::kQ4K, 65, 1024},
+    {Format::kQ5K, 66, 512},
+    {Format::kQ6K, 65, 1280},
+    {Format::kF8E4m3, 65, 192},
+    {Format::kF8E4m3, 130, 320, false, {128, 128}},
+    {Format::kF8E4m3, 65, 192, false, {65, 192}},
+    {Format::kF8E4m3, 66, 192, false, {1, 192}},
+    {Format::kF8E4m3, 65, 98, false, {4, 24}},
+    {Format::kInt4, 66, 384, false, {1, 128}},
+    {Format::kInt4, 65, 320, false, {1, 40}},
+    {Format::kInt4, 65, 46, false, {1, 46}},
+    {Format::kInt4, 66, 320, false, {1, 64, true}},
 };
 
 // One call with its own memory: dy and dx wider than the product, scratch that ends where it should.
@@ -40,7 +66,7 @@ class Gradient {
     dy_.resize(dy_.size() - static_cast<size_t>(lddy() - O_));
     dx_ = Before();
     const Context context{isa, threads};
-    const size_t bytes = ProjectGradInputScratch(context, sizeof(T), N, O_, K_);
+    const size_t bytes = ProjectGradInputScratch(context, sizeof(T), N, weight.view());
     // All ones are NaN in both types.
     std::vector<std::byte> memory(bytes + 128, std::byte{0xff});
     void* at = memory.data();
@@ -105,19 +131,14 @@ class Gradient {
   std::vector<float> dx_;
 };
 
-std::string Name(const GradCase& c) {
-  return std::string(format::Of(c.format).name) + (c.nested ? " nested " : " ") + std::to_string(c.O) + "x" +
-         std::to_string(c.K);
-}
-
 TEST(ProjectGradInput, SetsOrAddsInEveryFormat) {
   OnEachCore([](Isa isa, auto type) {
     using T = decltype(type);
-    for (const GradCase& c : kCases) {
+    for (const DecodeCase& c : kCases) {
       SCOPED_TRACE(Name(c));
-      const Frozen weight(c.format, c.O, c.K, c.nested, 31);
+      const Frozen weight = Make(c, 31);
       for (const int64_t N : {1, 7, 130}) {
-        if (c.O * c.K * N > (int64_t{4} << 20)) continue;  // the reference is slow
+        if (c.rows * c.cols * N > (int64_t{4} << 20)) continue;  // the reference is slow
         for (const bool add : {false, true}) Gradient<T>(isa, 1, weight, N, add).ExpectRight();
       }
     }
@@ -127,9 +148,9 @@ TEST(ProjectGradInput, SetsOrAddsInEveryFormat) {
 TEST(ProjectGradInput, SameBitsForAnyThreadCount) {
   OnEachCore([](Isa isa, auto type) {
     using T = decltype(type);
-    for (const GradCase& c : kCases) {
+    for (const DecodeCase& c : kCases) {
       SCOPED_TRACE(Name(c));
-      const Frozen weight(c.format, c.O, c.K, c.nested, 32);
+      const Frozen weight = Make(c, 32);
       for (const int64_t N : {1, 29}) {
         const std::vector<float> one = Gradient<T>(isa, 1, weight, N, true).dx();
         for (const int threads : {2, 3}) EXPECT_EQ(one, Gradient<T>(isa, threads, weight, N, true).dx());
@@ -153,7 +174,7 @@ TEST(ProjectGradInput, ARowDoesNotDependOnItsBatch) {
 TEST(ProjectGradInput, NothingToDo) {
   const Context context{Isa::kBaseline, 2};
   const Frozen weight(Format::kF32, 4, 8, false, 1);
-  EXPECT_EQ(ProjectGradInputScratch(context, sizeof(float), 0, 4, 8), 0u);
+  EXPECT_EQ(ProjectGradInputScratch(context, sizeof(float), 0, weight.view()), 0u);
   ProjectGradInput<float>(context, nullptr, 4, 0, weight.view(), false, nullptr, 8, nullptr);
 }
 
