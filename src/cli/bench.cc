@@ -76,10 +76,6 @@ double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0.0;
 
 }  // namespace
 
-const char* NameOfArithmetic(const train::ComputeOptions& compute) {
-  return compute.context.int8 ? "int8" : NameOf(compute.compute);
-}
-
 double PeakRates::OfOp(const std::string& name, DType compute) const {
   const bool trained = name == "project" || name.starts_with("project_grad") || name == "attention_grad";
   return trained ? f32 : Of(compute);

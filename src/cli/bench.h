@@ -27,9 +27,8 @@ struct PeakRates {
   // is.
   double OfOp(const std::string& name, DType compute) const;
 };
-// "f32", "bf16" or "int8". Peaks are those of f32 and bf16: in int8 the share of one may pass 100 %.
-const char* NameOfArithmetic(const train::ComputeOptions& compute);
-// About 0.4 s; takes no memory worth counting.
+// About 0.4 s; takes no memory worth counting. There is no peak of int8: its share of that of bf16 may pass
+// 100 %.
 PeakRates MeasurePeaks(const cpu::Context& context);
 
 // Seconds since the kernel started this process, in steps of 10 ms; 0 when unknown.

@@ -10,6 +10,7 @@
 
 #include "base/rng.h"
 #include "cli/bench.h"
+#include "kernels/cpu/int8.h"
 #include "kernels/cpu/panel.h"
 #include "ops/attention.h"
 #include "ops/products.h"
@@ -67,9 +68,12 @@ struct OpRow {
   std::string op, format, shape;
   int64_t N = 0;
   DType arithmetic = DType::kF32;
+  bool int8 = false;  // in 8 bits, and `arithmetic` is the type of what goes in and comes out
   double seconds = 0.0, flops = 0.0, bytes = 0.0;
   double to_bf16 = 0.0;  // best time of a frozen product to that of the same product from bf16; 0: not taken
 };
+
+const char* TypeOf(const OpRow& row) { return row.int8 ? "int8" : NameOf(row.arithmetic); }
 
 double TimeOf(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
@@ -225,7 +229,7 @@ class OpBench {
                       {"format", row.format},
                       {"shape", row.shape},
                       {"n", row.N},
-                      {"type", NameOf(row.arithmetic)},
+                      {"type", TypeOf(row)},
                       {"seconds", row.seconds},
                       {"gflops", row.flops / row.seconds / 1e9},
                       {"gb_per_second", row.bytes / row.seconds / 1e9},
@@ -251,7 +255,8 @@ class OpBench {
     };
     const Body beside = product(plain);
     Measure({"frozen product", std::string(format::Of(weight.format).name),
-             fmt::format("{}x{}", weight.rows, weight.cols), N, compute_.compute},
+             fmt::format("{}x{}", weight.rows, weight.cols), N, compute_.compute,
+             cpu::UsesInt8(compute_.context, N, weight.cols) && weight.format != format::Format::kF32},
             product(weight), &beside);
   }
 
@@ -295,8 +300,8 @@ class OpBench {
     const std::string bandwidth = row.bytes > 0 ? fmt::format("{:.2f}", row.bytes / row.seconds / 1e9) : "";
     const std::string to_bf16 = row.to_bf16 > 0 ? fmt::format("{:.3f}", row.to_bf16) : "";
     fmt::print("  {:<20}{:<9}{:<20}{:>6}{:>6}{:>12.1f}{:>11.1f}{:>9}{:>9.1f}%{:>9}\n", row.op, row.format,
-               row.shape, row.N, NameOf(row.arithmetic), row.seconds * 1e6, row.flops / row.seconds / 1e9,
-               bandwidth, 100 * Share(row), to_bf16);
+               row.shape, row.N, TypeOf(row), row.seconds * 1e6, row.flops / row.seconds / 1e9, bandwidth,
+               100 * Share(row), to_bf16);
     std::fflush(stdout);
   }
 

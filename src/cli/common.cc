@@ -57,6 +57,10 @@ train::ComputeOptions Resolve(const ComputeFlags& flags) {
   return options;
 }
 
+const char* NameOfArithmetic(const train::ComputeOptions& compute) {
+  return compute.context.int8 ? "int8" : NameOf(compute.compute);
+}
+
 void AddModelFlags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--model", flags->model, "a .gguf file or a Hugging Face folder")->required();
   app.add_option("--quantize", flags->quantize,

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdio>
 
 #include "base/text.h"
@@ -39,10 +38,6 @@ LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, bool r
   loaded.text_ = std::make_unique<model::ModelText>(
       model::LoadText(model, raw, chat_template, loaded.config_.V).OrThrow());
   return loaded;
-}
-
-int64_t LoadedModel::context() const {
-  return config_.window > 0 ? std::min(config_.window, config_.context) : config_.context;
 }
 
 void LoadedModel::ReadWeights(const model::BackboneOptions& options, int64_t positions) {

@@ -24,8 +24,8 @@ class LoadedModel {
   void ReadWeights(const model::BackboneOptions& options, int64_t positions);
 
   const model::Config& config() const { return config_; }
-  // Longest sequence: the model's context, or less where it attends through a window.
-  int64_t context() const;
+  // Longest sequence.
+  int64_t context() const { return config_.context; }
   const model::ModelText& text() const { return *text_; }
   bool uses_template() const { return text_->chat.has_value(); }
   const model::Backbone& backbone() const { return *backbone_; }

@@ -20,23 +20,7 @@ const Path kTrained = "tests/data/models/tinystories-656k";
 model::Backbone LoadAsStored(const Path& path) { return infer::LoadSmall(path.string(), DType::kF32, 64); }
 
 std::vector<float> LogitsOf(const model::Backbone& backbone, const model::Adapter* adapter) {
-  const std::vector<int32_t> ids = {1, 80, 147, 101, 82, 57, 3, 99, 14};
-  infer::Session session(infer::TestContext(), DType::kF32, backbone, adapter, 1, 64);
-  const infer::Advance all{0, ids};
-  const Tensor logits = session.Step({&all, 1});
-  const float* data = In(logits).as<float>();
-  return {data, data + logits.cols()};
-}
-
-// Largest difference over the largest magnitude wanted.
-double Apart(const std::vector<float>& got, const std::vector<float>& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double apart = 0.0, largest = 0.0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    apart = std::max(apart, std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(want[i])));
-  }
-  return apart / largest;
+  return infer::LastLogits(backbone, adapter, {1, 80, 147, 101, 82, 57, 3, 99, 14});
 }
 
 std::vector<float> FloatsOf(const io::Safetensors& file, const std::string& name) {
@@ -104,8 +88,8 @@ class MergeTest : public FolderTest {
     const model::Backbone base = LoadAsStored(model);
     const model::Adapter adapter = model::LoadAdapter(adapter_folder, base.config(), false, 64).OrThrow();
     const std::vector<float> want = LogitsOf(base, &adapter);
-    EXPECT_GE(Apart(LogitsOf(base, nullptr), want), 1e-2) << "the adapter changes nothing";
-    return Apart(LogitsOf(LoadAsStored(out()), nullptr), want);
+    EXPECT_GE(infer::Apart(LogitsOf(base, nullptr), want), 1e-2) << "the adapter changes nothing";
+    return infer::Apart(LogitsOf(LoadAsStored(out()), nullptr), want);
   }
   // Pairs of random numbers for a model, in a folder.
   Path RandomPairs(const Path& model, const std::string& chat_template) const {

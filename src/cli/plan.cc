@@ -90,9 +90,7 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
   }
   FitRequest request;
   request.limit = static_cast<uint64_t>(limit);
-  // A model with a window is not run beyond it.
-  const int64_t context = config.window > 0 ? std::min(config.window, config.context) : config.context;
-  request.longest = command.max_length->count() > 0 ? command.flags.options.max_length : context;
+  request.longest = command.max_length->count() > 0 ? command.flags.options.max_length : config.context;
   if (request.longest > config.context) {
     throw Error(ExitCode::kUsage, fmt::format("--max-length {}: the model was made for {} tokens",
                                               request.longest, config.context));
@@ -172,7 +170,7 @@ void RunPlan(const PlanCommand& command) {
     const std::string title =
         fmt::format("{}: {} tokens in sequences of {}, compute {}", NameOf(command, model),
                     answer.json["tokens"].get<int64_t>(), answer.json["sequence"].get<int64_t>(),
-                    NameOf(options.compute.compute));
+                    NameOfArithmetic(options.compute));
     WriteTextFile(command.svg, PlanChart(answer.columns, title, answer.chart_limit)).OrThrow();
   }
   if (command.json) {

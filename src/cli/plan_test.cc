@@ -171,6 +171,12 @@ TEST_F(PlanTest, FitsAreLargestAndTheirFlagsGiveThatPlan) {
   EXPECT_EQ(Refused(again).first, ExitCode::kNoMemory);
 }
 
+// A window bounds what a token sees, not how long a sequence may be.
+TEST_F(PlanTest, SequencesMayBeLongerThanAWindow) {
+  const json found = Plan({"--model", "tests/data/families/mistral_window", "--fit", "64MiB"});
+  EXPECT_EQ(found["fit"]["longest_sequence"], 128);
+}
+
 // What stands below the line that names the remedy.
 std::string AdviceOf(const std::string& text, const std::string& head) {
   const size_t at = text.find(head + ":\n  ");

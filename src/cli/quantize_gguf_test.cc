@@ -30,24 +30,7 @@ std::vector<float> LogitsOf(const Path& path, const model::Recipe& recipe) {
   model::BackboneOptions options;
   options.recipe = recipe;
   options.positions = 64;
-  const model::Backbone backbone = model::Backbone::Load(path, options).OrThrow();
-  infer::Session session(infer::TestContext(), DType::kF32, backbone, nullptr, 1, 64);
-  const std::vector<int32_t> ids = {1, 8, 47, 11, 30, 57};
-  const infer::Advance all{0, ids};
-  const Tensor logits = session.Step({&all, 1});
-  const float* data = In(logits).as<float>();
-  return {data, data + logits.cols()};
-}
-
-// Largest difference over the largest magnitude.
-double Apart(const std::vector<float>& got, const std::vector<float>& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double apart = 0.0, largest = 0.0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    apart = std::max(apart, std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(want[i])));
-  }
-  return apart / largest;
+  return infer::LastLogits(model::Backbone::Load(path, options).OrThrow(), nullptr, {1, 8, 47, 11, 30, 57});
 }
 
 std::vector<float> Floats(const io::GgufTensor& tensor) {
@@ -99,15 +82,16 @@ TEST_P(ConversionTest, IsWhatTheGgufPackageWrites) {
     const std::vector<float> a = Floats(*mine), b = Floats(tensor);
     // Divisors of RoPE are computed, everything else is moved; 1 + w is one rounding of the same sum.
     if (tensor.name.starts_with("rope_")) {
-      EXPECT_LE(Apart(a, b), 1e-6) << tensor.name;
+      EXPECT_LE(infer::Apart(a, b), 1e-6) << tensor.name;
     } else {
       EXPECT_EQ(a, b) << tensor.name;
     }
   }
   model::Config mine = model::ReadConfig(out).OrThrow(), theirs = model::ReadConfig(want.name()).OrThrow();
   EXPECT_EQ(ConfigDifference(AsFolder(theirs), AsFolder(mine)), "");
-  EXPECT_LE(Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + name, All(Quantize::kNone))),
-            1e-4);
+  EXPECT_LE(
+      infer::Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + name, All(Quantize::kNone))),
+      1e-4);
 }
 
 TEST_P(ConversionTest, ComesBackBitForBit) {
@@ -167,8 +151,9 @@ TEST_F(QuantizeGgufTest, BlocksAreTheEncodersOfTheSource) {
     }
     EXPECT_EQ(blocks, 3 * 7 + 1 + (want.Find("output.weight") ? 1 : 0));
     // The folder quantised while it is loaded; rows of q and k only stand elsewhere.
-    EXPECT_LE(Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + "llama3", All(quantize))),
-              1e-5);
+    EXPECT_LE(
+        infer::Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + "llama3", All(quantize))),
+        1e-5);
   }
 }
 
@@ -259,7 +244,7 @@ TEST_F(QuantizeGgufTest, FromGgufToNf4) {
   EXPECT_EQ(LogitsOf(nf4, All(Quantize::kNone)), LogitsOf(direct, All(Quantize::kNone)));
   // And NF4 into GGUF.
   const Path gguf = ToGguf(direct, All(Quantize::kF32), "decoded.gguf");
-  EXPECT_LE(Apart(LogitsOf(gguf, All(Quantize::kNone)), LogitsOf(direct, All(Quantize::kNone))), 1e-5);
+  EXPECT_LE(infer::Apart(LogitsOf(gguf, All(Quantize::kNone)), LogitsOf(direct, All(Quantize::kNone))), 1e-5);
 }
 
 TEST_F(QuantizeGgufTest, LargeFoldersAreSharded) {

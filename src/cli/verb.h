@@ -32,6 +32,8 @@ struct ComputeFlags {
 };
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags);
 train::ComputeOptions Resolve(const ComputeFlags& flags);
+// "f32", "bf16" or "int8".
+const char* NameOfArithmetic(const train::ComputeOptions& compute);
 
 // --model, --quantize, --quantize-embeddings, --keep.
 struct ModelFlags {

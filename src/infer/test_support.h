@@ -1,6 +1,12 @@
 // For tests of this room and those above: small models with a ladder that does something.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
 #include "base/rng.h"
 #include "infer/session.h"
 #include "kernels/cpu/isa.h"
@@ -57,5 +63,25 @@ inline model::Adapter RandomRejoining(const model::Config& config) {
 
 // One thread: small products gain nothing from more, and on a busy machine threads wait for each other.
 inline cpu::Context TestContext() { return {cpu::BestIsa(), 1}; }
+
+// (V) after the last id.
+inline std::vector<float> LastLogits(const model::Backbone& backbone, const model::Adapter* adapter,
+                                     const std::vector<int32_t>& ids) {
+  Session session(TestContext(), DType::kF32, backbone, adapter, 1, backbone.positions());
+  const Advance all{0, ids};
+  const Tensor logits = session.Step({&all, 1});
+  const float* data = In(logits).as<float>();
+  return {data, data + logits.cols()};
+}
+// Largest difference over the largest magnitude wanted.
+inline double Apart(const std::vector<float>& got, const std::vector<float>& want) {
+  EXPECT_EQ(got.size(), want.size());
+  double apart = 0.0, largest = 0.0;
+  for (size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
+    apart = std::max(apart, std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
+    largest = std::max(largest, std::abs(static_cast<double>(want[i])));
+  }
+  return apart / largest;
+}
 
 }  // namespace rung::infer

@@ -127,6 +127,12 @@ Status Backbone::ReadPositions(const std::string& name) {
   if (!table.ok()) return table.failure();
   position_table_ = table.value();
   const int64_t skipped = config_.first_position;
+  if (skipped > 0 && (position_table_.scales.absmax || position_table_.tiles.scale)) {
+    return Failure{
+        fmt::format("tensor {} is {}: a table of positions is read in a format with scales inside, "
+                    "such as bf16 or q8_0",
+                    name, format::Of(position_table_.format).name)};
+  }
   position_table_.rows -= skipped;
   if (position_table_.data && skipped > 0) {
     position_table_.data += format::DataBytes(position_table_.format, skipped, config_.C);

@@ -22,7 +22,7 @@ struct Norm {
   void Backward(Exec& ex, In dy, In x, In stats, Acc dx) const;
   void Backward(Exec& ex, In dy, In x, In stats, Out dx) const;
 
-  // Visits what is trained.
+  // Visits gain and bias, where there are any: they are trained when they are given gradients.
   void ForEachParam(const VisitParam& visit);
 };
 

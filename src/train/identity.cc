@@ -20,6 +20,8 @@ uint64_t Hash(uint64_t h, const void* data, size_t size) {
 
 constexpr uint64_t kSampleBytes = 4096;
 constexpr uint64_t kSamples = 64;
+// What of a folder decides the computation, besides the weights.
+constexpr const char* kSettings[] = {"config.json", "quantize_config.json", "quant_config.json"};
 
 uint64_t HashOfSamples(const Path& path, uint64_t h) {
   Result<RandomAccessFile> file = RandomAccessFile::Open(path);
@@ -55,7 +57,9 @@ std::string WeightsIdentity(const Path& model) {
     std::erase_if(files, [&](const Path& file) { return !std::filesystem::exists(file, error); });
   } else {
     for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
-      if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+      const bool settings = std::find(std::begin(kSettings), std::end(kSettings), entry.path().filename()) !=
+                            std::end(kSettings);
+      if (settings || entry.path().extension() == ".safetensors") files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
   }

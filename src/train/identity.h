@@ -13,8 +13,9 @@ struct RunIdentity {
   std::string text(const model::Config& config) const;
 };
 
-// By samples of the bytes of every weight file, spread over it: two models of one shape differ, and gigabytes
-// need not be read. A copy of a model is the same model. Throws Error when a file cannot be read.
+// By samples of the bytes of every weight file, spread over it, and of a folder's settings: two models of one
+// shape differ, and gigabytes need not be read. A copy of a model is the same model. Throws Error when a file
+// cannot be read.
 std::string WeightsIdentity(const Path& model);
 // Of the token ids and learn marks: what training really sees of a data file.
 std::string DataIdentity(const EncodedData& data);

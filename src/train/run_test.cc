@@ -376,6 +376,22 @@ TEST_F(RunTest, AnotherModelOfTheSameShapeIsNotResumed) {
   EXPECT_NE(message.find("weights="), std::string::npos) << message;
 }
 
+// The settings of a folder decide the computation as much as its weights do.
+TEST_F(RunTest, AModelWithOtherSettingsIsNotResumed) {
+  TrainOptions options = Options("run");
+  const Path model = folder_ / "model";
+  std::filesystem::copy(kModel, model, std::filesystem::copy_options::recursive);
+  options.model = model;
+  Run(options, 3);
+  options.resume = true;
+  std::string text = ReadTextFile(model / "config.json", 1 << 20).OrThrow();
+  text.insert(text.find('{') + 1, "\"sliding_window\": null, ");
+  ASSERT_TRUE(WriteTextFile(model / "config.json", text).ok());
+  std::string message;
+  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
+  EXPECT_NE(message.find("weights="), std::string::npos) << message;
+}
+
 TEST_F(RunTest, ATapCacheThatIsTooLargeIsRefusedBeforeTheRun) {
   TrainOptions options = Options("run");
   options.tap_cache = folder_ / "taps";

@@ -10,19 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention_testing.h"
 
 namespace rung::cpu {
 namespace {
-
-template <class T>
-T As(float x) {
-  if constexpr (sizeof(T) == 2) {
-    return ToBf16(x);
-  } else {
-    return x;
-  }
-}
 
 template <class T>
 struct Inputs {
