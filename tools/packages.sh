@@ -11,7 +11,7 @@ g++|C++20 compiler
 cmake|build
 ninja-build|build
 ccache|rebuilds in seconds
-pkg-config|finds PCRE2 and utf8proc
+pkg-config|finds PCRE2, utf8proc and OpenSSL
 libdnnl-dev|oneDNN: plain dense products
 libfmt-dev|messages
 nlohmann-json3-dev|JSON
@@ -19,6 +19,7 @@ libcli11-dev|command line
 libyaml-cpp-dev|configuration files
 libpcre2-dev|regular expressions of the tokenizers
 libutf8proc-dev|Unicode normal forms
+libssl-dev|SHA-256 of model files
 "
 PACKAGES_CHECK="
 libgtest-dev|unit tests
