@@ -13,6 +13,7 @@ ninja-build|build
 ccache|rebuilds in seconds
 pkg-config|finds PCRE2, utf8proc and OpenSSL
 libdnnl-dev|oneDNN: plain dense products
+ocl-icd-opencl-dev|oneDNN's CMake files ask for it
 libfmt-dev|messages
 nlohmann-json3-dev|JSON
 libcli11-dev|command line

@@ -20,8 +20,8 @@
 namespace rung::cli {
 namespace {
 
-constexpr int64_t kTile = int64_t{4} << 20;  // weights that are merged at once
-constexpr uint64_t kEntryBytes = 256;        // of a tensor in a header, at most
+constexpr int64_t kMergedTile = int64_t{4} << 20;  // weights that are merged at once
+constexpr uint64_t kEntryBytes = 256;              // of a tensor in a header, at most
 
 // The type of the output's numbers.
 struct Type {
@@ -100,7 +100,7 @@ class Merger {
     }
     const auto product = products_.find(tensor.usual);
     const int64_t rows = tensor.rows(), cols = tensor.cols();
-    const int64_t step = std::max<int64_t>(1, kTile / std::max<int64_t>(1, cols));
+    const int64_t step = std::max<int64_t>(1, kMergedTile / std::max<int64_t>(1, cols));
     for (int64_t begin = 0; begin < rows && cols > 0; begin += step) {
       const int64_t end = std::min(rows, begin + step);
       tile_.resize(static_cast<size_t>((end - begin) * cols));

@@ -18,7 +18,7 @@ namespace {
 using format::Format;
 using model::Quantize;
 
-constexpr int64_t kTile = int64_t{4} << 20;  // weights that are converted at once
+constexpr int64_t kGgufTile = int64_t{4} << 20;  // weights that are converted at once
 constexpr size_t kCopyBytes = size_t{4} << 20;
 constexpr uint64_t kHeaderBytes = uint64_t{64} << 20;  // metadata of the largest vocabularies, at most
 
@@ -198,7 +198,7 @@ void WriteItem(MergeSource& source, const Item& item, size_t number, io::GgufWri
   source.Select(*item.source);
   const int64_t rows = item.source->gguf_rows(), cols = item.source->gguf_cols();
   const auto row_bytes = static_cast<uint64_t>(format::DataBytes(item.format, 1, cols));
-  const int64_t step = std::max<int64_t>(1, kTile / cols);
+  const int64_t step = std::max<int64_t>(1, kGgufTile / cols);
   std::vector<float> tile;
   std::vector<std::byte> bytes;
   for (int64_t begin = 0; begin < rows; begin += step) {

@@ -21,8 +21,6 @@ namespace {
 using model::Quantize;
 
 const std::string kFamilies = "tests/data/families/";
-constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
-constexpr const char* kTrained = "tests/data/models/tinystories-656k";
 
 model::Recipe All(Quantize format) { return {format, format, {}}; }
 
@@ -43,12 +41,6 @@ std::vector<float> Floats(const io::GgufTensor& tensor) {
   std::vector<float> values(static_cast<size_t>(matrix.cols));
   format::Of(matrix.format).decode(matrix, 0, matrix.cols, values.data());
   return values;
-}
-
-std::vector<std::byte> ReadAll(const io::Safetensors& file, const io::TensorEntry& entry) {
-  std::vector<std::byte> bytes(entry.bytes);
-  EXPECT_TRUE(file.Read(entry, 0, bytes).ok());
-  return bytes;
 }
 
 class QuantizeGgufTest : public FolderTest {

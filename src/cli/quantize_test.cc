@@ -19,14 +19,7 @@
 namespace rung::cli {
 namespace {
 
-constexpr const char* kModel = "tests/data/families/llama3";
-constexpr const char* kTrained = "tests/data/models/tinystories-656k";
-
-std::vector<std::byte> ReadAll(const io::Safetensors& file, const io::TensorEntry& entry) {
-  std::vector<std::byte> bytes(entry.bytes);
-  EXPECT_TRUE(file.Read(entry, 0, bytes).ok());
-  return bytes;
-}
+constexpr const char* kLlama3 = "tests/data/families/llama3";
 
 std::vector<float> LogitsOf(const model::Backbone& backbone, const std::vector<int32_t>& ids) {
   infer::Session session(infer::TestContext(), DType::kF32, backbone, nullptr, 1, 64);
@@ -61,11 +54,11 @@ class QuantizeTest : public FolderTest {
 
 TEST_F(QuantizeTest, MatricesAreThoseOfLoadTime) {
   for (const bool nested : {true, false}) {
-    const QuantizeResult result = Quantize(kModel, nested);
+    const QuantizeResult result = Quantize(kLlama3, nested);
     EXPECT_EQ(result.linears, 3 * 7);
-    const io::Safetensors before = io::Safetensors::OpenFolder(kModel).OrThrow();
+    const io::Safetensors before = io::Safetensors::OpenFolder(kLlama3).OrThrow();
     const io::Safetensors after = io::Safetensors::OpenFolder(folder_ / "out").OrThrow();
-    model::FolderSource at_load(io::Safetensors::OpenFolder(kModel).OrThrow());
+    model::FolderSource at_load(io::Safetensors::OpenFolder(kLlama3).OrThrow());
     model::FolderSource stored(io::Safetensors::OpenFolder(folder_ / "out").OrThrow());
     int64_t linears = 0;
     for (const auto& [name, entry] : before.tensors()) {
@@ -248,14 +241,14 @@ TEST_F(QuantizeTest, TheStateIsWhatPythonWrites) {
 TEST_F(QuantizeTest, RefusesAndLeavesNothingBehind) {
   EXPECT_EQ(Refusal(AddQuantize, {"--model", "no/such", "--out", (folder_ / "out").string()}).first,
             ExitCode::kUsage);
-  Quantize(kModel, true);
-  EXPECT_EQ(Refusal(AddQuantize, {"--model", kModel, "--out", (folder_ / "out").string()}).first,
+  Quantize(kLlama3, true);
+  EXPECT_EQ(Refusal(AddQuantize, {"--model", kLlama3, "--out", (folder_ / "out").string()}).first,
             ExitCode::kUsage);
   const auto again =
       Refusal(AddQuantize, {"--model", (folder_ / "out").string(), "--out", (folder_ / "two").string()});
   EXPECT_EQ(again.first, ExitCode::kBadInput);
   EXPECT_NE(again.second.find("quantised already"), std::string::npos) << again.second;
-  const QuantizeOptions options{kModel, folder_ / "two", Nf4(true, false)};
+  const QuantizeOptions options{kLlama3, folder_ / "two", Nf4(true, false)};
   EXPECT_THROW(QuantizeFolder(
                    options, [](size_t, size_t) { return false; }, nullptr),
                Error);
@@ -416,7 +409,8 @@ TEST_F(RandomTest, RefusesAndLeavesNothingBehind) {
     return Refusal(AddQuantize, {"--random", shape, "--out", out});
   };
   EXPECT_EQ(Refusal(AddQuantize, {"--out", out}).first, ExitCode::kUsage);
-  EXPECT_THROW(RunVerb(AddQuantize, {"--model", kModel, "--random", "qwen2.5-7b", "--out", out}), CLI::Error);
+  EXPECT_THROW(RunVerb(AddQuantize, {"--model", kLlama3, "--random", "qwen2.5-7b", "--out", out}),
+               CLI::Error);
   const auto unknown = refusal("qwen2.5-7");
   EXPECT_EQ(unknown.first, ExitCode::kUsage);
   EXPECT_NE(unknown.second.find("did you mean qwen2.5-7b?"), std::string::npos) << unknown.second;

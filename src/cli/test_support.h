@@ -9,8 +9,12 @@
 
 #include "base/files.h"
 #include "cli/verb.h"
+#include "io/safetensors.h"
 
 namespace rung::cli {
+
+inline constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
+inline constexpr const char* kTrained = "tests/data/models/tinystories-656k";
 
 class FolderTest : public testing::Test {
  protected:
@@ -43,6 +47,13 @@ inline std::string RunVerb(Action (*add)(CLI::App&), std::vector<std::string> ar
     throw;
   }
   return testing::internal::GetCapturedStdout();
+}
+
+// The stored bytes of a tensor.
+inline std::vector<std::byte> ReadAll(const io::Safetensors& file, const io::TensorEntry& entry) {
+  std::vector<std::byte> bytes(entry.bytes);
+  EXPECT_TRUE(file.Read(entry, 0, bytes).ok());
+  return bytes;
 }
 
 // The exit code and message with which the verb ends.

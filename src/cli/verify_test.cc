@@ -14,8 +14,6 @@
 namespace rung::cli {
 namespace {
 
-constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
-constexpr const char* kTrained = "tests/data/models/tinystories-656k";
 constexpr const char* kUp = "model.layers.1.mlp.up_proj.weight";
 
 std::string SumOf(std::string_view text) {

@@ -14,8 +14,8 @@
 namespace rung::cli {
 namespace {
 
-constexpr int64_t kTile = int64_t{4} << 20;  // weights that are looked at at once
-constexpr size_t kNamed = 3;                 // of a list of names that a message gives
+constexpr int64_t kVerifiedTile = int64_t{4} << 20;  // weights that are looked at at once
+constexpr size_t kNamed = 3;                         // of a list of names that a message gives
 // Larger ones have been seen in no trained model but in norms: of weights typical magnitudes are 0.01 to 1.
 constexpr double kAbsurd = 1e4;
 // Times the median of its kind in the other layers, up or down.
@@ -157,7 +157,7 @@ Numbers Walk(MergeSource& source, const SourceTensor& tensor) {
   source.Select(tensor);
   Numbers numbers;
   const int64_t rows = tensor.rows(), cols = tensor.cols(),
-                step = std::max<int64_t>(1, kTile / std::max<int64_t>(1, cols));
+                step = std::max<int64_t>(1, kVerifiedTile / std::max<int64_t>(1, cols));
   std::vector<float> tile;
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(rows, begin + step);
