@@ -159,11 +159,13 @@ void Print(const StepFacts& f, const StepCommand& command) {
   }
 }
 
-void RunStep(const StepCommand& command) {
+// `given`: --sequence was, and stays as it is.
+void RunStep(StepCommand command, bool given) {
+  const model::Config config = model::ReadConfig(command.flags.model.model).OrThrow();
+  if (!given) command.sequence = std::min(command.sequence, config.context);
   TrainFlags flags = command.flags;
   flags.options.max_length = std::min(command.sequence, flags.options.tokens);
   const train::TrainOptions options = Resolve(flags);
-  const model::Config config = model::ReadConfig(options.model).OrThrow();
   const model::AdapterSpec spec = train::ResolveAdapter(options, config).OrThrow();
   model::BackboneOptions backbone_options = options.backbone;
   backbone_options.positions = options.max_length;
@@ -208,9 +210,9 @@ Action AddBenchStep(CLI::App& app) {
   app.add_option("--tokens", o.tokens, "tokens of a step, each with a loss")
       ->capture_default_str()
       ->check(CLI::Range(2, 1 << 22));
-  app.add_option("--sequence", command->sequence, "tokens of one sequence")
-      ->capture_default_str()
-      ->check(CLI::Range(2, 1 << 22));
+  CLI::Option* sequence = app.add_option("--sequence", command->sequence,
+                                         "tokens of one sequence (default 512, or the model's context)")
+                              ->check(CLI::Range(2, 1 << 22));
   app.add_option("--iterations", command->iterations,
                  "timed steps, after one that is not; 0: that one is timed")
       ->capture_default_str()
@@ -219,7 +221,7 @@ Action AddBenchStep(CLI::App& app) {
   app.add_flag("--trace", command->trace, "time, rate and share of peak of every op");
   app.add_flag("--json", command->json, "print one JSON object");
   AddComputeFlags(app, &command->flags.compute);
-  return [command] { RunStep(*command); };
+  return [command, sequence] { RunStep(*command, sequence->count() > 0); };
 }
 
 }  // namespace rung::cli

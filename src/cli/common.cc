@@ -19,6 +19,22 @@ void OnSignal(int signal) {
   caught_signal = signal;
 }
 
+// `isa`: of the run, without products in 8 bits; `best`: of the machine.
+std::string Int8Refusal(cpu::Isa isa, cpu::Isa best) {
+  const std::string needs = "--compute int8: needs AVX-512 with BF16 and VNNI";
+  constexpr cpu::Isa kBf16 = cpu::Isa::kAvx512Bf16;
+  if (isa == best) {
+    return isa == kBf16
+               ? needs + ", this machine has no VNNI; use --compute bf16"
+               : fmt::format("{}, this machine has {} at most; use --compute f32", needs, cpu::NameOf(best));
+  }
+  const std::string asked = fmt::format("{}, --isa {} was given; ", needs, cpu::NameOf(isa));
+  if (best != kBf16)
+    return asked + fmt::format("this machine has {} at most: use --compute f32", cpu::NameOf(best));
+  return asked + fmt::format("without --isa, --compute {} here; with it, --compute f32",
+                             cpu::HasInt8(best) ? "int8 and --compute bf16 work" : "bf16 works");
+}
+
 }  // namespace
 
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags) {
@@ -45,11 +61,7 @@ train::ComputeOptions Resolve(const ComputeFlags& flags) {
   }
   options.context.int8 = flags.compute == "int8";
   if (options.context.int8 && !cpu::HasInt8(options.context.isa)) {
-    throw Error(
-        ExitCode::kUsage,
-        fmt::format("--compute int8: {} has no 8-bit products (AVX-512 BF16 and VNNI); use --compute {}",
-                    options.context.isa == best ? "this machine" : cpu::NameOf(options.context.isa),
-                    has_bf16 ? "bf16" : "f32"));
+    throw Error(ExitCode::kUsage, Int8Refusal(options.context.isa, best));
   }
   options.compute = has_bf16 && flags.compute != "f32" ? DType::kBf16 : DType::kF32;
   options.context.threads = flags.threads > 0 ? flags.threads : omp_get_num_procs();

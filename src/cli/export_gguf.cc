@@ -57,9 +57,11 @@ ExportResult ExportGguf(const ExportOptions& options) {
   }
   const std::string architecture(GgufArchitecture(config));
   if (architecture.empty()) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--gguf: llama.cpp has no architecture for {}; it has one for: {}", config.family,
-                            GgufFamilyNames()));
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("--gguf: llama.cpp has no architecture for {}; it has one for: {}. rung merge makes "
+                    "a Hugging Face folder of the model with its adapter, which other programs read",
+                    config.family, GgufFamilyNames()));
   }
   if (model::IsGgufFile(options.model)) config = AsFolder(config);
   const model::Adapter adapter = model::LoadAdapter(options.adapter, config, false, 1).OrThrow();
@@ -83,7 +85,8 @@ ExportResult ExportGguf(const ExportOptions& options) {
                                  {"general.type", std::string("adapter")},
                                  {"adapter.type", std::string("lora")},
                                  {"adapter.lora.alpha", AlphaOf(*info.spec.lora)}};
-  io::GgufWriter writer = io::GgufWriter::Create(options.out, fields, std::move(layouts)).OrThrow();
+  CheckSpace(options.out, io::GgufWriter::PlannedBytes(options.out, fields, layouts).OrThrow());
+  io::GgufWriter writer = io::GgufWriter::Create(options.out, fields, layouts).OrThrow();
   for (size_t i = 0; i < data.size(); ++i) writer.Write(i, 0, data[i]).OrThrow();
   writer.Commit().OrThrow();
   return {static_cast<int64_t>(data.size() / 2), writer.bytes()};

@@ -3,7 +3,10 @@
 #include <cstring>
 
 #include "cli/export_gguf.h"
+#include "cli/merge_model.h"
+#include "cli/quantize_gguf.h"
 #include "cli/test_support.h"
+#include "infer/test_support.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
 #include "model/adapter_file.h"
@@ -101,6 +104,69 @@ TEST_F(ExportTest, OtherArchitecturesKeepTheirRows) {
   const io::Gguf gguf = Export(kFamilies / "qwen2.gguf", folder_ / "a");
   EXPECT_EQ(*gguf.GetString("general.architecture"), "qwen2");
   EXPECT_EQ(Floats(gguf.Find("blk.1.attn_q.weight.lora_b")->data), b);
+}
+
+// Added to the weights of a GGUF file, as llama.cpp does, the pairs give the GGUF file of the merged model.
+TEST_F(ExportTest, PairsOnAGgufFileAreTheMergedModel) {
+  for (const std::string name : {"llama3", "phi3", "gpt2", "gpt_neox"}) {
+    const Path model = kFamilies / name, pairs = folder_ / "pairs", merged = folder_ / "merged";
+    for (const Path& made : {pairs, merged, folder_ / "base.gguf", folder_ / "merged.gguf"})
+      std::filesystem::remove_all(made);
+    const model::Config config = model::ReadConfig(model).OrThrow();
+    model::AdapterSpec spec;
+    spec.lora = model::LoraSpec{2, 4.0, 0.0, false, model::LoraTargets(config), {0, config.L - 1}};
+    model::SaveAdapter(pairs, infer::RandomAdapter(config, spec), config, "", "").OrThrow();
+    const model::Recipe f32 = {model::Quantize::kF32, model::Quantize::kF32, {}};
+    MergeModel({model, pairs, merged, "float32", uint64_t{4} << 30, infer::TestContext()}, nullptr, nullptr);
+    QuantizeGguf({merged, folder_ / "merged.gguf", f32}, nullptr, nullptr);
+    QuantizeGguf({model, folder_ / "base.gguf", f32}, nullptr, nullptr);
+    const io::Gguf lora = Export(model, pairs), base = io::Gguf::Open(folder_ / "base.gguf").OrThrow(),
+                   want = io::Gguf::Open(folder_ / "merged.gguf").OrThrow();
+    const double scale = *lora.GetFloat("adapter.lora.alpha") / 2.0;
+    size_t changed = 0;
+    for (const io::GgufTensor& tensor : base.tensors()) {
+      std::vector<float> sum = Floats(tensor.data);
+      const io::GgufTensor* stored = lora.Find(tensor.name + ".lora_b");
+      if (stored) {
+        const std::vector<float> b = Floats(stored->data),
+                                 a = Floats(lora.Find(tensor.name + ".lora_a")->data);
+        const auto cols = static_cast<size_t>(tensor.dims[0]);
+        ASSERT_EQ(a.size(), 2 * cols) << name << " " << tensor.name;
+        ASSERT_EQ(b.size() / 2 * cols, sum.size()) << name << " " << tensor.name;
+        for (size_t i = 0; i < sum.size(); ++i) {
+          for (size_t r = 0; r < 2; ++r) {
+            sum[i] += static_cast<float>(scale * static_cast<double>(b[i / cols * 2 + r]) *
+                                         static_cast<double>(a[r * cols + i % cols]));
+          }
+        }
+        ++changed;
+      }
+      const std::vector<float> merged_weights = Floats(want.Find(tensor.name)->data);
+      if (!stored) {
+        EXPECT_EQ(sum, merged_weights) << name << " " << tensor.name;
+      } else {
+        EXPECT_LE(infer::Apart(sum, merged_weights), 1e-6) << name << " " << tensor.name;
+      }
+    }
+    EXPECT_EQ(2 * changed, lora.tensors().size()) << name;
+  }
+}
+
+TEST_F(ExportTest, AFamilyWithoutAnArchitectureIsAdvisedToMerge) {
+  const model::Config config = model::ReadConfig(kFamilies / "opt").OrThrow();
+  model::AdapterSpec spec;
+  spec.lora = model::LoraSpec{2, 4.0, 0.0, false, {"q_proj"}, {0}};
+  model::SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, "", "")
+      .OrThrow();
+  const auto [code, message] =
+      Refusal(AddExport, {"--gguf", "--model", (kFamilies / "opt").string(), "--adapter",
+                          (folder_ / "a").string(), "--out", (folder_ / "x.gguf").string()});
+  EXPECT_EQ(code, ExitCode::kUsage);
+  EXPECT_NE(message.find("rung merge"), std::string::npos) << message;
+  EXPECT_EQ(Refusal(AddMerge, {"--model", (kFamilies / "opt").string(), "--adapter", (folder_ / "a").string(),
+                               "--out", (folder_ / "merged").string()})
+                .first,
+            ExitCode::kDone);
 }
 
 TEST_F(ExportTest, ALadderIsRefused) {

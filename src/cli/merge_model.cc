@@ -233,7 +233,7 @@ MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_prog
 
   const NamedPath inputs[] = {{"--model", options.model}, {"--adapter", options.adapter}};
   NewFolder folder(options.out, inputs);
-  CheckSpace(folder.path(), std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
+  CheckSpace(options.out, std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
   if (on_note) {
     for (const std::string& note : NotesOf(source, type)) on_note(note);
   }

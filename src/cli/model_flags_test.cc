@@ -46,6 +46,23 @@ TEST(ModelFlagsTest, PatternsMayBeRepeated) {
   EXPECT_THROW(Parse({"--keep", "*down_proj"}), Error);
 }
 
+TEST(ComputeFlagsTest, Int8SaysWhatItNeedsWhatWasAskedAndWhatWorks) {
+  const auto [code, message] =
+      Refusal(AddPlan, {"--model", kModel, "--compute", "int8", "--isa", "baseline"});
+  EXPECT_EQ(code, ExitCode::kUsage);
+  EXPECT_TRUE(message.starts_with("--compute int8: needs AVX-512 with BF16 and VNNI, ")) << message;
+  EXPECT_NE(message.find("--compute f32"), std::string::npos) << message;
+  const cpu::Isa best = cpu::BestIsa();
+  if (best != cpu::Isa::kBaseline) {
+    EXPECT_NE(message.find("--isa baseline was given"), std::string::npos) << message;
+  }
+  // What is advised works.
+  const bool bf16 = best == cpu::Isa::kAvx512Bf16;
+  EXPECT_EQ(message.find("without --isa") != std::string::npos, bf16) << message;
+  EXPECT_EQ(message.find("--compute bf16 work") != std::string::npos, bf16) << message;
+  EXPECT_EQ(Refusal(AddPlan, {"--model", kModel, "--compute", bf16 ? "bf16" : "f32"}).first, ExitCode::kDone);
+}
+
 class FormatsTest : public FolderTest {};
 
 TEST_F(FormatsTest, PlansShowBytesByFormat) {

@@ -128,12 +128,15 @@ void CheckNewFile(const Path& out, std::span<const NamedPath> inputs) {
   }
 }
 
-void CheckSpace(const Path& folder, uint64_t needed) {
+void CheckSpace(const Path& out, uint64_t needed) {
+  Path there = Resolved(out);
   std::error_code error;
-  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  while (!std::filesystem::exists(there, error) && there.has_relative_path()) there = there.parent_path();
+  const std::filesystem::space_info space = std::filesystem::space(there, error);
   if (error || space.available >= needed) return;  // where the system does not say, writing will
-  throw Error(ExitCode::kFailed, fmt::format("{}: {} needed, {} are free on that disk", folder.string(),
-                                             FormatBytes(needed), FormatBytes(space.available)));
+  throw Error(ExitCode::kFailed,
+              fmt::format("--out {}: {} needed, {} are free on that disk; make room or choose another",
+                          out.string(), FormatBytes(needed), FormatBytes(space.available)));
 }
 
 std::vector<Shard> ShardsOf(std::span<const uint64_t> bytes, uint64_t limit) {

@@ -37,8 +37,8 @@ class NewFolder {
 // inside one of `inputs`. Throws Error (kUsage).
 void CheckNewFile(const Path& out, std::span<const NamedPath> inputs);
 
-// Throws Error when the disk of an existing folder has fewer free bytes.
-void CheckSpace(const Path& folder, uint64_t needed);
+// Throws Error, which names `out`, when the disk that it will be on has fewer free bytes.
+void CheckSpace(const Path& out, uint64_t needed);
 
 // A file of weights and the tensors [begin, end) in it.
 struct Shard {

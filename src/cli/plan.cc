@@ -96,7 +96,7 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
                                               request.longest, config.context));
   }
   request.tokens = options.tokens;
-  request.max_length = command.flags.options.max_length;
+  request.max_length = std::min(command.flags.options.max_length, request.longest);
   request.tokens_given = command.tokens->count() > 0;
   request.max_length_given = command.max_length->count() > 0;
   const model::MemoryPolicy& policy = options.policy;
@@ -157,8 +157,9 @@ Answer Ask(const PlanCommand& command, const train::PlanModel& model, const trai
 }
 
 void RunPlan(const PlanCommand& command) {
-  const train::TrainOptions options = Resolve(command.flags);
+  train::TrainOptions options = Resolve(command.flags);
   const train::PlanModel model = ModelOf(command);
+  LimitToContext(command.flags, model.config(), &options);
   const int64_t sequence = command.sequence > 0 ? command.sequence : options.max_length;
   if (sequence > options.max_length) {
     throw Error(ExitCode::kUsage,

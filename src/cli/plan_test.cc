@@ -120,6 +120,33 @@ TEST_F(PlanTest, ReasonsCoverEveryRowThatDiffersAndAddUp) {
   EXPECT_NE((*saved)["reason"].get<std::string>().find("-15.3 GiB"), std::string::npos) << (*saved)["reason"];
 }
 
+// Whatever takes less than the default of 512: a model's context is its longest example, unless one was
+// given.
+TEST_F(PlanTest, TheDefaultLengthIsTheModelsContext) {
+  json config = json::parse(FileText(kConfig));
+  config["max_position_embeddings"] = 96;
+  const Path file = Write("config.json", config.dump());
+  const std::vector<std::string> model = {"--model", file.string()};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), model.begin(), model.end());
+    return more;
+  };
+  EXPECT_EQ(Plan(model)["sequence"], 96);
+  EXPECT_EQ(Plan(model)["tokens"], 512);
+  EXPECT_EQ(Plan(model), Plan(with({"--max-length", "96"})));
+  const json fit = Plan(with({"--fit", "1GiB"}))["fit"];
+  EXPECT_EQ(fit["longest_sequence"], 96);
+  EXPECT_EQ(RunVerb(AddPlan, Fixed(with({"--fit", "1GiB"}))).find("--max-length 512"), std::string::npos);
+  EXPECT_EQ(Plan(with({"--compare"}))["sequence"], 96);
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--max-length", "970"}, {"--sequence", "970"}}) {
+    const auto [code, message] = Refused(with(more));
+    EXPECT_EQ(code, ExitCode::kUsage) << message;
+    EXPECT_NE(message.find(" 970: "), std::string::npos) << message;
+    EXPECT_NE(message.find("96"), std::string::npos) << message;
+  }
+}
+
 // Of every setting that moves bytes between the rows.
 TEST_F(PlanTest, ReasonsAddUpWhateverTheSettings) {
   const std::vector<std::vector<std::string>> settings = {

@@ -73,6 +73,20 @@ QuantizeResult MakeRandom(const QuantizeCommand& command, const QuantizeProgress
   return QuantizeRandom({command.random, command.out, nested, command.has_embeddings, command.seed}, report);
 }
 
+// What was done, in one line.
+std::string Summary(const QuantizeResult& result, const model::Recipe& recipe, const std::string& out) {
+  const std::string after = FormatBytes(result.bytes_after);
+  if (result.linears == 0) {
+    return fmt::format("no matrix needed another format: {} of weights as they were in {}", after, out);
+  }
+  const bool one = recipe.patterns.empty() && recipe.matrices != Quantize::kNone &&
+                   (recipe.embeddings == Quantize::kNone || recipe.embeddings == recipe.matrices);
+  return fmt::format("{} {} {}: {} became {} in {}", result.linears,
+                     result.linears == 1 ? "matrix" : "matrices",
+                     one ? fmt::format("to {}", model::NameOf(recipe.matrices)) : "converted",
+                     FormatBytes(result.bytes_before), after, out);
+}
+
 void RunQuantize(const QuantizeCommand& command) {
   if (command.model.empty() == command.random.empty()) {
     throw Error(ExitCode::kUsage, "rung quantize: one of --model MODEL and --random SHAPE is needed");
@@ -103,9 +117,7 @@ void RunQuantize(const QuantizeCommand& command) {
   const QuantizeResult result =
       IsGgufName(command.out) ? QuantizeGguf(options, report, note) : QuantizeFolder(options, report, note);
   progress.EndLine();
-  fmt::print(stderr, "{} matrices to {}: {} became {} in {}\n", result.linears,
-             model::NameOf(options.recipe.matrices), FormatBytes(result.bytes_before),
-             FormatBytes(result.bytes_after), command.out);
+  fmt::print(stderr, "{}\n", Summary(result, options.recipe, command.out));
 }
 
 }  // namespace

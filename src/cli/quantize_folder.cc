@@ -250,7 +250,7 @@ QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProg
   texts["config.json"] = ConfigText(source, plan, options);
   const NamedPath input{"--model", options.model};
   NewFolder folder(options.out, {&input, 1});
-  CheckSpace(folder.path(), std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
+  CheckSpace(options.out, std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
   const QuantizeResult result = WriteShards(source, plan, bytes, options, folder.path(), on_progress);
   WriteModelTexts(folder.path(), texts);
   folder.Commit();

@@ -20,7 +20,6 @@ using model::Quantize;
 
 constexpr int64_t kGgufTile = int64_t{4} << 20;  // weights that are converted at once
 constexpr size_t kCopyBytes = size_t{4} << 20;
-constexpr uint64_t kHeaderBytes = uint64_t{64} << 20;  // metadata of the largest vocabularies, at most
 
 // A tensor of the file: converted from one of the source, copied from the GGUF source, or made here.
 struct Item {
@@ -293,15 +292,10 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
   const io::GgufFields fields = FieldsOf(source, options, plan.main_format(), on_note);
   QuantizeResult result;
   std::vector<io::GgufLayout> layouts;
-  uint64_t needed = kHeaderBytes;
-  for (const Item& item : plan.items()) {
-    layouts.push_back(item.layout);
-    needed += item.bytes() + 32;
-  }
-  const Path home = std::filesystem::absolute(options.out).parent_path();
-  CheckSpace(home, needed);
+  for (const Item& item : plan.items()) layouts.push_back(item.layout);
+  CheckSpace(options.out, io::GgufWriter::PlannedBytes(options.out, fields, layouts).OrThrow());
   TellNotes(plan, source.config(), on_note);
-  io::GgufWriter writer = io::GgufWriter::Create(options.out, fields, std::move(layouts)).OrThrow();
+  io::GgufWriter writer = io::GgufWriter::Create(options.out, fields, layouts).OrThrow();
   CheckReadBack(source, plan.items(), options.out, &writer);
   for (size_t i = 0; i < plan.items().size(); ++i) {
     const Item& item = plan.items()[i];

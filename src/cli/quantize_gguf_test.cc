@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/merge_tokenizer.h"
+#include "cli/output_folder.h"
 #include "cli/quantize_metadata.h"
 #include "cli/quantize_vocabulary.h"
 #include "cli/test_support.h"
@@ -245,6 +246,65 @@ TEST_F(QuantizeGgufTest, LargeFoldersAreSharded) {
   EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "model.safetensors.index.json"));
   EXPECT_EQ(LogitsOf(folder_ / "out", All(Quantize::kNone)),
             LogitsOf(kFamilies + "llama3", All(Quantize::kNone)));
+}
+
+// Head and embedding are one table there.
+TEST_F(QuantizeGgufTest, APackedEmbeddingKeepsItsBytesUnlessItIsAskedFor) {
+  const Path packed =
+      ToGguf(kFamilies + "llama3.gguf", {Quantize::kQ4_1, Quantize::kQ8_0, {}}, "packed.gguf");
+  const io::Gguf before = io::Gguf::Open(packed).OrThrow();
+  const io::GgufTensor& table = *before.Find("token_embd.weight");
+  ASSERT_EQ(table.type, 8);
+  ASSERT_FALSE(before.Find("output.weight"));
+  for (const Quantize embeddings : {Quantize::kNone, Quantize::kQ8_0, Quantize::kQ4_0}) {
+    const std::string name = std::string(model::NameOf(embeddings)) + ".gguf";
+    const io::Gguf after = io::Gguf::Open(ToGguf(packed, {Quantize::kNone, embeddings, {}}, name)).OrThrow();
+    EXPECT_EQ(after.tensors().size(), before.tensors().size());
+    for (const io::GgufTensor& tensor : before.tensors()) {
+      const io::GgufTensor& same = *after.Find(tensor.name);
+      const bool asked = tensor.name == table.name && embeddings == Quantize::kQ4_0;
+      EXPECT_EQ(same.type, asked ? 2 : tensor.type) << tensor.name;
+      EXPECT_TRUE(asked ||
+                  std::equal(same.data.begin(), same.data.end(), tensor.data.begin(), tensor.data.end()))
+          << tensor.name;
+    }
+  }
+}
+
+TEST_F(QuantizeGgufTest, ASummaryInWords) {
+  const auto said = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"--model", kStories, "--out", (folder_ / out).string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    testing::internal::CaptureStderr();
+    RunVerb(AddQuantize, arguments);
+    return testing::internal::GetCapturedStderr();
+  };
+  const std::string same = said("none.gguf", {"--format", "none"});
+  EXPECT_NE(same.find("no matrix needed another format: "), std::string::npos) << same;
+  EXPECT_NE(said("q8.gguf", {}).find(" matrices to q8_0: "), std::string::npos);
+  const std::string mixed = said("mixed.gguf", {"--format", "none", "--keep", "blk.0.*=f16"});
+  EXPECT_NE(mixed.find("7 matrices converted: "), std::string::npos) << mixed;
+}
+
+TEST_F(QuantizeGgufTest, AFullDiskNamesTheOutputAndBothSizes) {
+  const std::filesystem::space_info space = std::filesystem::space(folder_);
+  const Path out = folder_ / "not" / "there" / "x";
+  CheckSpace(out, space.available / 2);
+  try {
+    CheckSpace(out, uint64_t{1} << 60);
+    FAIL();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_TRUE(message.starts_with("--out " + out.string() + ": 1073741824.0 GiB needed, ")) << message;
+    EXPECT_NE(message.find(" are free on that disk"), std::string::npos) << message;
+  }
+  // /proc has no room at all.
+  const auto [code, message] = Refusal(AddQuantize, {"--model", kStories, "--out", "/proc/x.gguf"});
+  EXPECT_EQ(code, ExitCode::kFailed);
+  EXPECT_TRUE(message.starts_with("--out /proc/x.gguf: ")) << message;
+  EXPECT_EQ(message.find(".tmp"), std::string::npos) << message;
+  // No more than the file takes is asked for: 0.4 MiB, not the tens of a reserve.
+  EXPECT_NE(message.find(" KiB needed"), std::string::npos) << message;
 }
 
 TEST_F(QuantizeGgufTest, RefusesByNameAndLeavesNothingBehind) {

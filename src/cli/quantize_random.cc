@@ -143,7 +143,7 @@ QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgre
   for (const RandomTensor& tensor : tensors) bytes.push_back(OutputBytes(tensor.output, options.nested));
   const NamedPath input{"--random", options.shape};
   NewFolder folder(options.out, {&input, 1});
-  CheckSpace(folder.path(), std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
+  CheckSpace(options.out, std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
   QuantizeResult result = WriteShards(tensors, bytes, options, folder.path(), on_progress);
   result.bytes_before = 2 * static_cast<uint64_t>(config.parameter_count());  // of a 16-bit folder
   WriteTextFile(folder.path() / "config.json",

@@ -423,6 +423,7 @@ TEST_F(RandomTest, RefusesAndLeavesNothingBehind) {
   huge.replace(huge.find("1000"), 4, "16777216").replace(huge.find("256"), 3, "1048576");
   const auto space = refusal(Write("huge.json", huge).string());
   EXPECT_EQ(space.first, ExitCode::kFailed);
+  EXPECT_TRUE(space.second.starts_with("--out " + out + ": 65")) << space.second;
   EXPECT_NE(space.second.find("are free on that disk"), std::string::npos) << space.second;
   EXPECT_THROW(QuantizeRandom(Options("out"), [](size_t, size_t) { return false; }), Error);
   EXPECT_EQ(NamesIn(folder_), (std::set<std::string>{"config.json", "huge.json"}));

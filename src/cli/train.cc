@@ -76,7 +76,8 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
 }
 
 void RunTrain(const TrainCommand& command) {
-  const train::TrainOptions options = Resolve(command.flags);
+  train::TrainOptions options = Resolve(command.flags);
+  LimitToContext(command.flags, model::ReadConfig(options.model).OrThrow(), &options);
   WarnOfConfig(command.flags.model.model);
   Progress progress(ParseProgress(command.progress));
   train::RunEvents events;

@@ -104,7 +104,7 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
       ->capture_default_str()
       ->check(CLI::Range(2, 1 << 22));
   app.add_option("--max-length", o.max_length,
-                 "tokens of one example; longer ones are truncated (default 512)")
+                 "tokens of one example; longer ones are truncated (default 512, or the model's context)")
       ->check(CLI::Range(2, 1 << 22));
   app.add_option("--memory-limit", flags->memory_limit,
                  "refuse a plan above this, e.g. 8GiB; default: free memory");
@@ -225,6 +225,15 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.max_length = std::min(options.max_length, options.tokens + 1);
   if (!flags.memory_limit.empty()) options.memory_limit = SizeOf(flags.memory_limit, "--memory-limit");
   return options;
+}
+
+void LimitToContext(const TrainFlags& flags, const model::Config& config, train::TrainOptions* options) {
+  if (!Given(flags, "--max-length")) options->max_length = std::min(options->max_length, config.context);
+  if (options->max_length <= config.context) return;
+  throw Error(
+      ExitCode::kUsage,
+      fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {} or leave it out",
+                  flags.options.max_length, config.context, config.context));
 }
 
 std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters) {

@@ -26,6 +26,8 @@ void AddMethodFlags(CLI::App& app, TrainFlags* flags);
 void AddBatchFlags(CLI::App& app, TrainFlags* flags);
 // Refuses (kUsage) what was given and has no use with the method, and numbers that are none.
 train::TrainOptions Resolve(const TrainFlags& flags);
+// Where --max-length was not given: no more than the model takes. Refuses (kUsage) one that was and is more.
+void LimitToContext(const TrainFlags& flags, const model::Config& config, train::TrainOptions* options);
 // One line: what is trained, for people.
 std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters);
 

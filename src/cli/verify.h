@@ -26,12 +26,17 @@ struct Check {
 struct Verification {
   std::vector<Check> checks;
   std::map<std::string, std::string> sha256;  // by file name
+  std::vector<std::string> damaged;           // names of files with a problem of their own
+  bool vocabulary = true;  // false: the embedding or the head is not what the config asks for
   std::optional<double> perplexity, bits_per_byte;
 
   void Add(const char* what, Finding finding, std::string message) {
     checks.push_back({what, finding, std::move(message)});
   }
   int64_t Count(Finding finding) const;
+  bool HasProblem(const char* what) const;
+  // A problem; but skipped where its message names a file whose damage is a problem already.
+  void AddUnread(const char* what, const std::string& message);
 };
 
 struct VerifyOptions {
@@ -44,17 +49,18 @@ struct VerifyOptions {
 // What is done, and how much of it: returns false to stop.
 using VerifyProgress = std::function<bool(const char* what, size_t done, size_t total)>;
 
-// Never throws for a damaged model: all that is wrong with it is a finding. Throws Error for a path that is
-// no file or folder (kUsage), and when it is stopped.
+// Never throws for a damaged model: all that is wrong with it is a finding. What is wrong is a problem once:
+// checks that need what is damaged are skipped, and say so. Throws Error for a path that is no file or folder
+// (kUsage), and when it is stopped.
 Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress);
 
 // The parts, in their order. Each adds its findings.
 void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress, Verification* found);
 // False: the header is so wrong that nothing can be read behind it.
 bool VerifyTensors(const Path& model, Verification* found);
-// Every number of every tensor. False: some are no numbers, or a tensor cannot be read.
+// Every number of every tensor. False: some are no numbers, a matrix is all zero, or a tensor cannot be read.
 bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found);
-// nullopt: there is none that works.
+// nullopt: there is none, or it has a problem.
 std::optional<text::Tokenizer> VerifyTokenizer(const Path& model, int64_t V, Verification* found);
 void VerifyPerplexity(const VerifyOptions& options, const text::Tokenizer& tokenizer, Verification* found);
 

@@ -113,6 +113,7 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
     });
     if (!sum.ok()) {
       found->Add("files", Finding::kProblem, sum.failure().message);
+      found->damaged.push_back(name);
       continue;
     }
     found->sha256[name] = sum.value();
@@ -125,6 +126,7 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
       found->Add("files", Finding::kOk,
                  fmt::format("{}: {}, sha256 {} as {} says", name, size, sum.value(), expected.where));
     } else {
+      found->damaged.push_back(name);
       found->Add("files", Finding::kProblem,
                  fmt::format("{}: {}, sha256 is {}, {} says {}: damaged, or another version; get it again",
                              name, size, sum.value(), expected.where, expected.sum));

@@ -163,14 +163,68 @@ TEST_F(VerifyTest, TensorsThatAreMissingWrongOrToo) {
   EXPECT_NE(Messages(found, "tensors", Finding::kWarning).find("wheight"), std::string::npos);
 }
 
+// A cause is a problem once, and what needs the damaged part is skipped with a reason.
+TEST_F(VerifyTest, OneCauseIsOneProblem) {
+  const auto only_problem = [](const Verification& found, const std::string& what) {
+    EXPECT_EQ(found.Count(Finding::kProblem), 1) << what;
+    std::string message;
+    for (const Check& check : found.checks) {
+      if (check.finding != Finding::kProblem) continue;
+      EXPECT_EQ(check.what, what) << check.message;
+      message = check.message;
+    }
+    EXPECT_EQ(Messages(found, "perplexity", Finding::kOk), "");
+    EXPECT_NE(Messages(found, "perplexity", Finding::kSkipped), "");
+    return message;
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  Rewrite([&](Changed* tensor) {
+    if (tensor->name.find("mlp") != std::string::npos) Set(tensor, 9, nan);
+    return true;
+  });
+  const std::string many = only_problem(Run(model()), "weights");
+  EXPECT_TRUE(many.starts_with("NaN or infinity in 6 tensors: model.layers.0.mlp.")) << many;
+  EXPECT_NE(many.find(" and 3 more"), std::string::npos) << many;
+
+  Rewrite([](Changed* tensor) {
+    if (tensor->name == kUp) std::fill(tensor->data.begin(), tensor->data.end(), std::byte{0});
+    return true;
+  });
+  only_problem(Run(model()), "weights");
+
+  Rewrite([](Changed*) { return true; });
+  const std::string config = ReadTextFile(model() / "config.json", 1 << 20).OrThrow();
+  const auto with = [&](const char* key, int64_t value) {
+    nlohmann::json changed = nlohmann::json::parse(config);
+    changed[key] = value;
+    WriteTextFile(model() / "config.json", changed.dump()).OrThrow();
+    return Run(model());
+  };
+  const std::string narrow = only_problem(with("intermediate_size", 352), "tensors");
+  EXPECT_TRUE(narrow.starts_with("6 are not what the config asks for: ")) << narrow;
+  const Verification vocabulary = with("vocab_size", 1024);
+  only_problem(vocabulary, "tensors");
+  EXPECT_NE(Messages(vocabulary, "tokenizer", Finding::kSkipped), "");
+}
+
 TEST_F(VerifyTest, TruncatedFiles) {
   std::filesystem::resize_file(gguf(), std::filesystem::file_size(gguf()) / 2);
   std::filesystem::resize_file(model() / "model.safetensors", 100'000);
   for (const Path& path : {model(), gguf()}) {
     const Verification found = Run(path);
-    EXPECT_GT(found.Count(Finding::kProblem), 0) << path;
-    EXPECT_FALSE(Messages(found, "perplexity", Finding::kSkipped).empty()) << path;
+    EXPECT_EQ(found.Count(Finding::kProblem), 1) << path;
+    EXPECT_NE(Problems(found, "tensors"), "") << path;
+    for (const char* what : {"weights", "perplexity"}) {
+      EXPECT_FALSE(Messages(found, what, Finding::kSkipped).empty()) << path << " " << what;
+    }
   }
+  // Its checksum says it first.
+  const std::string right = "270cba1bd5109f42d03350f60406024560464db173c0e387d91f0426d3bd256d";
+  const Verification told = Run(gguf(), right);
+  EXPECT_EQ(told.Count(Finding::kProblem), 1);
+  EXPECT_NE(Problems(told, "files"), "");
+  EXPECT_NE(Messages(told, "tensors", Finding::kSkipped).find("the file has the problem above: "),
+            std::string::npos);
 }
 
 TEST_F(VerifyTest, Checksums) {
@@ -204,11 +258,26 @@ TEST_F(VerifyTest, ShuffledWeightsGuess) {
 TEST_F(VerifyTest, TokenizersThatAreMissingOrAnothers) {
   std::filesystem::copy_file("tests/data/text/gpt2/tokenizer.json", model() / "tokenizer.json",
                              std::filesystem::copy_options::overwrite_existing);
-  EXPECT_NE(Problems(Run(model()), "tokenizer"), "");
+  Verification found = Run(model());
+  EXPECT_NE(Problems(found, "tokenizer"), "");
+  EXPECT_EQ(found.Count(Finding::kProblem), 1);
+  EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "the tokenizer cannot be used\n");
   std::filesystem::remove(model() / "tokenizer.json");
-  const Verification found = Run(model());
+  found = Run(model());
   EXPECT_NE(Messages(found, "tokenizer", Finding::kSkipped).find("no tokenizer"), std::string::npos);
   EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "no tokenizer\n");
+}
+
+TEST_F(VerifyTest, AnEnglishThatDoesNotComeBackIsOneProblem) {
+  nlohmann::json tokenizer =
+      nlohmann::json::parse(ReadTextFile(model() / "tokenizer.json", 1 << 24).OrThrow());
+  tokenizer["normalizer"]["normalizers"].push_back({{"type", "Lowercase"}});
+  WriteTextFile(model() / "tokenizer.json", tokenizer.dump()).OrThrow();
+  const Verification found = Run(model());
+  EXPECT_EQ(Problems(found, "tokenizer"), "plain English comes back otherwise from byte 0 on\n");
+  EXPECT_EQ(found.Count(Finding::kProblem), 1);
+  EXPECT_EQ(Messages(found, "tokenizer", Finding::kWarning) + Messages(found, "tokenizer", Finding::kOk), "");
+  EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "the tokenizer cannot be used\n");
 }
 
 }  // namespace

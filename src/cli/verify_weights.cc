@@ -22,17 +22,23 @@ constexpr double kAbsurd = 1e4;
 constexpr double kOutlier = 100.0;
 
 // "a, b, c and 5 more".
-std::string Some(const std::vector<std::string>& names) {
+std::string Some(const std::vector<std::string>& names, const char* between = ", ") {
   const std::vector<std::string> first(
       names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(kNamed, names.size())));
   const std::string more =
       names.size() > kNamed ? fmt::format(" and {} more", names.size() - kNamed) : std::string();
-  return fmt::format("{}{}", fmt::join(first, ", "), more);
+  return fmt::format("{}{}", fmt::join(first, between), more);
 }
 
 struct HeaderFindings {
   std::vector<std::string> missing, wrong, unexpected;
-  size_t right = 0;
+  size_t right = 0, in_file = 0;
+  bool vocabulary = true;  // no table of tokens is among the wrong ones
+
+  void Wrong(const ModelTensor& tensor, std::string message) {
+    wrong.push_back(std::move(message));
+    if (tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead) vocabulary = false;
+  }
 };
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -57,12 +63,12 @@ HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
     if (!entry) {
       found.missing.push_back(tensor.gguf);
     } else if (entry->dims != shape) {
-      found.wrong.push_back(fmt::format("{} is {}, the metadata asks for {}", tensor.gguf,
-                                        ShapeText(entry->dims), ShapeText(shape)));
+      found.Wrong(tensor, fmt::format("{} is {}, the metadata asks for {}", tensor.gguf,
+                                      ShapeText(entry->dims), ShapeText(shape)));
     } else if (!format::FromGguf(entry->type, &format)) {
       const auto type = io::GgmlTypeOf(entry->type);
-      found.wrong.push_back(fmt::format("{} is {}, which is not read here", tensor.gguf,
-                                        type ? std::string(type->name) : std::to_string(entry->type)));
+      found.Wrong(tensor, fmt::format("{} is {}, which is not read here", tensor.gguf,
+                                      type ? std::string(type->name) : std::to_string(entry->type)));
     } else {
       ++found.right;
     }
@@ -104,8 +110,8 @@ HeaderFindings CheckFolder(const Path& folder, const io::Safetensors& file, cons
       continue;
     }
     if (!tensor.is_matrix()) {
-      found.wrong.push_back(fmt::format("{} is {}, the config asks for {}", tensor.name,
-                                        ShapeText(entry->shape), ShapeText(tensor.shape)));
+      found.Wrong(tensor, fmt::format("{} is {}, the config asks for {}", tensor.name,
+                                      ShapeText(entry->shape), ShapeText(tensor.shape)));
       continue;
     }
     const Result<format::Matrix> read = headers->ReadMatrix(
@@ -113,7 +119,7 @@ HeaderFindings CheckFolder(const Path& folder, const io::Safetensors& file, cons
     if (read.ok()) {
       ++found.right;
     } else {
-      found.wrong.push_back(read.failure().message);
+      found.Wrong(tensor, read.failure().message);
     }
   }
   for (const auto& item : file.tensors()) {
@@ -188,13 +194,13 @@ class WeightFindings {
   void Take(const SourceTensor& tensor, const Numbers& n) {
     const std::string& name = tensor.name;
     if (n.nans + n.infinities > 0) {
-      bad_ = true;
-      return Problem(fmt::format("{}: {} NaN and {} infinite of {}, the first in row {}, column {}", name,
-                                 n.nans, n.infinities, n.count, n.bad_row, n.bad_col));
+      broken_.push_back(fmt::format("{}: {} NaN and {} infinite of {}, the first in row {}, column {}", name,
+                                    n.nans, n.infinities, n.count, n.bad_row, n.bad_col));
+      return;
     }
     const bool gain = tensor.role == TensorRole::kNorm && tensor.offset == 0.0f;
     const bool weights = tensor.is_matrix() || gain;
-    if (weights && n.largest == 0.0) return Problem(fmt::format("{}: all zero", name));
+    if (weights && n.largest == 0.0) return zero_.push_back(name);
     if (tensor.role == TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
     if (tensor.is_matrix() && n.largest > kAbsurd) {
       Warn(fmt::format("{}: a weight of {:.3g}: models have none so large", name, n.largest));
@@ -217,69 +223,100 @@ class WeightFindings {
         Warn(fmt::format("{}: typical weight {:.3g}, in the other layers {:.3g}", name, rms, median));
       }
     }
+    Problem(broken_, "NaN or infinity");
+    if (!zero_.empty()) found_->Add("weights", Finding::kProblem, Some(zero_) + ": all zero");
     if (!zero_rows_.empty()) {
       Warn(fmt::format("rows that are all zero in {}", Some(zero_rows_)));
     }
-    if (!told_) {
+    if (warnings_ == 0 && !bad()) {
       found_->Add("weights", Finding::kOk,
                   fmt::format("{} numbers in {} tensors, all finite, none beyond {:.3g}", numbers_, tensors,
                               largest_));
     }
   }
-  bool bad() const { return bad_; }
+  bool bad() const { return !broken_.empty() || !zero_.empty(); }
 
  private:
-  // One line each would fill a screen when a whole file is damaged.
-  void Problem(std::string message) { Tell(Finding::kProblem, std::move(message), &problems_); }
-  void Warn(std::string message) { Tell(Finding::kWarning, std::move(message), &warnings_); }
-  void Tell(Finding finding, std::string message, size_t* count) {
+  // A damaged file breaks many tensors: one problem.
+  void Problem(const std::vector<std::string>& tensors, const char* what) {
+    if (tensors.empty()) return;
+    found_->Add("weights", Finding::kProblem,
+                tensors.size() == 1
+                    ? tensors[0]
+                    : fmt::format("{} in {} tensors: {}", what, tensors.size(), Some(tensors, "; ")));
+  }
+  // One line each would fill a screen.
+  void Warn(std::string message) {
     constexpr size_t kTold = 10;
-    told_ = true;
-    if (++*count <= kTold) found_->Add("weights", finding, std::move(message));
-    if (*count == kTold + 1) found_->Add("weights", finding, "more of this kind, not listed");
+    if (++warnings_ <= kTold) found_->Add("weights", Finding::kWarning, std::move(message));
+    if (warnings_ == kTold + 1) found_->Add("weights", Finding::kWarning, "more of this kind, not listed");
   }
 
   Verification* found_;
-  bool bad_ = false, told_ = false;
-  size_t problems_ = 0, warnings_ = 0;
+  size_t warnings_ = 0;
   double largest_ = 0.0;
   int64_t numbers_ = 0;
   std::map<std::string, std::vector<std::pair<std::string, double>>> kinds_;
-  std::vector<std::string> zero_rows_;
+  std::vector<std::string> broken_, zero_, zero_rows_;
 };
 
 }  // namespace
 
+namespace {
+
+// The header of a file or folder that is read as its config says. Throws nothing; a failure: it cannot be
+// read.
+Result<HeaderFindings> CheckHeader(const Path& model, const model::Config& config) {
+  if (model::IsGgufFile(model)) {
+    const Result<io::Gguf> gguf = io::Gguf::Open(model);
+    if (!gguf.ok()) return gguf.failure();
+    HeaderFindings header = CheckGguf(gguf.value(), config);
+    header.in_file = gguf.value().tensors().size();
+    return header;
+  }
+  const Result<io::Safetensors> file = io::Safetensors::OpenFolder(model);
+  if (!file.ok()) return file.failure();
+  HeaderFindings header = CheckFolder(model, file.value(), config);
+  header.in_file = file.value().tensors().size();
+  return header;
+}
+
+}  // namespace
+
 bool VerifyTensors(const Path& model, Verification* found) {
-  const auto problem = [&](const char* what, const std::string& message) {
-    found->Add(what, Finding::kProblem, message);
-    return false;
-  };
+  // A GGUF file's config stands in front of its tensors: where those are wrong it is not the config's fault.
+  if (model::IsGgufFile(model)) {
+    if (const Result<io::Gguf> gguf = io::Gguf::Open(model); !gguf.ok()) {
+      found->Add("config", Finding::kSkipped, "the file cannot be read");
+      found->AddUnread("tensors", gguf.failure().message);
+      return false;
+    }
+  }
   const Result<model::Config> read = model::ReadConfig(model);
-  if (!read.ok()) return problem("config", read.failure().message);
+  if (!read.ok()) {
+    found->AddUnread("config", read.failure().message);
+    found->Add("tensors", Finding::kSkipped, "the config cannot be used");
+    return false;
+  }
   const model::Config& config = read.value();
   found->Add("config", Finding::kOk,
              fmt::format("{}: {} layers, hidden size {}, vocabulary {}, context {}", config.family, config.L,
                          config.C, config.V, config.context));
-  HeaderFindings header;
-  size_t in_file = 0;
-  if (model::IsGgufFile(model)) {
-    const Result<io::Gguf> gguf = io::Gguf::Open(model);
-    if (!gguf.ok()) return problem("tensors", gguf.failure().message);
-    header = CheckGguf(gguf.value(), config);
-    in_file = gguf.value().tensors().size();
-  } else {
-    const Result<io::Safetensors> file = io::Safetensors::OpenFolder(model);
-    if (!file.ok()) return problem("tensors", file.failure().message);
-    header = CheckFolder(model, file.value(), config);
-    in_file = file.value().tensors().size();
+  const Result<HeaderFindings> checked = CheckHeader(model, config);
+  if (!checked.ok()) {
+    found->AddUnread("tensors", checked.failure().message);
+    return false;
   }
+  const HeaderFindings& header = checked.value();
+  found->vocabulary = header.vocabulary;
+  const auto problem = [&](const std::string& message) { found->Add("tensors", Finding::kProblem, message); };
   if (!header.missing.empty()) {
-    problem("tensors", fmt::format("{} missing: {}", header.missing.size(), Some(header.missing)));
+    problem(fmt::format("{} missing: {}", header.missing.size(), Some(header.missing)));
   }
-  for (size_t i = 0; i < std::min(kNamed, header.wrong.size()); ++i) problem("tensors", header.wrong[i]);
-  if (header.wrong.size() > kNamed) {
-    problem("tensors", fmt::format("{} more are not what the config asks for", header.wrong.size() - kNamed));
+  if (header.wrong.size() == 1) problem(header.wrong[0]);
+  if (header.wrong.size() > 1) {
+    problem(fmt::format("{} are not what the config asks for: {}", header.wrong.size(),
+                        Some(header.wrong, "; ")));
   }
   if (!header.unexpected.empty()) {
     found->Add("tensors", Finding::kWarning,
@@ -289,7 +326,7 @@ bool VerifyTensors(const Path& model, Verification* found) {
   if (!header.missing.empty() || !header.wrong.empty()) return false;
   found->Add("tensors", Finding::kOk,
              fmt::format("all {} weights and biases are there, in the right shapes ({} tensors in the file)",
-                         header.right, in_file));
+                         header.right, header.in_file));
   return true;
 }
 

@@ -88,15 +88,20 @@ Result<uint64_t> BytesOf(const GgufLayout& tensor) {
          static_cast<uint64_t>(type->block_bytes);
 }
 
-}  // namespace
+struct Header {
+  std::string bytes;
+  std::vector<std::pair<uint64_t, uint64_t>> places;  // of the tensors: begin within the data, and bytes
+  uint64_t data_bytes = 0;
+};
 
-Result<GgufWriter> GgufWriter::Create(const Path& path, const GgufFields& fields,
-                                      std::vector<GgufLayout> tensors) {
+Result<Header> HeaderOf(const Path& path, const GgufFields& fields, const std::vector<GgufLayout>& tensors) {
   const auto refuse = [&](const std::string& why) {
     return Failure{fmt::format("{}: {}", path.string(), why), ExitCode::kFailed};
   };
   std::set<std::string> names;
-  std::string header = "GGUF";
+  Header result;
+  std::string& header = result.bytes;
+  header = "GGUF";
   Put(&header, kVersion);
   Put(&header, uint64_t{tensors.size()});
   Put(&header, uint64_t{fields.size()});
@@ -106,8 +111,7 @@ Result<GgufWriter> GgufWriter::Create(const Path& path, const GgufFields& fields
     PutField(&header, value);
   }
   names.clear();
-  std::vector<Placed> placed;
-  uint64_t at = 0;
+  uint64_t& at = result.data_bytes;
   for (const GgufLayout& tensor : tensors) {
     Result<uint64_t> bytes = BytesOf(tensor);
     if (!bytes.ok()) return refuse(bytes.failure().message);
@@ -118,18 +122,34 @@ Result<GgufWriter> GgufWriter::Create(const Path& path, const GgufFields& fields
     for (const int64_t dim : tensor.dims) Put(&header, static_cast<uint64_t>(dim));
     Put(&header, static_cast<uint32_t>(tensor.type));
     Put(&header, at);
-    placed.push_back({at, bytes.value()});
+    result.places.emplace_back(at, bytes.value());
     at += Aligned(bytes.value());
   }
   header.resize(Aligned(header.size()), '\0');
+  return result;
+}
 
+}  // namespace
+
+Result<uint64_t> GgufWriter::PlannedBytes(const Path& path, const GgufFields& fields,
+                                          const std::vector<GgufLayout>& tensors) {
+  const Result<Header> header = HeaderOf(path, fields, tensors);
+  if (!header.ok()) return header.failure();
+  return header.value().bytes.size() + header.value().data_bytes;
+}
+
+Result<GgufWriter> GgufWriter::Create(const Path& path, const GgufFields& fields,
+                                      const std::vector<GgufLayout>& tensors) {
+  const Result<Header> made = HeaderOf(path, fields, tensors);
+  if (!made.ok()) return made.failure();
+  const Header& header = made.value();
   Result<AtomicFile> created = AtomicFile::Create(path);
   if (!created.ok()) return created.failure();
   GgufWriter writer(std::move(created).value());
-  writer.data_begin_ = header.size();
-  writer.data_bytes_ = at;
-  writer.tensors_ = std::move(placed);
-  if (Status wrote = writer.file_.WriteAt(0, std::as_bytes(std::span(header))); !wrote.ok()) {
+  writer.data_begin_ = header.bytes.size();
+  writer.data_bytes_ = header.data_bytes;
+  for (const auto& [begin, bytes] : header.places) writer.tensors_.push_back({begin, bytes});
+  if (Status wrote = writer.file_.WriteAt(0, std::as_bytes(std::span(header.bytes))); !wrote.ok()) {
     return wrote.failure();
   }
   return writer;

@@ -30,7 +30,10 @@ class GgufWriter {
   // until Commit. Refuses what readers refuse: a name given twice or longer than 63 bytes, a type or
   // dimension that does not exist.
   static Result<GgufWriter> Create(const Path& path, const GgufFields& fields,
-                                   std::vector<GgufLayout> tensors);
+                                   const std::vector<GgufLayout>& tensors);
+  // Of the file that Create would make of the same; refuses the same.
+  static Result<uint64_t> PlannedBytes(const Path& path, const GgufFields& fields,
+                                       const std::vector<GgufLayout>& tensors);
 
   // Bytes of tensor number `tensor`, from its byte `begin` on; in any order. All of them must be written
   // before Commit.

@@ -36,15 +36,15 @@ TEST_F(GgufWriterTest, WhatWasWrittenIsRead) {
                              {"real", 0.1f},
                              {"yes", true},
                              {"empty", std::string()}};
-  GgufWriter writer =
-      GgufWriter::Create(path_, fields, {{"odd", kF16, {3, 1}}, {"b", kF32, {2, 5}}, {"q", kQ8_0, {64}}})
-          .OrThrow();
+  const std::vector<GgufLayout> layouts = {{"odd", kF16, {3, 1}}, {"b", kF32, {2, 5}}, {"q", kQ8_0, {64}}};
+  GgufWriter writer = GgufWriter::Create(path_, fields, layouts).OrThrow();
   const std::string b = "0123456789abcdefghijklmnopqrstuvwxyzABCD", q(68, 'q');
   EXPECT_TRUE(writer.Write(2, 0, Bytes(q)).ok());
   EXPECT_TRUE(writer.Write(1, 20, Bytes(b.substr(20))).ok());
   EXPECT_TRUE(writer.Write(0, 0, Bytes("sixsix")).ok());
   EXPECT_TRUE(writer.Write(1, 0, Bytes(b.substr(0, 20))).ok());
   EXPECT_FALSE(std::filesystem::exists(path_));
+  EXPECT_EQ(writer.bytes(), GgufWriter::PlannedBytes(path_, fields, layouts).OrThrow());
   ASSERT_TRUE(writer.Commit().ok());
   EXPECT_EQ(std::filesystem::file_size(path_), writer.bytes());
   EXPECT_EQ(writer.bytes() % 32, 0u);

@@ -46,6 +46,9 @@ TEST(HfConfig, WhatIsNotKnownIsRefusedByKeyAndValue) {
       {"llama", R"("num_local_experts": 8)", "mixtures of experts"},
       {"mistral", R"("attention_bias": true)", "attention_bias true"},
       {"mistral", R"("sliding_window": "wide")", "sliding_window \"wide\""},
+      {"mistral", R"("sliding_window": -3)",
+       "config.json: sliding_window -3 is negative: a number of tokens"},
+      {"gemma2", R"("sliding_window": -3)", "sliding_window -3 is negative"},
       {"qwen2", R"("mlp_bias": true)", "mlp_bias true"},
       {"gpt2", R"("scale_attn_by_inverse_layer_idx": true)", "scale_attn_by_inverse_layer_idx true"},
       {"gpt2", R"("add_cross_attention": true)", "add_cross_attention true"},
@@ -238,6 +241,20 @@ TEST(GgufConfig, MixturesAndStrangersAreRefusedByName) {
   EXPECT_NE(message("qwen3moe", {}).find("general.architecture qwen3moe: mixtures"), std::string::npos);
   EXPECT_NE(message("mamba", {}).find("unknown architecture \"mamba\""), std::string::npos);
   EXPECT_NE(message("llama", {{"attention.value_length", 8}}).find("keys and values"), std::string::npos);
+}
+
+TEST(GgufConfig, ANegativeWindowIsRefusedByKey) {
+  const std::string key = "llama.attention.sliding_window";
+  std::vector<std::byte> bytes = Shaped("llama", {{"attention.sliding_window", static_cast<uint32_t>(-3)}});
+  const auto named = std::as_bytes(std::span(key));
+  const auto found = std::search(bytes.begin(), bytes.end(), named.begin(), named.end());
+  ASSERT_NE(found, bytes.end());
+  found[static_cast<std::ptrdiff_t>(key.size())] = std::byte{5};  // i32
+  const Result<Config> config = ConfigFromGguf(io::Gguf::Parse(bytes, "model.gguf").OrThrow());
+  ASSERT_FALSE(config.ok());
+  EXPECT_EQ(config.failure().message,
+            "model.gguf: llama.attention.sliding_window -3 is negative: a number of tokens is expected, or 0 "
+            "for none");
 }
 
 TEST(GgufConfig, AnUnknownKeyIsAWarning) {

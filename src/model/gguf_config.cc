@@ -175,6 +175,10 @@ void GgufReader::ReadScales() {
 void GgufReader::ReadWindow() {
   Config& c = config_;
   c.window = Int("attention.sliding_window", Is("gemma2") ? 4096 : 0);
+  if (c.window < 0) {
+    Fail(fmt::format("{} {} is negative: a number of tokens is expected, or 0 for none",
+                     Key("attention.sliding_window"), c.window));
+  }
   // Every pattern-th layer is global; 0: none is. Files of later converters may list the layers.
   const int64_t usual = Is("gemma2") ? 2 : Is("gemma3_text") ? 6 : Is("olmo2") ? 4 : 0;
   const std::string key = Key("attention.sliding_window_pattern");

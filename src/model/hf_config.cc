@@ -309,6 +309,11 @@ void HfReader::ReadWindow() {
     return;
   }
   if (everywhere ? window == 0 : c.windowed.empty()) window = 0;
+  if (window < 0) {
+    Fail(fmt::format("{}: sliding_window {} is negative: a number of tokens is expected, or null for none",
+                     where_, window));
+    return;
+  }
   c.window = window;
   if (window == 0 || static_cast<int64_t>(c.windowed.size()) == c.L) c.windowed.clear();
 }
