@@ -174,9 +174,8 @@ void SoftenRows(const SoftmaxBlock<T>& b) {
       }
       const Weigh<V, kCap> weigh{V::Set(b.scale), V::Set(-value(top) * b.scale), cap, b.slope};
       const float sum = Weights<V, T, kWindow, kCap>(score, seen, weigh, p);
-      if (old == kNoScore) {
-        b.sum[i] = sum;
-      } else if (top == old) {
+      // With no score so far sum is 0, or NaN: scores that are not numbers leave no maximum.
+      if (old == kNoScore || top == old) {
         b.sum[i] += sum;
       } else {
         const V shrink = Exp2(V::Set((value(old) - value(top)) * b.scale));

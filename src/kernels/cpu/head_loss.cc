@@ -190,6 +190,7 @@ template <class T>
 void Loss<T>::Merge(int64_t row, const format::Matrix& head, int32_t target, float* loss, float* dx,
                     int32_t* best, T* target_row) const {
   float top = kNoScore, sum = 0.0f;
+  if (best) *best = 0;
   for (int t = 0; t < threads_; ++t) {
     const Partial<T> part = PartialOf(t);
     if (part.max[row] > top) {  // shares are in order of the vocabulary: among equals the first stays

@@ -18,7 +18,8 @@ namespace rung::cpu {
 
 // x (M,C) T; head (V,C); cap 0: none; target (M) in [0,V). loss (M) f32, nats. dx (M,C) f32, overwritten;
 // nullptr: loss only. best (M): the index of the largest logit, lowest index first among equals; nullptr: not
-// wanted. Each thread takes a share of the vocabulary; partial results are merged in thread order, so the
+// wanted. A logit that is NaN makes the row's loss NaN; best is then the index of any entry, 0 where all are
+// NaN. Each thread takes a share of the vocabulary; partial results are merged in thread order, so the
 // same thread count gives the same bits.
 template <class T>
 void HeadLoss(const Context& context, const T* x, int64_t ldx, int64_t M, const format::Matrix& head,

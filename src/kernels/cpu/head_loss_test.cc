@@ -242,15 +242,57 @@ TEST(HeadLoss, LargeLogitsDoNotOverflow) {
   }
 }
 
-TEST(HeadLoss, NotANumberIsNotHidden) {
-  Inputs<float> in(3, 200, 16);
-  in.x[static_cast<size_t>(in.ldx + 2)] = std::numeric_limits<float>::quiet_NaN();
+// A row whose logits are all NaN has a loss of NaN and token 0 as its best.
+template <class T>
+void ExpectNanOfARow() {
+  Inputs<T> in(3, 200, 16);
+  in.x[static_cast<size_t>(in.ldx + 2)] = As<T>(std::numeric_limits<float>::quiet_NaN());
   for (Isa isa : Isas()) {
-    const Result got = Compute<float>({isa, 2}, in);
-    EXPECT_TRUE(std::isfinite(got.loss[0]) && std::isnan(got.loss[1]) && std::isfinite(got.loss[2]))
-        << NameOf(isa);
+    if (!AttentionFor<T>(isa)) continue;
+    for (const int threads : {1, 2, 3}) {
+      for (const float cap : {0.0f, 5.0f}) {
+        in.cap = cap;
+        for (const bool with_gradient : {true, false}) {
+          const Result got = Compute<T>({isa, threads}, in, with_gradient);
+          EXPECT_TRUE(std::isfinite(got.loss[0]) && std::isnan(got.loss[1]) && std::isfinite(got.loss[2]))
+              << NameOf(isa);
+          EXPECT_EQ(got.best[1], 0) << NameOf(isa);
+        }
+      }
+    }
   }
 }
+TEST(HeadLoss, NotANumberIsNotHiddenInF32) { ExpectNanOfARow<float>(); }
+TEST(HeadLoss, NotANumberIsNotHiddenInBf16) { ExpectNanOfARow<Bf16>(); }
+
+// Entries [begin, end) of the head give NaN, no target among them: one, a share or more, a whole chunk
+// before the first number.
+template <class T>
+void ExpectNanOfEntries() {
+  for (const auto& [begin, end] : {std::pair{701, 702}, std::pair{0, 512}, std::pair{640, 1280}}) {
+    Inputs<T> in(2, 1280, 16);
+    for (int v = begin; v < end; ++v) {
+      in.w[static_cast<size_t>(v * 16 + 3)] = As<T>(std::numeric_limits<float>::quiet_NaN());
+    }
+    in.target = {0, 0};
+    for (Isa isa : Isas()) {
+      if (!AttentionFor<T>(isa)) continue;
+      for (const int threads : {1, 2, 3}) {
+        for (const int32_t target : {0, 1279}) {
+          if (target >= begin && target < end) continue;
+          in.target = {target, target};
+          const Result got = Compute<T>({isa, threads}, in);
+          for (size_t m = 0; m < 2; ++m) {
+            EXPECT_TRUE(std::isnan(got.loss[m])) << NameOf(isa) << begin << " " << threads;
+            EXPECT_TRUE(got.best[m] >= 0 && got.best[m] < 1280) << got.best[m];
+          }
+        }
+      }
+    }
+  }
+}
+TEST(HeadLoss, WeightsThatAreNoNumbersAreNotHiddenInF32) { ExpectNanOfEntries<float>(); }
+TEST(HeadLoss, WeightsThatAreNoNumbersAreNotHiddenInBf16) { ExpectNanOfEntries<Bf16>(); }
 
 TEST(HeadLoss, TheFirstOfEqualLogitsIsBest) {
   Inputs<float> in(2, 1500, 16);

@@ -274,6 +274,47 @@ TEST(Panel, MultipliesFewLongRows) {
   });
 }
 
+// Sums this long hide a lost weight from a bound in their magnitude. Rounding errors are random: a hundredth
+// of a typical product bounds them by far, and one product of the sum is larger.
+template <class T>
+void ExpectFewOfWide(Isa isa, const Frozen& frozen, int64_t N) {
+  const int64_t rows = frozen.view().rows, cols = frozen.view().cols;
+  const std::vector<float> exact = frozen.Decode();
+  const std::vector<T> A = Numbers<T>(N * cols, 8);
+  std::vector<float> C(static_cast<size_t>(N * rows));
+  PanelFor<T>(isa)->multiply_few(A.data(), cols, N, frozen.view(), 0, rows, C.data(), rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* w = &exact[static_cast<size_t>(r * cols)];
+    std::vector<T> rounded;
+    for (int64_t k = 0; k < cols; ++k) rounded.push_back(To<T>(w[k]));
+    for (int64_t n = 0; n < N; ++n) {
+      const T* a = &A[static_cast<size_t>(n * cols)];
+      double squares = 0.0;
+      for (int64_t k = 0; k < cols; ++k) {
+        squares += std::pow(static_cast<double>(ToFloat(a[k])) * static_cast<double>(w[k]), 2);
+      }
+      const double bound = 0.01 * std::sqrt(squares / static_cast<double>(cols));
+      const auto got = static_cast<double>(C[static_cast<size_t>(n * rows + r)]);
+      const double from_exact = std::fabs(got - DotOf(a, w, cols).value),
+                   from_rounded = std::fabs(got - DotOf(a, rounded.data(), cols).value);
+      ASSERT_LE(std::min(from_exact, from_rounded), bound) << N << " rows of x, row " << r;
+    }
+  }
+}
+
+// The widest rows whose codes are dotted as whole numbers, and wider ones.
+TEST(Panel, MultipliesFewRowsByWideSuperblocks) {
+  for (const Format format : {Format::kQ4K, Format::kQ6K, Format::kQ2K, Format::kIq4Xs}) {
+    for (const int64_t cols : {32768, 33024}) {
+      const Frozen frozen(format, 5, cols, false, 21);
+      OnEachCore([&](Isa isa, auto type) {
+        SCOPED_TRACE(std::string(format::Of(format).name) + " " + std::to_string(cols));
+        for (const int64_t N : {1, 3, 4}) ExpectFewOfWide<decltype(type)>(isa, frozen, N);
+      });
+    }
+  }
+}
+
 // ---- the drivers ----
 
 template <class T>
