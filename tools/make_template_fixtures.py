@@ -1,76 +1,50 @@
 #!/usr/bin/env python3
-"""Writes tests/data/text/templates/golden.json: what Python's jinja2 makes of the templates there.
+"""Writes tests/data/text/templates/golden.json: what transformers makes of the templates there.
 
-Needs jinja2 3.1. The environment is that of transformers: sandboxed, trim_blocks, lstrip_blocks, loop controls,
-tojson without HTML escapes, raise_exception, strftime_now and {% generation %} blocks.
+Needs transformers 5 and jinja2 3.1. Rendering is transformers' own: its environment (sandboxed, trim_blocks,
+lstrip_blocks, loop controls, tojson without HTML escapes, raise_exception, strftime_now, {% generation %}), its
+normalisation of messages, and the spans it finds of generation blocks. Only the clock is held still.
 Run from the repository root.
 """
 import json
 import pathlib
-from datetime import datetime
+from datetime import datetime, timezone
 
 import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import transformers
+from transformers.utils import chat_template_utils
 
 FOLDER = pathlib.Path("tests/data/text/templates")
-OPEN, CLOSE = "\ue000", "\ue001"  # private characters that mark generation blocks, taken out again
+NOW = 1721999109  # 2024-07-26 13:05:09
 
 
-class Generation(Extension):
-    tags = {"generation"}
-
-    def parse(self, parser):
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller):
-        return OPEN + caller() + CLOSE
+class Clock:
+    @staticmethod
+    def now():
+        return datetime.fromtimestamp(NOW, timezone.utc)
 
 
-def raise_exception(message):
-    raise jinja2.exceptions.TemplateError(message)
+chat_template_utils.datetime = Clock
 
 
-def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def environment():
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return env
-
-
-ENV = environment()
-
-
-def render(source, messages, add_generation_prompt=False, bos="", eos=""):
-    variables = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
-    if bos:
-        variables["bos_token"] = bos
-    if eos:
-        variables["eos_token"] = eos
+def render(source, chat, add_generation_prompt=False, bos="", eos=""):
+    tokens = {key: value for key, value in (("bos_token", bos), ("eos_token", eos)) if value}
+    generation = "{% generation %}" in source
     try:
-        marked = ENV.from_string(source).render(**variables)
+        texts, spans = chat_template_utils.render_jinja_template(
+            [chat_template_utils._normalize_chat_messages(chat["messages"])], chat_template=source,
+            tools=chat.get("tools"), documents=chat.get("documents"), add_generation_prompt=add_generation_prompt,
+            return_assistant_tokens_mask=generation, **{**tokens, **chat.get("variables", {})})
     except Exception as error:  # any kind: the sandbox, Python and the template raise different ones
         return {"error": str(error)}
-    text, spans = b"", []
-    for i, piece in enumerate(marked.replace(CLOSE, OPEN).split(OPEN)):
-        if i % 2 == 1:
-            spans.append([len(text), len(text) + len(piece.encode())])
-        text += piece.encode()
-    out = {"output": text.decode()}
-    if "{% generation %}" in source:
-        out["spans"] = spans
+    out = {"output": texts[0]}
+    if generation:
+        out["spans"] = [[len(texts[0][:at].encode()) for at in span] for span in spans[0] if span[0] < span[1]]
     return out
 
 
 U, A, S = "user", "assistant", "system"
-CONVERSATIONS = {
+PLAIN = {
     "one": [(U, "Hello")],
     "two": [(U, "What is 2 + 2?"), (A, "4")],
     "system": [(S, "Be kind."), (U, "Hi"), (A, "Hello, how are you?"), (U, "Fine"), (A, "Good.")],
@@ -85,6 +59,79 @@ CONVERSATIONS = {
     "twice": [(S, "s"), (U, "a"), (U, "b"), (A, "c"), (A, "d")],
     "lines": [(U, "1\n2\r\n3"), (A, "line one\n\nline three\n")],
 }
+
+
+def as_messages(pairs):
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+def call(name, arguments, identity=None):
+    function = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return function if identity is None else {"id": identity, **function}
+
+
+def weather_tool():
+    place = {"type": "string", "description": "City, e.g. \"Zürich\" <or> 'Łódź'"}
+    unit = {"type": "string", "enum": ["celsius", "fahrenheit"], "default": "celsius"}
+    days = {"type": "array", "items": {"type": "integer"}, "description": "Days from now", "nullable": True}
+    wind = {"type": "object", "properties": {"limit": {"type": "number", "default": 1.5}}, "required": ["limit"]}
+    properties = {"place": place, "unit": unit, "days": days, "wind": wind}
+    return {"type": "function", "function": {
+        "name": "get_weather", "description": "Weather of a place.\nFor up to 5 days.",
+        "parameters": {"type": "object", "properties": properties, "required": ["place"]},
+        "return": {"type": "string", "description": "A forecast"}}}
+
+
+CLOCK_TOOL = {"type": "function", "function": {"name": "clock", "description": "The time",
+                                               "parameters": {"type": "object", "properties": {}}}}
+TOOLS = [weather_tool(), CLOCK_TOOL]
+ASK = {"role": U, "content": "Weather in Zürich?"}
+ARGUMENTS = {"place": "Zürich \"old\" town", "days": [0, 1], "wind": {"limit": 2.0}, "exact": True, "note": None}
+RESULT = {"role": "tool", "name": "get_weather", "tool_call_id": "call00001", "content": "{\"degrees\": 21.5}"}
+ANSWER = {"role": A, "content": "It is 21.5 degrees."}
+
+
+def calling(*calls, **keys):
+    return {"role": A, **keys, "tool_calls": list(calls)}
+
+
+ONE_CALL = calling(call("get_weather", ARGUMENTS, "call00001"), content="")
+TWO_CALLS = calling(call("get_weather", {"place": "A"}, "call00001"), call("clock", {}, "call00002"),
+                    content="Let me look.")
+DOCUMENTS = [{"title": "Ducks", "text": "Ducks swim.\nThey quack.", "doc_id": 1}, {"title": "Geese", "text": "Geese <fly>."}]
+THINKING = [{"role": U, "content": "Why?"}, {"role": A, "content": "Because.", "reasoning_content": "\nlet me see\n"},
+            {"role": U, "content": "Sure?"}, {"role": A, "content": "Yes.", "reasoning_content": "hm"}]
+
+
+def text(*parts):
+    return [{"type": "text", "text": part} for part in parts]
+
+
+def chats():
+    all_chats = {name: {"messages": as_messages(pairs)} for name, pairs in PLAIN.items()}
+    system = {"role": S, "content": "Use tools."}
+    last = {"role": U, "content": "And there?"}
+    all_chats.update({
+        "tools": {"messages": [system, ASK, ONE_CALL, RESULT, ANSWER, last], "tools": TOOLS},
+        "tools_given": {"messages": [ASK], "tools": TOOLS},
+        "tools_called": {"messages": [ASK, ONE_CALL], "tools": TOOLS},
+        "tools_twice": {"messages": [ASK, TWO_CALLS, RESULT, {**RESULT, "name": "clock", "tool_call_id": "call00002",
+                                                               "content": "13:05"}, ANSWER], "tools": TOOLS},
+        "tools_text": {"messages": [ASK, calling(call("get_weather", json.dumps(ARGUMENTS), "call00001")), RESULT,
+                                    ANSWER], "tools": TOOLS},
+        "tools_null": {"messages": [ASK, calling(call("clock", {}), content=None), RESULT]},
+        "parts": {"messages": [{"role": S, "content": text("Be ", "kind.")}, {"role": U, "content": text("a", " b")},
+                               {"role": A, "content": text(" one", "two ")}, {"role": U, "content": text("c")}]},
+        "reasoning": {"messages": THINKING},
+        "reasoning_off": {"messages": THINKING[:1], "variables": {"enable_thinking": False, "thinking": False}},
+        "reasoning_tools": {"messages": [ASK, {**ONE_CALL, "thinking": "I must look."}, RESULT], "tools": TOOLS},
+        "documents": {"messages": [ASK], "documents": DOCUMENTS, "variables": {"date_string": "1 Jan 2025"}},
+        "assistant_first": {"messages": [ANSWER, ASK]},
+        "named": {"messages": [{**ASK, "name": "ann"}, {**ANSWER, "name": "bot"}, {"role": "developer", "content": "d"}]},
+    })
+    return all_chats
+
+
 TOKENS = {
     "mistral": ("<s>", "</s>"), "mistral_system": ("<s>", "</s>"), "phi3": ("<s>", "<|endoftext|>"),
     "gemma": ("<bos>", "<eos>"), "zephyr": ("<s>", "</s>"), "smollm2": ("<|im_start|>", "<|im_end|>"),
@@ -329,6 +376,130 @@ none + 1
 5 | length
 -'a'
 nothing | int
+tools | length
+tools[0] | tojson
+tools[0] | tojson(indent=4)
+tools | tojson(indent=0)
+tools[1] | tojson(indent='\t', separators=(',', ' : '))
+tools[0].function.parameters.properties | dictsort | map('first') | join(',')
+tools[0].function.parameters.items is defined
+tools[0].function.parameters['items'] is defined
+tools[0].function.parameters.properties.days.items is mapping
+tools[0].function.parameters.properties.days['items'].type
+tools[0].function.get('strict', false)
+tools[0]
+tools[0].function.description.splitlines()[0].split('.')[0]
+{'items': 1}.items is callable
+{'items': 1}['items']
+{'pop': 1}.pop is defined
+{'pop': 1}['pop']
+{'keys': 2}.keys() | list
+'abc'.upper is defined
+'abc'['upper'] is defined
+messages[0].update is defined
+messages[0].update({'a': 1})
+tools | map(attribute='function.name') | join(' ')
+tools | selectattr('function.name', 'equalto', 'clock') | map(attribute='type') | list
+'%s is %d, %5.2f%% (%r)' % ('x', 3, 2.5, 'q')
+'%s' % 'one'
+'%(a)s-%(b)03d' % {'a': 1, 'b': 7}
+'%-5s|%5s|%+d|%x|%X|%o|%e|%g' % ('a', 'b', 5, 255, 255, 8, 12345.678, 0.0001)
+'%s %s' % ('a',)
+'%s' % ('a', 'b')
+'%d' % 'a'
+'%.2s' % 'héllo'
+'%s and %s' | format('a', 2)
+'%(x)s' | format(x=1)
+'{} {}'.format('a', 1)
+'{1} {0} {{}} {name}'.format('a', 'b', name='c')
+'{:>5}|{:5}|{:05d}|{:.3f}|{!r}'.format('a', 'b', 42, 3.14159, 'q')
+'{}'.format()
+'{x}'.format(y=1)
+3.14159 | round(2)
+2.5 | round
+3.5 | round
+7 | round
+2.675 | round(2)
+2.1 | round(0, 'ceil')
+-2.1 | round(0, method='floor')
+[1, 2, 3, 4, 5] | batch(2) | list
+[1, 2, 3] | batch(2, 0) | list
+'a=b=c'.partition('=')
+'a=b=c'.rpartition('=')
+'abc'.partition('=')
+'abc'.rpartition('=')
+'ab'.ljust(4, '.') ~ 'é'.rjust(3) ~ '|'
+'banana'.find('an', 2)
+'banana'.find('an', -1)
+'banana'.index('n')
+'banana'.index('x')
+'banana'.rindex('n')
+'aB'.islower() or 'aB'.isupper()
+'ab1'.islower() and 'AB1'.isupper()
+dict(*[{'a': 1}], **{'b': 2})
+range(*[1, 4]) | list
+dict(a=1, **{'a': 2})
+namespace(_x=1)
+namespace(a=1)._x is defined
+strftime_now('%d %B %Y, %H:%M:%S')
+strftime_now('%Y-%m-%d') ~ strftime_now('%-d')
+[1, 2] | join(', ') ~ 'x' if true
+messages[0].content[:2] ~ messages[0]['content'][-2:]
+'a' in messages[0].content and 'role' in messages[0]
+(messages | last).role
+(messages | first)['role']
+[[1, 2], [3]] | sum(start=[])
+[{'a': 1}, {'b': 2}] | selectattr('a', 'defined') | list
+{'a': none} | tojson
+[1.0, 1e22, 1e-7, 123456789.123] | tojson
+'\u2028\x7f\x1b' | tojson
+'\u2028\x7f\x1b' | tojson(ensure_ascii=true)
+not messages
+x is defined and x.y
+messages[10].role
+messages[10] is defined
+none | default('x')
+none is defined
+(none or {}).a is defined
+'a b'.split()[0] is string
+1 if messages[0].role == 'system' and not tools is none else 2
+messages is not none and messages | length > 1
+'abc' is in ['abc']
+messages | map('tojson') | join('\n')
+messages | map(attribute='content') | map('length') | sum
+messages | map(attribute='content') | map('replace', 'e', '3') | first
+{'a': 1} == {'a': 1.0} and [1] != (1,)
+[] is mapping or {} is sequence
+'x' * 0 ~ [] * 3
+'10' > '9'
+1 < 'a'
+[3, 'a'] | sort
+(1, 2) + (3,)
+(1, 2) + [3]
+{'a': [1, {'b': 'c'}]}['a'][1]['b']
+"\u00e9" == 'é'
+''.join(messages | map(attribute='role'))
+'a'.startswith(('b', 'a')) and 'abc'.startswith('')
+' x '.strip(none)
+[1, 2, 3] | last - 1
+[] | max is defined
+true and 'x' or 'y'
+(true | string) ~ (none | string)
+'<&>"\'' | tojson
+'Straße İ ǆ' | upper
+'a\tb\x0bc\x1cd' | trim
+'1_000' | int
+' 12 ' | int
+'12.5' | int
+'0x1f' | int(base=16)
+'1e3' | float
+'inf' | float
+true | int
+-7 // 2 * 2 + -7 % 2
+2 ** 3 ** 2
+'a' ~ 'b' * 2
+not 1 == 2
+1 in [1] and 2 not in [1]
 "unterminated
 1 +
 [1, 2
@@ -399,6 +570,33 @@ STATEMENTS = [
     "{% for m in messages %}{{ m['role'] }}{% if loop.nextitem is defined %}>{{ loop.nextitem.role }}{% endif %} {% endfor %}",
     "{% set loop_messages = messages | rejectattr('role', 'equalto', 'assistant') | list %}{{ loop_messages | length }}",
     "{% set c = messages[1].content %}{{ c.split(' ')[-1] }}{{ c[:3] }}{{ c | length }}",
+    "{% for x in [1, 1, 2] %}{{ loop.changed(x) }} {% endfor %}",
+    "{% for x in 'aab' %}{% if loop.changed(x, 1) %}{{ x }}{% endif %}{{ loop.changed(x, 2) }}{% endfor %}",
+    "{% set f = 'Abc'.upper %}{{ f() }}{{ messages[0].get('role') }}{% set g = messages[0].get %}{{ g('role') }}",
+    "{% macro m(a, b='x') %}{{ a }}{{ b }}{% endmacro %}{{ m(*[1], **{'b': 2}) }}{{ m(b=3, *[1]) }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(**{'c': 2}) }}",
+    "{% macro p(spec, name='') %}{% if spec.type == 'array' %}{{ p(spec['items']) }}[]{% elif spec.type == 'object' %}{{ '{' }}{% for k, v in spec.properties | dictsort %}{{ k }}: {{ p(v, name=k) }}{% if not loop.last %}, {% endif %}{% endfor %}{{ '}' }}{% else %}{{ spec.type }}{% if spec.enum %} ({{ spec.enum | join('|') }}){% endif %}{% endif %}{% endmacro %}{{ p(tools[0].function.parameters) }}",
+    "{% macro outer() %}({{ caller('in') }}){% endmacro %}{% call(x) outer() %}{% filter upper %}{{ x }}{% endfilter %}{% endcall %}",
+    "{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}",
+    "{% macro a() %}[{{ caller() }}]{% endmacro %}{% macro b() %}{% call a() %}<{{ caller() }}>{% endcall %}{% endmacro %}",
+    "{% set ns = namespace(list=[]) %}{% for m in messages %}{% set ns.list = ns.list + [m.role] %}{% endfor %}{{ ns.list | join('/') }}",
+    "{% for tool in tools %}{% set t = tool.function %}{{ loop.index }}. {{ t.name }}: {{ t.parameters.properties.keys() | list }}\n{% endfor %}",
+    "{% for m in messages if m.role != 'system' %}{% if loop.first %}>{% endif %}{{ m.role }}{{ loop.index }}/{{ loop.length }}{% else %}nobody{% endfor %}",
+    "{% for m in messages | selectattr('role', 'in', ['user', 'tool']) %}{{ loop.revindex }}{{ m.content }}{% endfor %}",
+    "{% set x = namespace(n=0) %}{% for i in range(3) %}{% for j in range(3) %}{% if j == 1 %}{% continue %}{% endif %}{% if i == 2 %}{% break %}{% endif %}{% set x.n = x.n + 1 %}{% endfor %}{% endfor %}{{ x.n }}",
+    "{% set a %}{% for x in [1, 2] %}{{ x }},{% endfor %}{% endset %}{{ a | length }}{{ a.split(',') }}",
+    "{% with a = 1, b = a %}{{ b }}{% endwith %}",
+    "{%- if tools -%}\n  {{- 'T' -}}\n{%- else -%}\n  F\n{%- endif %}\n\n  end\n",
+    "  {%- set x = 1 +%}\n  {{ x }}\n\n{# c #}\n  {#- d -#}\n z",
+    "{% if x is not defined %}{% set x = 'd' %}{% endif %}{{ x }}",
+    "{% for i in [1, 2, 3] %}{% set y = i %}{% endfor %}{{ y is defined }}",
+    "{% for k in tools[0].function %}{{ k }} {% endfor %}",
+    "{% do messages %}",
+    "{{ messages[0].content.__class__ }}",
+    "{{ ''.__class__.__mro__ }}",
+    "{{ messages.__init__.__globals__ }}",
+    "{{ (messages | map(attribute='__class__') | list)[0].__name__ }}",
+    "{{ namespace.__init__ }}",
     "{% for x in [1, 2] %}{{ x }}",
     "{% if true %}x{% endfor %}",
     "{% endif %}",
@@ -418,31 +616,28 @@ STATEMENTS = [
 CONTEXT = [(S, "Be kind."), (U, "Hi there"), (A, "Hello, you")]
 
 
-def as_messages(pairs):
-    return [{"role": role, "content": content} for role, content in pairs]
-
-
 def main():
     templates = sorted(path.stem for path in FOLDER.glob("*.jinja"))
-    conversations = []
+    conversations = chats()
+    renderings = []
     for name in templates:
         source = (FOLDER / f"{name}.jinja").read_bytes().decode()
-        bos, eos = TOKENS.get(name, ("", "</s>"))
-        for conversation, pairs in CONVERSATIONS.items():
-            for prompt in (False, True):
-                case = {"template": name, "conversation": conversation, "add_generation_prompt": prompt, "bos": bos,
-                        "eos": eos}
-                case.update(render(source, as_messages(pairs), prompt, bos, eos))
-                conversations.append(case)
+        bos, eos = TOKENS.get(name, ("<s>", "</s>"))
+        for conversation, chat in conversations.items():
+            prompt = chat["messages"][-1]["role"] != A
+            case = {"template": name, "conversation": conversation, "add_generation_prompt": prompt, "bos": bos,
+                    "eos": eos}
+            renderings.append({**case, **render(source, chat, prompt, bos, eos)})
     # A line that ends in a backslash goes on in the next.
     lines = EXPRESSIONS.strip("\n").replace("\\\n", "\0").split("\n")
     sources = ["{{ " + line.replace("\0", "\\\n") + " }}" for line in lines] + STATEMENTS
-    language = [{"source": source, **render(source, as_messages(CONTEXT))} for source in sources]
-    golden = {"jinja2": jinja2.__version__, "conversations": {k: as_messages(v) for k, v in CONVERSATIONS.items()},
-              "context": as_messages(CONTEXT), "templates": conversations, "language": language}
+    context = {"messages": as_messages(CONTEXT), "tools": TOOLS}
+    language = [{"source": source, **render(source, context)} for source in sources]
+    golden = {"transformers": transformers.__version__, "jinja2": jinja2.__version__, "now": NOW,
+              "conversations": conversations, "context": context, "templates": renderings, "language": language}
     rows = json.dumps(golden, ensure_ascii=False, indent=1)
     (FOLDER / "golden.json").write_text(rows + "\n", encoding="utf-8", newline="")
-    print(f"{len(conversations)} renderings of {len(templates)} templates, {len(language)} pieces of the language, "
+    print(f"{len(renderings)} renderings of {len(templates)} templates, {len(language)} pieces of the language, "
           f"{sum('error' in case for case in language)} of them errors")
 
 

@@ -1,9 +1,8 @@
 #include "text/added_tokens.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace rung::text {
@@ -18,8 +17,7 @@ size_t StartOfLastCharacter(std::string_view text) {
 bool IsWord(std::string_view character) {
   const Utf8Step step = StepUtf8(character);
   if (!step.valid) return false;
-  const auto c = utf8proc_category(static_cast<utf8proc_int32_t>(step.code_point));
-  return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NO) || c == UTF8PROC_CATEGORY_PC;
+  return IsWordCharacter(step.code_point);
 }
 
 bool EndsInSpace(std::string_view text) {
@@ -48,40 +46,43 @@ const AddedToken* AddedTokens::Find(std::string_view text) const {
   return found == index_.end() ? nullptr : &tokens_[found->second];
 }
 
-const AddedToken* AddedTokens::Match(std::string_view text, size_t at, bool specials) const {
+const AddedToken* AddedTokens::Match(std::string_view text, size_t at) const {
   for (const size_t size : sizes_[static_cast<uint8_t>(text[at])]) {
     if (size > text.size() - at) continue;
-    const AddedToken* token = Find(text.substr(at, size));
-    if (token != nullptr && (specials || !token->special)) return token;
+    if (const AddedToken* token = Find(text.substr(at, size))) return token;
   }
   return nullptr;
 }
 
+// A match that does not count is stepped over, as is one that begins in the space that the token before it
+// took.
 void AddedTokens::Split(std::string_view text, bool specials, std::vector<Segment>* segments) const {
   size_t done = 0;
-  if (specials ? !tokens_.empty() : has_plain_) {
-    for (size_t at = 0; at < text.size();) {
-      const AddedToken* token = Match(text, at, specials);
-      if (token == nullptr) {
-        ++at;
-        continue;
-      }
-      size_t begin = at, end = at + token->text.size();
-      at = end;
-      const bool inside = (begin > 0 && IsWord(text.substr(StartOfLastCharacter(text.substr(0, begin))))) ||
-                          (end < text.size() && IsWord(text.substr(end)));
-      if (token->single_word && inside) continue;
-      while (token->lstrip && begin > done && EndsInSpace(text.substr(0, begin)))
-        begin = StartOfLastCharacter(text.substr(0, begin));
-      while (token->rstrip && end < text.size() && BeginsWithSpace(text.substr(end)))
-        end += StepUtf8(text.substr(end)).size;
-      begin = std::max(begin, done);
-      if (begin > done) segments->push_back({text.substr(done, begin - done), -1});
-      segments->push_back({text.substr(begin, end - begin), token->id});
-      at = done = end;
+  const bool any = specials ? !tokens_.empty() : has_plain_;
+  for (size_t at = 0; any && at < text.size();) {
+    const AddedToken* token = Match(text, at);
+    if (token == nullptr) {
+      ++at;
+      continue;
     }
+    size_t begin = at, end = at + token->text.size();
+    at = end;
+    if (token->special && !specials) continue;
+    const bool inside = (begin > 0 && IsWord(text.substr(StartOfLastCharacter(text.substr(0, begin))))) ||
+                        (end < text.size() && IsWord(text.substr(end)));
+    if (token->single_word && inside) continue;
+    if (token->lstrip) {
+      while (begin > 0 && EndsInSpace(text.substr(0, begin)))
+        begin = StartOfLastCharacter(text.substr(0, begin));
+      begin = std::max(begin, done);
+    }
+    while (token->rstrip && end < text.size() && BeginsWithSpace(text.substr(end)))
+      end += StepUtf8(text.substr(end)).size;
+    if (begin > done) segments->push_back({text.substr(done, begin - done), -1});
+    if (end > begin) segments->push_back({text.substr(begin, end - begin), token->id});
+    done = end;
   }
-  if (done < text.size()) segments->push_back({text.substr(done), -1});
+  if (done != text.size()) segments->push_back({text.substr(done), -1});
 }
 
 }  // namespace rung::text

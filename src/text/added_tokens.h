@@ -32,12 +32,12 @@ class AddedTokens {
   bool empty() const { return tokens_.empty(); }
   const AddedToken* Find(std::string_view text) const;  // nullptr: none
 
-  // Cuts `text` at the leftmost, then longest tokens; special ones only if `specials`. Appends segments, none
-  // empty.
+  // Cuts `text` at the leftmost, then longest tokens; special ones stay ordinary text unless `specials`.
+  // Appends segments, none empty.
   void Split(std::string_view text, bool specials, std::vector<Segment>* segments) const;
 
  private:
-  const AddedToken* Match(std::string_view text, size_t at, bool specials) const;
+  const AddedToken* Match(std::string_view text, size_t at) const;
 
   struct Hash {
     using is_transparent = void;

@@ -60,9 +60,7 @@ void Bpe::SplitCharacters(const Vocabulary& vocabulary, std::string_view piece,
   for (uint32_t at = 0; at < piece.size();) {
     const Utf8Step step = StepUtf8(piece.substr(at));
     const uint32_t size = step.valid ? step.size : 1;
-    int32_t id = step.valid ? vocabulary.Find(piece.substr(at, size)) : -1;
-    // A special token of one character is still not read from plain text.
-    if (id >= 0 && vocabulary.Kind(id) == TokenKind::kControl) id = -1;
+    const int32_t id = step.valid ? vocabulary.FindPlain(piece.substr(at, size)) : -1;
     if (id >= 0 || by_score)
       symbols->push_back(
           {id, at, size, -1, -1});  // by score even an unknown character may be part of a token
@@ -169,8 +167,8 @@ void Bpe::Encode(const Vocabulary& vocabulary, std::string_view piece, Scratch* 
                  std::vector<int32_t>* ids) const {
   RUNG_CHECK(piece.size() < (size_t{1} << 31), "a piece of text is less than 2 GiB");
   if (ignore_merges) {
-    const int32_t id = vocabulary.Find(piece);
-    if (id >= 0 && vocabulary.Kind(id) != TokenKind::kControl) return ids->push_back(id);
+    const int32_t id = vocabulary.FindPlain(piece);
+    if (id >= 0) return ids->push_back(id);
   }
   std::vector<Symbol>& symbols = scratch->symbols;
   symbols.clear();

@@ -1,32 +1,179 @@
 #include "text/chat_template.h"
 
+#include <algorithm>
+#include <array>
+#include <span>
+#include <utility>
+
 #include "base/text.h"
 #include "text/jinja_eval.h"
+#include "text/jinja_json.h"
 #include "text/jinja_lexer.h"
+#include "text/jinja_ops.h"
 #include "text/jinja_parser.h"
 
 namespace rung::text {
 
+using jinja::Budget;
+using jinja::Members;
+using jinja::Speakers;
 using jinja::Value;
 
 namespace {
 
 constexpr size_t kMaxSource = size_t{1} << 20;  // the longest templates of published models have 20 KB
 
-// The conversation as a list of dictionaries; the bytes of assistant contents carry the index of their
-// message.
-Value MakeMessages(const std::vector<Message>& messages, bool with_origin, jinja::Budget& budget) {
+// The first of these that a message has is its reasoning, whatever name the template reads.
+constexpr std::array<std::string_view, 3> kReasoning = {"reasoning_content", "thinking", "reasoning"};
+
+Members ExtraMembers(const Message& message, int32_t source, Budget& budget) {
+  if (message.extra.empty()) return {};
+  const Value extra = ParseJson(message.extra, source, budget);
+  if (!extra.dict()) jinja::Fail("its other keys must be a JSON object, not " + jinja::TypeName(extra));
+  Members members = extra.dict()->items;
+  // Not what is said.
+  for (const std::string_view name : {"name", "role"}) {
+    Value* value = FindMember(members, name);
+    if (value && value->text()) *value = MakeString(budget, value->text()->bytes);
+  }
+  return members;
+}
+
+void GiveReasoning(Members& message, Budget& budget) {
+  for (const std::string_view name : kReasoning) {
+    const Value* found = FindMember(message, name);
+    if (!found) continue;
+    const Value reasoning = *found;
+    if (Value* standard = FindMember(message, kReasoning[0])) {
+      *standard = reasoning;
+    } else {
+      message.emplace_back(MakeString(budget, kReasoning[0]), reasoning);
+    }
+    if (!FindMember(message, kReasoning[1]))
+      message.emplace(message.begin(), MakeString(budget, kReasoning[1]), reasoning);
+    return;
+  }
+}
+
+Value MakeMessage(const Message& message, size_t index, bool with_origin, Budget& budget) {
+  const int32_t source = with_origin ? static_cast<int32_t>(index) : -1;
+  jinja::Text content{message.content, {}};
+  if (with_origin && !content.bytes.empty()) content.runs.push_back({0, content.bytes.size(), source, false});
+  Members fields;
+  fields.emplace_back(MakeString(budget, "role"), MakeString(budget, message.role));
+  fields.emplace_back(MakeString(budget, "content"), MakeText(budget, std::move(content)));
+  for (auto& [key, value] : ExtraMembers(message, source, budget)) {
+    if (Value* known = FindMember(fields, key.text()->bytes)) {
+      *known = value;
+    } else {
+      fields.emplace_back(key, value);
+    }
+  }
+  std::erase_if(fields, [](const auto& field) { return field.second.template Is<jinja::None>(); });
+  GiveReasoning(fields, budget);
+  return MakeDict(budget, std::move(fields), static_cast<int32_t>(index));
+}
+
+// The conversation as a list of dictionaries; the bytes of what is said carry the index of their message.
+Value MakeMessages(std::span<const Message> messages, bool with_origin, Budget& budget) {
   std::vector<Value> items;
   for (size_t i = 0; i < messages.size(); ++i) {
-    jinja::Text content{messages[i].content, {}};
-    if (with_origin && messages[i].role == "assistant" && !content.bytes.empty())
-      content.runs.push_back({0, content.bytes.size(), static_cast<int32_t>(i), false});
-    std::vector<std::pair<Value, Value>> fields;
-    fields.emplace_back(MakeString(budget, "role"), MakeString(budget, messages[i].role));
-    fields.emplace_back(MakeString(budget, "content"), MakeText(budget, std::move(content)));
-    items.push_back(MakeDict(budget, std::move(fields), /*message=*/true));
+    try {
+      items.push_back(MakeMessage(messages[i], i, with_origin, budget));
+    } catch (jinja::Problem& problem) {
+      jinja::Fail("message " + std::to_string(i) + ": " + problem.message);
+    }
   }
   return MakeList(budget, std::move(items));
+}
+
+Value ParseOption(const char* option, std::string_view json, bool list, Budget& budget) {
+  if (json.empty()) return Value(jinja::None{});
+  try {
+    Value value = ParseJson(json, -1, budget);
+    if (list ? value.list() != nullptr : value.dict() != nullptr) return value;
+    jinja::Fail(std::string("a JSON ") + (list ? "list" : "object") + " is needed, not " +
+                jinja::TypeName(value));
+  } catch (jinja::Problem& problem) {
+    jinja::Fail(std::string(option) + ": " + problem.message);
+  }
+}
+
+using Variables = std::vector<std::pair<std::string, Value>>;
+
+// All but the messages.
+Variables MakeVariables(const RenderOptions& options, Budget& budget) {
+  Variables variables;
+  variables.emplace_back("add_generation_prompt", jinja::MakeBool(options.add_generation_prompt));
+  variables.emplace_back("tools", ParseOption("tools", options.tools, true, budget));
+  variables.emplace_back("documents", ParseOption("documents", options.documents, true, budget));
+  const size_t fixed = variables.size();
+  // A token that the model does not have is an undefined name, not an empty string: templates ask for that.
+  if (!options.bos.empty()) variables.emplace_back("bos_token", MakeString(budget, options.bos));
+  if (!options.eos.empty()) variables.emplace_back("eos_token", MakeString(budget, options.eos));
+  const Value more = ParseOption("variables", options.variables, false, budget);
+  if (!more.dict()) return variables;
+  for (const auto& [key, value] : more.dict()->items) {
+    const std::string& name = key.text()->bytes;
+    const auto known = std::find_if(variables.begin(), variables.end(),
+                                    [&](const auto& variable) { return variable.first == name; });
+    if (name == "messages" || known - variables.begin() < static_cast<std::ptrdiff_t>(fixed))
+      jinja::Fail("variables: '" + name + "' is not one of them: it is given by itself");
+    if (known != variables.end()) {
+      known->second = value;
+    } else {
+      variables.emplace_back(name, value);
+    }
+  }
+  return variables;
+}
+
+// One rendering; what may go wrong is thrown.
+jinja::Text RenderOnce(const jinja::Syntax& syntax, std::span<const Message> messages,
+                       const RenderOptions& options, const Speakers& speakers,
+                       std::optional<std::string>* header = nullptr) {
+  Budget budget;
+  jinja::Given given{MakeVariables(options, budget), speakers, options.now, header};
+  given.variables.emplace_back("messages", MakeMessages(messages, !syntax.has_generation, budget));
+  return jinja::Run(syntax, given, budget);
+}
+
+Speakers SpeakersOf(std::span<const Message> messages) {
+  Speakers speakers;
+  for (const Message& message : messages) {
+    speakers.assistant.push_back(message.role == "assistant");
+    speakers.more.push_back(speakers.assistant.back() && !message.extra.empty());
+  }
+  return speakers;
+}
+
+// With what stands in front of the first answer, where a message has more than a content: found by rendering
+// the messages before it alone, with the generation prompt, and with an answer. A template that cannot do one
+// of these has no such header.
+Speakers FindHeaders(const jinja::Syntax& syntax, std::span<const Message> messages,
+                     const RenderOptions& options) {
+  Speakers speakers = SpeakersOf(messages);
+  if (std::find(speakers.more.begin(), speakers.more.end(), true) == speakers.more.end()) return speakers;
+  std::optional<std::string> header;
+  const auto render = [&](std::span<const Message> prefix, bool prompt) {
+    RenderOptions changed = options;
+    changed.add_generation_prompt = prompt;
+    try {
+      return std::optional(RenderOnce(syntax, prefix, changed, SpeakersOf(prefix), &header));
+    } catch (const jinja::PlacedProblem&) {
+    } catch (const jinja::Problem&) {
+    }
+    return std::optional<jinja::Text>();
+  };
+  const auto first = std::find(speakers.assistant.begin(), speakers.assistant.end(), true);
+  const std::ptrdiff_t answer = first - speakers.assistant.begin();
+  std::vector<Message> prefix(messages.begin(), messages.begin() + answer);
+  const std::optional<jinja::Text> alone = render(prefix, false), prompted = render(prefix, true);
+  if (alone && prompted && prompted->bytes.starts_with(alone->bytes))
+    speakers.prompt = prompted->bytes.substr(alone->bytes.size());
+  prefix.push_back({"assistant", "x"});
+  if (render(prefix, false)) speakers.plain = header;
+  return speakers;
 }
 
 }  // namespace
@@ -53,22 +200,15 @@ Result<ChatTemplate> ChatTemplate::Parse(std::string_view source, const std::str
   return ChatTemplate(std::move(program));
 }
 
-Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages, bool add_generation_prompt,
-                                      std::string_view bos, std::string_view eos) const {
+Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
+                                      const RenderOptions& options) const {
   const jinja::Syntax& syntax = program_->syntax;
   const std::string prefix = "template of " + program_->name + ": ";
-  jinja::Budget budget;
+  Speakers speakers;
   jinja::Text text;
   try {
-    std::vector<std::pair<std::string, Value>> variables;
-    variables.emplace_back("messages", MakeMessages(messages, !syntax.has_generation, budget));
-    variables.emplace_back("add_generation_prompt", jinja::MakeBool(add_generation_prompt));
-    variables.emplace_back("tools", Value(jinja::None{}));
-    variables.emplace_back("documents", Value(jinja::None{}));
-    // A token that the model does not have is an undefined name, not an empty string: templates ask for that.
-    if (!bos.empty()) variables.emplace_back("bos_token", MakeString(budget, bos));
-    if (!eos.empty()) variables.emplace_back("eos_token", MakeString(budget, eos));
-    text = jinja::Run(syntax, std::move(variables), budget);
+    if (!syntax.has_generation) speakers = FindHeaders(syntax, messages, options);
+    text = RenderOnce(syntax, messages, options, speakers);
   } catch (const jinja::PlacedProblem& placed) {
     if (placed.problem.raised) return Failure{prefix + placed.problem.message};
     return Failure{prefix + jinja::Place(syntax.source, placed.at) + ": " + placed.problem.message};
@@ -76,9 +216,21 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages, bool
     return Failure{prefix + problem.message};
   }
   Rendered rendered;
-  for (const jinja::Text::Run& run : text.runs) rendered.assistant.push_back({run.begin, run.end});
+  for (const jinja::Text::Run& run : text.runs) {
+    if (run.closed || speakers.assistant[static_cast<size_t>(run.source)])
+      rendered.assistant.push_back({run.begin, run.end});
+  }
   rendered.text = std::move(text.bytes);
   return rendered;
+}
+
+Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages, bool add_generation_prompt,
+                                      std::string_view bos, std::string_view eos) const {
+  RenderOptions options;
+  options.add_generation_prompt = add_generation_prompt;
+  options.bos = bos;
+  options.eos = eos;
+  return Render(messages, options);
 }
 
 const std::string& ChatTemplate::source() const { return program_->source; }

@@ -4,18 +4,23 @@
 // access to attributes beyond data, no import, no include. Errors carry line and column of the template; the
 // template's own raise_exception is a Failure with its message.
 //
-// The variables are those that transformers gives: messages (role and content), add_generation_prompt, tools
-// and documents (both none), bos_token and eos_token (undefined when empty).
+// The variables are those that transformers gives: messages, add_generation_prompt, tools, documents (none
+// unless given), bos_token and eos_token (undefined when empty), and those of RenderOptions::variables.
 //
-// What is learned. The bytes of an assistant message's content keep their origin through string operations,
-// so the output knows which of its bytes they are. One iteration of the loop over the messages is one turn:
-// its span goes from the first such byte to the end of what the iteration wrote (the end-of-turn marker),
-// less whitespace there. A content that leaves no byte in the output has no span; one written outside of any
-// loop has itself alone. A template with {% generation %} blocks says it itself: the spans are what these
-// blocks wrote, nothing else.
+// What is learned. The strings of an assistant message (its content, and those in its tool calls, reasoning
+// and other keys, except role and name) keep their origin through string operations, so the output knows
+// which of its bytes they are. One iteration of the loop over the messages is one turn: its span goes from
+// the first such byte to the end of what the iteration wrote (the end-of-turn marker), less whitespace there.
+// A turn with other keys than a content has text of the template's before its first string
+// ("<tool_call>{..."): its span begins right behind what the template writes before any answer (the
+// generation prompt, or else what precedes a plain content), when the turn begins with that. A message that
+// leaves no byte in the output has no span; one written outside of any loop has its bytes alone. A template
+// with {% generation %} blocks says it itself: the spans are what these blocks wrote, nothing else.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +31,22 @@ namespace rung::text {
 
 struct Message {
   std::string role, content;
+  // The other keys of the message, as the text of a JSON object ("": none): name, tool_calls, tool_call_id,
+  // reasoning_content, ... Their order is kept, and so is that of all keys inside: templates print it. A key
+  // "content" here is given instead of `content`: a list of parts ({"type": "text", "text": ...}, ...), or
+  // null. As transformers does, a key whose value is null is left out, and reasoning under its other names
+  // ("thinking", "reasoning") is given as reasoning_content too.
+  std::string extra = {};
+};
+
+struct RenderOptions {
+  bool add_generation_prompt = false;
+  std::string bos, eos;   // the texts of those tokens, "" when the model has none
+  std::string tools;      // a JSON list of function schemas, "": none
+  std::string documents;  // a JSON list, "": none
+  std::string variables;  // a JSON object: more variables (enable_thinking, date_string, ...), "": none
+  // What strftime_now writes, as seconds since 1970-01-01 00:00 of the clock it shows; nullopt: now, local.
+  std::optional<int64_t> now;
 };
 
 // What a template wrote, and which parts of it came from assistant messages: those are learned.
@@ -34,7 +55,7 @@ struct Rendered {
     size_t begin, end;  // bytes of text
   };
   std::string text;
-  // Ascending, disjoint: each assistant turn's content and its end-of-turn marker.
+  // Ascending, disjoint: what each assistant turn says and its end-of-turn marker.
   std::vector<Span> assistant;
 };
 
@@ -42,7 +63,9 @@ class ChatTemplate {
  public:
   static Result<ChatTemplate> Parse(std::string_view source, const std::string& name);
 
-  // bos and eos: the texts of those tokens, "" when the model has none.
+  // Fails when the template does, and when a text of JSON is none (named: which message, which option).
+  Result<Rendered> Render(const std::vector<Message>& messages, const RenderOptions& options) const;
+  // The same without tools, documents and variables.
   Result<Rendered> Render(const std::vector<Message>& messages, bool add_generation_prompt,
                           std::string_view bos, std::string_view eos) const;
   const std::string& source() const;

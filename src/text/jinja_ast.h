@@ -51,7 +51,7 @@ struct Expr {
   std::string name;
   Value value;
   std::vector<ExprPtr> operands;
-  std::vector<std::string> keywords;  // names of the last arguments
+  std::vector<std::string> keywords;  // names of the last arguments; "*" and "**": spread
   std::vector<Relation> relations;
 };
 

@@ -33,19 +33,6 @@ Value CallRange(const Arguments& arguments, Budget& budget) {
   return MakeList(budget, std::move(items));
 }
 
-Value CallStrftime(const Arguments& arguments, Budget& budget) {
-  const Bound bound(arguments, "strftime_now", {"format"});
-  const std::string& format = bound.NeedString(0);
-  if (format.empty()) return MakeString(budget, "");
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  std::array<char, 1024> buffer;
-  const size_t size = std::strftime(buffer.data(), buffer.size(), format.c_str(), &local);
-  if (size == 0) Fail("strftime_now: a format that gives no text, or more than 1000 bytes of it");
-  return MakeString(budget, std::string_view(buffer.data(), size));
-}
-
 Value CallDict(const Arguments& arguments, Budget& budget) {
   if (arguments.positional.size() > 1) Fail("dict takes at most one dictionary");
   std::vector<std::pair<Value, Value>> items;
@@ -116,8 +103,6 @@ Value CallFunction(Function function, const Arguments& arguments, Budget& budget
   switch (function) {
     case Function::kRange:
       return CallRange(arguments, budget);
-    case Function::kStrftime:
-      return CallStrftime(arguments, budget);
     case Function::kDict:
       return CallDict(arguments, budget);
     default:
@@ -125,6 +110,20 @@ Value CallFunction(Function function, const Arguments& arguments, Budget& budget
   }
   const Bound bound(arguments, "raise_exception", {"message"});
   throw Problem{ToText(bound.Need(0), budget).bytes.substr(0, 2000), true};
+}
+
+Value CallStrftime(const Arguments& arguments, std::optional<int64_t> now, Budget& budget) {
+  const Bound bound(arguments, "strftime_now", {"format"});
+  const std::string& format = bound.NeedString(0);
+  if (format.empty()) return MakeString(budget, "");
+  const std::time_t time = now ? static_cast<std::time_t>(*now) : std::time(nullptr);
+  std::tm parts{};
+  if (!(now ? gmtime_r(&time, &parts) : localtime_r(&time, &parts)))
+    Fail("strftime_now: a time beyond all years");
+  std::array<char, 1024> buffer;
+  const size_t size = std::strftime(buffer.data(), buffer.size(), format.c_str(), &parts);
+  if (size == 0) Fail("strftime_now: a format that gives no text, or more than 1000 bytes of it");
+  return MakeString(budget, std::string_view(buffer.data(), size));
 }
 
 Value MakeTexts(Budget& budget, std::vector<Text> parts) {

@@ -1,7 +1,9 @@
 // Filters, tests and methods: the functions a template finds ready. All throw Problem.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,9 +38,17 @@ class Bound {
 Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, Budget& budget);
 bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, Budget& budget);
 bool HasMethod(const Value& object, const std::string& name);
+bool IsChanging(const Value& object,
+                const std::string& name);  // a method of Python's that templates may not call
 Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments, Budget& budget);
-// range, dict, strftime_now, raise_exception; not namespace.
+// range, dict and raise_exception.
 Value CallFunction(Function function, const Arguments& arguments, Budget& budget);
+// now: RenderOptions::now.
+Value CallStrftime(const Arguments& arguments, std::optional<int64_t> now, Budget& budget);
+
+// pattern % values; named: of "%(name)s", may be null.
+Value FormatPercent(const Text& pattern, const std::vector<Value>& values, const Dict* named, Budget& budget);
+Value FormatBraces(const Text& pattern, const Arguments& arguments, Budget& budget);  // str.format
 
 // What filters and methods share.
 Value MakeTexts(Budget& budget, std::vector<Text> parts);

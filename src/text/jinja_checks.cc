@@ -11,7 +11,9 @@ namespace {
 
 bool IsNumber(const Value& value) { return AsNumber(value).has_value(); }
 bool IsIterable(const Value& v) { return v.text() || v.list() || v.dict() || v.Is<Undefined>(); }
-bool IsCallable(const Value& v) { return v.Is<MacroPtr>() || v.Is<Function>() || v.Is<Undefined>(); }
+bool IsCallable(const Value& v) {
+  return v.Is<MacroPtr>() || v.Is<MethodPtr>() || v.Is<Function>() || v.Is<Undefined>();
+}
 bool IsFlag(const Value& v, bool flag) { return v.As<bool>() && *v.As<bool>() == flag; }
 bool IsCased(const Value& value, Case to, Budget& budget) {
   const Text text = ToText(value, budget);

@@ -5,6 +5,7 @@
 #include "text/jinja_call.h"
 #include "text/jinja_ops.h"
 #include "text/jinja_text.h"
+#include "text/jinja_turns.h"
 
 namespace rung::text::jinja {
 
@@ -43,11 +44,12 @@ enum class Flow { kOn, kBreak, kContinue };
 
 class Interpreter {
  public:
-  Interpreter(const Syntax& syntax, Budget& budget) : syntax_(syntax), budget_(budget) {}
+  Interpreter(const Syntax& syntax, const Given& given, Budget& budget)
+      : syntax_(syntax), given_(given), budget_(budget) {}
 
-  Text Run(const std::vector<std::pair<std::string, Value>>& variables) {
+  Text Run() {
     scope_ = std::make_shared<Scope>();
-    for (const auto& [name, value] : variables) scope_->names.emplace_back(name, value);
+    for (const auto& [name, value] : given_.variables) scope_->names.emplace_back(name, value);
     Push();  // what the template sets does not touch what it was given
     Text out;
     out_ = &out;
@@ -159,8 +161,11 @@ class Interpreter {
     }
     const Value list = MakeList(budget_, std::move(items));
     ++loops_;
+    const auto seen = std::make_shared<std::vector<Value>>();
     for (size_t i = 0; i < list.list()->items.size(); ++i) {
-      const Flow flow = Scoped([&] { return ExecIteration(node, *list.As<ListPtr>(), i); });
+      const Flow flow = Scoped([&] {
+        return ExecIteration(node, {*list.As<ListPtr>(), static_cast<int64_t>(i), seen});
+      });
       if (flow == Flow::kBreak) break;
     }
     --loops_;
@@ -179,43 +184,19 @@ class Interpreter {
     return kept;
   }
 
-  Flow ExecIteration(const Node& node, const ListPtr& items, size_t i) {
+  Flow ExecIteration(const Node& node, Loop loop) {
     budget_.Step();
     budget_.Work(sizeof(Scope) + sizeof(Loop));
-    const Value& item = items->items[i];
+    const Value item = loop.items->items[static_cast<size_t>(loop.index0)];
     Assign(node.target, item, node.at);
-    scope_->Set("loop", Value(std::make_shared<const Loop>(Loop{items, static_cast<int64_t>(i)})));
+    scope_->Set("loop", Value(std::make_shared<const Loop>(std::move(loop))));
     const size_t begin = out_->bytes.size();
     const Flow flow = Exec(node.bodies[0]);
-    const bool message = item.dict() && item.dict()->message;
-    if (message || loops_ == 1) CloseTurn(begin);
+    const int32_t message = item.dict() ? item.dict()->message : -1;
+    if (message < 0 && loops_ > 1) return flow;
+    const std::optional<size_t> own = CloseTurn(*out_, begin, message, given_.speakers);
+    if (own && given_.header) *given_.header = out_->bytes.substr(begin, *own - begin);
     return flow;
-  }
-
-  // The end of an iteration of the message loop: what came from an assistant message since byte `begin` is
-  // extended over what was written behind it, less the whitespace at the end.
-  void CloseTurn(size_t begin) {
-    std::vector<Text::Run>& runs = out_->runs;
-    size_t first = runs.size();
-    while (first > 0 && runs[first - 1].begin >= begin) --first;
-    std::vector<Text::Run> turns;
-    for (size_t i = first; i < runs.size(); ++i) {
-      if (!runs[i].closed && !turns.empty() && !turns.back().closed &&
-          turns.back().source == runs[i].source) {
-        turns.back().end = runs[i].end;
-      } else {
-        turns.push_back(runs[i]);
-      }
-    }
-    if (turns.empty()) return;
-    if (!turns.back().closed) {
-      size_t end = out_->bytes.size();
-      while (end > turns.back().end && IsSpace(static_cast<unsigned char>(out_->bytes[end - 1]))) --end;
-      turns.back().end = end;
-    }
-    for (Text::Run& turn : turns) turn.closed = true;
-    runs.resize(first);
-    runs.insert(runs.end(), turns.begin(), turns.end());
   }
 
   void ExecGeneration(const Node& node) {
@@ -278,6 +259,7 @@ class Interpreter {
   }
 
   static void SetAttribute(Namespace& space, const std::string& name, Value value) {
+    if (name.starts_with("_")) Fail("a namespace cannot have a name that begins with '_': '" + name + "'");
     if (IsStateful(value)) Fail("a namespace cannot hold a namespace or a loop");
     for (auto& [known, old] : space.attributes) {
       if (known != name) continue;
@@ -314,11 +296,27 @@ class Interpreter {
       Value value = Eval(*call.operands[i]);
       if (i < named) {
         arguments.positional.push_back(std::move(value));
+      } else if (call.keywords[i - named] == "*") {
+        for (Value& item : Items(value, budget_)) arguments.positional.push_back(std::move(item));
+      } else if (call.keywords[i - named] == "**") {
+        SpreadNames(value, arguments);
       } else {
         arguments.named.emplace_back(call.keywords[i - named], std::move(value));
       }
     }
     return arguments;
+  }
+
+  void SpreadNames(const Value& value, Arguments& arguments) {
+    if (!value.dict()) Fail("'**' needs a dictionary, not " + TypeName(value));
+    budget_.Step(static_cast<int64_t>(value.dict()->items.size()));
+    for (const auto& [key, item] : value.dict()->items) {
+      if (!key.text()) Fail("'**' needs names as keys, not " + TypeName(key));
+      const std::string& name = key.text()->bytes;
+      for (const auto& known : arguments.named)
+        if (known.first == name) Fail("the argument '" + name + "' is given twice");
+      arguments.named.emplace_back(name, item);
+    }
   }
 
   Value CallMacro(const Macro& macro, const Arguments& arguments, const Value* caller) {
@@ -363,24 +361,29 @@ class Interpreter {
 
   Value EvalCall(const Expr& expr) {
     const Expr& callee = *expr.operands[0];
-    if (callee.op == Op::kAttr) {
-      const Value object = Eval(*callee.operands[0]);
-      at_ = callee.at;
-      const Value item = HasMethod(object, callee.name) ? Value() : GetAttr(object, callee.name, budget_);
-      if (!item.Is<MacroPtr>()) {
-        const Arguments arguments = EvalArguments(expr, 1);
-        at_ = callee.at;
-        return CallMethod(object, callee.name, arguments, budget_);
-      }
-      return CallMacro(**item.As<MacroPtr>(), EvalArguments(expr, 1), nullptr);
+    if (callee.op != Op::kAttr) {
+      const Value function = Eval(callee);
+      const Arguments arguments = EvalArguments(expr, 1);
+      at_ = expr.at;
+      return CallValue(function, arguments);
     }
-    const Value function = Eval(callee);
+    const Value object = Eval(*callee.operands[0]);
+    at_ = callee.at;
+    const Value item = HasMethod(object, callee.name) ? Value() : GetAttr(object, callee.name, budget_);
     const Arguments arguments = EvalArguments(expr, 1);
-    at_ = expr.at;
+    at_ = callee.at;
+    if (item.Is<Undefined>()) return CallMethod(object, callee.name, arguments, budget_);
+    return CallValue(item, arguments);
+  }
+
+  Value CallValue(const Value& function, const Arguments& arguments) {
     if (const MacroPtr* macro = function.As<MacroPtr>()) return CallMacro(**macro, arguments, nullptr);
+    if (const MethodPtr* method = function.As<MethodPtr>())
+      return CallMethod((*method)->object, (*method)->name, arguments, budget_);
     if (function.Is<Undefined>()) Fail(*function.As<Undefined>()->why);
     if (!function.Is<Function>()) Fail(TypeName(function) + " cannot be called");
     if (*function.As<Function>() == Function::kNamespace) return MakeNamespace(arguments);
+    if (*function.As<Function>() == Function::kStrftime) return CallStrftime(arguments, given_.now, budget_);
     return CallFunction(*function.As<Function>(), arguments, budget_);
   }
 
@@ -522,6 +525,7 @@ class Interpreter {
   }
 
   const Syntax& syntax_;
+  const Given& given_;
   Budget& budget_;
   std::shared_ptr<Scope> scope_;
   Text* out_ = nullptr;
@@ -543,8 +547,8 @@ std::string Place(std::string_view source, size_t at) {
          ", column " + std::to_string(CountChars(source.substr(line, at - line)) + 1);
 }
 
-Text Run(const Syntax& syntax, std::vector<std::pair<std::string, Value>> variables, Budget& budget) {
-  return Interpreter(syntax, budget).Run(variables);
+Text Run(const Syntax& syntax, const Given& given, Budget& budget) {
+  return Interpreter(syntax, given, budget).Run();
 }
 
 }  // namespace rung::text::jinja

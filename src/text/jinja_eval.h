@@ -1,11 +1,15 @@
 // Runs a template.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "text/jinja_ast.h"
+#include "text/jinja_turns.h"
 
 namespace rung::text::jinja {
 
@@ -18,7 +22,14 @@ struct PlacedProblem {
   uint32_t at;
 };
 
+struct Given {
+  std::vector<std::pair<std::string, Value>> variables;
+  Speakers speakers;
+  std::optional<int64_t> now;                    // RenderOptions::now
+  std::optional<std::string>* header = nullptr;  // set to what the last turn writes before its first own byte
+};
+
 // Throws PlacedProblem. The output's runs are the learned spans, by the rule in chat_template.h.
-Text Run(const Syntax& syntax, std::vector<std::pair<std::string, Value>> variables, Budget& budget);
+Text Run(const Syntax& syntax, const Given& given, Budget& budget);
 
 }  // namespace rung::text::jinja

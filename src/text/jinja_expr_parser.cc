@@ -342,12 +342,18 @@ ExprPtr ExprParser::ParseSubscript(ExprPtr value, uint32_t at) {
 void ExprParser::ParseArguments(Expr& call) {
   Expect("(");
   while (!IsOperator(")")) {
-    if (IsOperator("*") || IsOperator("**")) Refuse("'*' and '**' arguments are not supported");
-    if (Now().kind == TokenKind::kName && Ahead().kind == TokenKind::kOperator && Ahead().text == "=") {
+    const bool spread = IsOperator("*") || IsOperator("**");
+    if (spread) {
+      const bool again =
+          std::find(call.keywords.begin(), call.keywords.end(), Now().text) != call.keywords.end();
+      if (again) Refuse("'" + Now().text + "' given twice");
+      call.keywords.push_back(Take().text);
+    } else if (Now().kind == TokenKind::kName && Ahead().kind == TokenKind::kOperator &&
+               Ahead().text == "=") {
       call.keywords.push_back(Take().text);
       Take();
     } else if (!call.keywords.empty()) {
-      Refuse("a positional argument after one with a name");
+      Refuse("a positional argument after one with a name, or after '*'");
     }
     Adopt(call, ParseExpr());
     if (!SkipOperator(",")) break;

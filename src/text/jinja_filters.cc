@@ -1,9 +1,12 @@
 // The filters.
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <map>
 #include <string_view>
+#include <utility>
 
 #include "text/jinja_call.h"
 #include "text/jinja_ops.h"
@@ -80,7 +83,11 @@ Value ToJson(const Value& input, const Arguments& arguments, Budget& budget) {
   style.ascii = bound.Flag(0, false);
   style.sort = bound.Flag(3, false);
   if (bound.Get(1) && !bound.Get(1)->Is<None>()) {
-    style.indent = std::clamp<int64_t>(bound.Int(1, 0), 0, 64);
+    const Text* indent = bound.Get(1)->text();
+    style.indent = indent
+                       ? indent->bytes
+                       : std::string(static_cast<size_t>(std::clamp<int64_t>(bound.Int(1, 0), 0, 64)), ' ');
+    if (style.indent->size() > 64) Fail("tojson: 'indent' of more than 64 bytes");
     style.item = ",";
   }
   if (bound.Get(2) && !bound.Get(2)->Is<None>()) {
@@ -109,6 +116,19 @@ bool ParseFloat(std::string_view text, double* value) {
   return !text.empty() && parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
 }
 
+// The digits of Python's int(): a prefix that fits the base, and underscores between digits.
+std::string Digits(std::string_view text, int64_t base) {
+  std::string digits;
+  if (text.starts_with("-")) digits += '-', text.remove_prefix(1);
+  const char prefix = base == 16 ? 'x' : base == 8 ? 'o' : base == 2 ? 'b' : '\0';
+  if (prefix && text.size() > 2 && text[0] == '0' && (text[1] | 0x20) == prefix) text.remove_prefix(2);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '_' && i > 0 && i + 1 < text.size() && text[i - 1] != '_') continue;
+    digits += text[i];
+  }
+  return digits;
+}
+
 Value IntFilter(const Value& input, const Arguments& arguments, Budget&) {
   const Bound bound(arguments, "int", {"default", "base"});
   if (input.Is<Undefined>()) Fail(*input.As<Undefined>()->why);
@@ -116,9 +136,9 @@ Value IntFilter(const Value& input, const Arguments& arguments, Budget&) {
   if (const std::optional<int64_t> number = AsInt(input)) return MakeInt(*number);
   double real = 0;
   if (const Text* text = input.text()) {
-    const std::string_view digits = StripSpace(text->bytes);
     const int64_t base = bound.Int(1, 10);
     if (base < 2 || base > 36) Fail("int: a base from 2 to 36 is needed");
+    const std::string digits = Digits(StripSpace(text->bytes), base);
     int64_t value = 0;
     const auto parsed =
         std::from_chars(digits.data(), digits.data() + digits.size(), value, static_cast<int>(base));
@@ -323,6 +343,61 @@ Value StringFilter(const Value& input, const Arguments& arguments, Budget& budge
   return input.text() ? input : MakeText(budget, ToText(input, budget));
 }
 
+// Python's round: to even at a tie, in decimal digits that the number really has.
+double RoundHalfEven(double number, int64_t digits) {
+  std::array<char, 512> buffer;  // at most 309 digits before the point, 100 behind it
+  const int size = std::snprintf(buffer.data(), buffer.size(), "%.*f", static_cast<int>(digits), number);
+  double rounded = number;
+  std::from_chars(buffer.data(), buffer.data() + size, rounded);
+  return rounded;
+}
+
+Value Round(const Value& input, const Arguments& arguments, Budget&) {
+  const Bound bound(arguments, "round", {"precision", "method"});
+  if (input.Is<Undefined>()) Fail(*input.As<Undefined>()->why);
+  const std::optional<double> number = AsNumber(input);
+  if (!number) Fail("round needs a number, not " + TypeName(input));
+  const int64_t digits = bound.Int(0, 0);
+  if (digits < 0 || digits > 100) Fail("round: a precision from 0 to 100 is needed");
+  const std::string method = bound.Get(1) ? bound.NeedString(1) : "common";
+  if (method != "common" && method != "ceil" && method != "floor")
+    Fail("round: 'method' must be \"common\", \"ceil\" or \"floor\"");
+  if (method == "common")
+    return AsInt(input) ? MakeInt(*AsInt(input)) : Value(RoundHalfEven(*number, digits));
+  const double scale = std::pow(10.0, static_cast<double>(digits));
+  return Value((method == "ceil" ? std::ceil(*number * scale) : std::floor(*number * scale)) / scale);
+}
+
+// Lists of `size` items each; the last is filled up when there is something to fill it with.
+Value Batch(const Value& input, const Arguments& arguments, Budget& budget) {
+  const Bound bound(arguments, "batch", {"linecount", "fill_with"});
+  bound.Need(0);
+  const int64_t size = bound.Int(0, 0);
+  if (size < 1 || size > kMaxRange) Fail("batch: a size from 1 to 100000 is needed");
+  std::vector<Value> batches, batch;
+  const auto close = [&] { batches.push_back(MakeList(budget, std::exchange(batch, {}))); };
+  for (const Value& item : Items(input, budget)) {
+    budget.Step();
+    if (static_cast<int64_t>(batch.size()) == size) close();
+    batch.push_back(item);
+  }
+  if (batch.empty()) return MakeList(budget, std::move(batches));
+  if (bound.Get(1) && !bound.Get(1)->Is<None>()) {
+    budget.Step(size);
+    batch.resize(static_cast<size_t>(size), *bound.Get(1));
+  }
+  close();
+  return MakeList(budget, std::move(batches));
+}
+
+Value FormatFilter(const Value& input, const Arguments& arguments, Budget& budget) {
+  const Text pattern = ToText(input, budget);
+  if (arguments.named.empty()) return FormatPercent(pattern, arguments.positional, nullptr, budget);
+  if (!arguments.positional.empty()) Fail("format takes values or names, not both");
+  const Value named = CallFunction(Function::kDict, arguments, budget);
+  return FormatPercent(pattern, {}, named.dict(), budget);
+}
+
 const Filters& Table() {
   static const Filters kFilters = {
       {"trim", Trim},
@@ -365,6 +440,9 @@ const Filters& Table() {
       {"reverse", Reverse},
       {"indent", Indent},
       {"abs", Abs},
+      {"round", Round},
+      {"batch", Batch},
+      {"format", FormatFilter},
   };
   return kFilters;
 }

@@ -59,12 +59,59 @@ Value RemoveAffix(const Value& object, const Arguments& arguments, Budget& budge
   return object;
 }
 
-Value FindMethod(const Value& object, const Arguments& arguments, Budget& budget, bool from_right) {
-  const Bound bound(arguments, "find", {"text"});
+// required: index and rindex, which fail where find and rfind say -1.
+Value FindMethod(const Value& object, const Arguments& arguments, Budget& budget, bool from_right,
+                 bool required) {
+  const Bound bound(arguments, "a search", {"text", "start"});
   const std::string_view bytes = object.text()->bytes, needle = bound.NeedString(0);
   budget.Work(bytes.size() * (from_right ? needle.size() + 1 : 1));
-  const size_t at = from_right ? bytes.rfind(needle) : FindText(bytes, needle, 0);
+  size_t start = 0;
+  if (bound.Get(1) && !bound.Get(1)->Is<None>()) {
+    const std::vector<size_t> starts = CharStarts(bytes);
+    const int64_t size = static_cast<int64_t>(starts.size()) - 1, given = bound.Int(1, 0);
+    if (given > size && required) Fail("index: the text is not there");
+    if (given > size) return MakeInt(-1);
+    start = starts[static_cast<size_t>(std::max<int64_t>(given < 0 ? given + size : given, 0))];
+  }
+  size_t at = from_right ? bytes.rfind(needle) : FindText(bytes, needle, start);
+  if (at < start) at = std::string_view::npos;
+  if (required && at == std::string_view::npos) Fail("index: the text is not there");
   return MakeInt(at == std::string_view::npos ? -1 : CountChars(bytes.substr(0, at)));
+}
+
+Value PartitionMethod(const Value& object, const Arguments& arguments, Budget& budget, bool from_right) {
+  const Bound bound(arguments, "partition", {"sep"});
+  const Text& text = *object.text();
+  const std::string& separator = bound.NeedString(0);
+  if (separator.empty()) Fail("partition: the separator is empty");
+  budget.Work(text.bytes.size() * (from_right ? separator.size() + 1 : 1));
+  const size_t at = from_right ? text.bytes.rfind(separator) : FindText(text.bytes, separator, 0);
+  std::vector<Value> parts;
+  if (at == std::string::npos) {
+    parts = {object, MakeString(budget, ""), MakeString(budget, "")};
+    if (from_right) std::swap(parts[0], parts[2]);
+  } else {
+    const size_t end = at + separator.size();
+    parts = {MakeText(budget, Slice(text, 0, at)), MakeText(budget, Slice(text, at, end)),
+             MakeText(budget, Slice(text, end, text.bytes.size()))};
+  }
+  return MakeList(budget, std::move(parts), true);
+}
+
+Value PadMethod(const Value& object, const Arguments& arguments, Budget& budget, Side side) {
+  const Bound bound(arguments, "ljust and rjust", {"width", "fillchar"});
+  bound.Need(0);
+  const std::string fill = bound.Get(1) ? bound.NeedString(1) : " ";
+  if (CountChars(fill) != 1) Fail("ljust and rjust: one character is needed to fill with");
+  const int64_t missing = bound.Int(0, 0) - Length(object, budget);
+  if (missing > kMaxRange) Fail("ljust and rjust: a width of more than 100000");
+  std::string padding;
+  for (int64_t i = 0; i < missing; ++i) padding += fill;
+  Text out;
+  if (side == Side::kRight) out.Append(padding);
+  out.Append(*object.text());
+  if (side == Side::kLeft) out.Append(padding);
+  return MakeText(budget, std::move(out));
 }
 
 Value CountMethod(const Value& object, const Arguments& arguments, Budget& budget) {
@@ -97,47 +144,54 @@ Value AllChars(const Value& object, const Arguments& arguments, Budget& budget, 
   return MakeBool(!bytes.empty());
 }
 
+// A method with the last arguments of its function given.
+template <auto kFunction, auto... kLast>
+Value With(const Value& object, const Arguments& arguments, Budget& budget) {
+  return kFunction(object, arguments, budget, kLast...);
+}
+
 const Methods& StringMethods() {
   static const Methods kMethods = {
-      {"strip",
-       [](const Value& o, const Arguments& a, Budget& b) { return StripMethod(o, a, b, Side::kBoth); }},
-      {"lstrip",
-       [](const Value& o, const Arguments& a, Budget& b) { return StripMethod(o, a, b, Side::kLeft); }},
-      {"rstrip",
-       [](const Value& o, const Arguments& a, Budget& b) { return StripMethod(o, a, b, Side::kRight); }},
-      {"split", [](const Value& o, const Arguments& a, Budget& b) { return SplitMethod(o, a, b, false); }},
-      {"rsplit", [](const Value& o, const Arguments& a, Budget& b) { return SplitMethod(o, a, b, true); }},
+      {"strip", With<StripMethod, Side::kBoth>},
+      {"lstrip", With<StripMethod, Side::kLeft>},
+      {"rstrip", With<StripMethod, Side::kRight>},
+      {"split", With<SplitMethod, false>},
+      {"rsplit", With<SplitMethod, true>},
       {"splitlines",
        [](const Value& o, const Arguments& a, Budget& b) {
          const Bound bound(a, "splitlines", {"keepends"});
          b.Work(o.text()->bytes.size());
          return MakeTexts(b, SplitLines(*o.text(), bound.Flag(0, false)));
        }},
-      {"startswith",
-       [](const Value& o, const Arguments& a, Budget& b) { return AffixMethod(o, a, b, true); }},
-      {"endswith", [](const Value& o, const Arguments& a, Budget& b) { return AffixMethod(o, a, b, false); }},
-      {"removeprefix",
-       [](const Value& o, const Arguments& a, Budget& b) { return RemoveAffix(o, a, b, true); }},
-      {"removesuffix",
-       [](const Value& o, const Arguments& a, Budget& b) { return RemoveAffix(o, a, b, false); }},
-      {"upper",
-       [](const Value& o, const Arguments& a, Budget& b) { return CaseMethod(o, a, b, Case::kUpper); }},
-      {"lower",
-       [](const Value& o, const Arguments& a, Budget& b) { return CaseMethod(o, a, b, Case::kLower); }},
-      {"title",
-       [](const Value& o, const Arguments& a, Budget& b) { return CaseMethod(o, a, b, Case::kTitle); }},
-      {"capitalize",
-       [](const Value& o, const Arguments& a, Budget& b) { return CaseMethod(o, a, b, Case::kCapitalize); }},
+      {"startswith", With<AffixMethod, true>},
+      {"endswith", With<AffixMethod, false>},
+      {"removeprefix", With<RemoveAffix, true>},
+      {"removesuffix", With<RemoveAffix, false>},
+      {"upper", With<CaseMethod, Case::kUpper>},
+      {"lower", With<CaseMethod, Case::kLower>},
+      {"title", With<CaseMethod, Case::kTitle>},
+      {"capitalize", With<CaseMethod, Case::kCapitalize>},
       {"replace", ReplaceMethod},
       {"count", CountMethod},
-      {"find", [](const Value& o, const Arguments& a, Budget& b) { return FindMethod(o, a, b, false); }},
-      {"rfind", [](const Value& o, const Arguments& a, Budget& b) { return FindMethod(o, a, b, true); }},
+      {"find", With<FindMethod, false, false>},
+      {"rfind", With<FindMethod, true, false>},
+      {"index", With<FindMethod, false, true>},
+      {"rindex", With<FindMethod, true, true>},
+      {"partition", With<PartitionMethod, false>},
+      {"rpartition", With<PartitionMethod, true>},
+      {"ljust", With<PadMethod, Side::kLeft>},
+      {"rjust", With<PadMethod, Side::kRight>},
+      {"format", [](const Value& o, const Arguments& a, Budget& b) { return FormatBraces(*o.text(), a, b); }},
+      {"islower",
+       [](const Value& o, const Arguments& a, Budget& b) { return MakeBool(ApplyTest("lower", o, a, b)); }},
+      {"isupper",
+       [](const Value& o, const Arguments& a, Budget& b) { return MakeBool(ApplyTest("upper", o, a, b)); }},
       {"join",
        [](const Value& o, const Arguments& a, Budget& b) {
          const Bound bound(a, "join", {"items"});
          return Join(Items(bound.Need(0), b), *o.text(), b);
        }},
-      {"isspace", [](const Value& o, const Arguments& a, Budget& b) { return AllChars(o, a, b, IsSpace); }},
+      {"isspace", With<AllChars, IsSpace>},
       {"isdigit",
        [](const Value& o, const Arguments& a, Budget& b) {
          return AllChars(o, a, b, [](int32_t c) { return c >= '0' && c <= '9'; });
@@ -209,6 +263,22 @@ Value CallCycle(const Loop& loop, const Arguments& arguments) {
   return arguments.positional[static_cast<size_t>(loop.index0) % arguments.positional.size()];
 }
 
+// Whether the arguments differ from those of the last call in this loop.
+Value CallChanged(const Loop& loop, const Arguments& arguments, Budget& budget) {
+  std::vector<Value>& seen = *loop.seen;
+  bool same = seen.size() == arguments.positional.size() + 1;
+  for (size_t i = 0; i < arguments.positional.size(); ++i) {
+    // A loop that held itself would never be freed.
+    if (IsStateful(arguments.positional[i])) Fail("changed does not take a namespace or a loop");
+    same = same && Equal(seen[i + 1], arguments.positional[i], budget);
+  }
+  if (same) return MakeBool(false);
+  budget.Work(arguments.positional.size() * sizeof(Value));
+  seen.assign(1, Value(true));  // told apart from no call at all
+  seen.insert(seen.end(), arguments.positional.begin(), arguments.positional.end());
+  return MakeBool(true);
+}
+
 }  // namespace
 
 bool HasMethod(const Value& object, const std::string& name) {
@@ -216,12 +286,20 @@ bool HasMethod(const Value& object, const std::string& name) {
   return methods && methods->contains(name);
 }
 
+bool IsChanging(const Value& object, const std::string& name) {
+  static constexpr std::string_view kOfLists = " append extend insert remove sort reverse pop clear ";
+  static constexpr std::string_view kOfDicts = " pop popitem clear update setdefault ";
+  if (!object.dict() && (!object.list() || object.list()->tuple)) return false;
+  return (object.dict() ? kOfDicts : kOfLists).find(" " + name + " ") != std::string_view::npos;
+}
+
 Value CallMethod(const Value& object, const std::string& name, const Arguments& arguments, Budget& budget) {
   if (HasMethod(object, name)) return MethodsOf(object)->at(name)(object, arguments, budget);
-  if (object.Is<LoopPtr>() && name == "cycle") return CallCycle(**object.As<LoopPtr>(), arguments);
-  static constexpr std::string_view kChanging =
-      " append extend insert remove sort reverse pop clear update setdefault ";
-  if ((object.list() || object.dict()) && kChanging.find(" " + name + " ") != std::string_view::npos)
+  if (const LoopPtr* loop = object.As<LoopPtr>()) {
+    if (name == "cycle") return CallCycle(**loop, arguments);
+    if (name == "changed") return CallChanged(**loop, arguments, budget);
+  }
+  if (IsChanging(object, name))
     Fail("'" + name + "' would change " + TypeName(object) + ", which templates may not: build a new one");
   Fail(TypeName(object) + " has no method '" + name + "'");
 }

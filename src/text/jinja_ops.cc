@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "text/jinja_call.h"
 #include "text/jinja_text.h"
 
 namespace rung::text::jinja {
@@ -156,6 +157,11 @@ Range Clip(int64_t size, const Value& begin, const Value& end, const Value& step
   return {from, stride, (distance - 1) / pace + 1};
 }
 
+Value MakeMethod(const Value& object, const std::string& name, Budget& budget) {
+  budget.Work(sizeof(Method) + name.size());
+  return Value(std::make_shared<const Method>(Method{object, name}));
+}
+
 int CompareLists(const List& a, const List& b, Budget& budget) {
   const size_t common = std::min(a.items.size(), b.items.size());
   for (size_t i = 0; i < common; ++i)
@@ -176,6 +182,7 @@ std::string TypeName(const Value& value) {
   if (value.dict()) return "a dictionary";
   if (value.Is<NamespacePtr>()) return "a namespace";
   if (value.Is<LoopPtr>()) return "a loop";
+  if (value.Is<MethodPtr>()) return "a method";
   return value.Is<MacroPtr>() ? "a macro" : "a function";
 }
 
@@ -292,6 +299,10 @@ bool Holds(Relation relation, const Value& a, const Value& b, Budget& budget) {
 
 Value Arithmetic(Op op, const Value& a, const Value& b, Budget& budget) {
   NeedDefined(a);
+  if (op == Op::kModulo && a.text()) {
+    const bool several = b.list() && b.list()->tuple;
+    return FormatPercent(*a.text(), several ? b.list()->items : std::vector<Value>{b}, b.dict(), budget);
+  }
   NeedDefined(b);
   const std::optional<int64_t> i = AsInt(a), j = AsInt(b);
   if (i && j) return IntArithmetic(op, *i, *j);
@@ -312,7 +323,6 @@ Value Arithmetic(Op op, const Value& a, const Value& b, Budget& budget) {
   }
   if (op == Op::kMultiply && (a.text() || a.list()) && j) return Repeat(a, *j, budget);
   if (op == Op::kMultiply && (b.text() || b.list()) && i) return Repeat(b, *i, budget);
-  if (op == Op::kModulo && a.text()) Fail("formatting with '%' is not supported: use '~'");
   Fail(std::string("'") + Sign(op) + "' does not take " + TypeName(a) + " and " + TypeName(b));
 }
 
@@ -364,7 +374,10 @@ const Value* Find(const Dict& dict, const Value& key, Budget& budget) {
 
 Value GetAttr(const Value& value, const std::string& name, Budget& budget) {
   NeedDefined(value);
-  if (const Dict* dict = value.dict()) {
+  // As in Python, a method hides a key of that name from x.name, not from x['name'].
+  if (HasMethod(value, name)) return MakeMethod(value, name, budget);
+  const Dict* dict = value.dict();
+  if (dict && !IsChanging(value, name)) {
     for (const auto& [key, item] : dict->items)
       if (key.text() && key.text()->bytes == name) return item;
   } else if (const NamespacePtr* space = value.As<NamespacePtr>()) {
@@ -393,6 +406,8 @@ Value GetItem(const Value& value, const Value& key, Budget& budget) {
   if (key.text() && !value.dict()) return GetAttr(value, key.text()->bytes, budget);
   if (const Dict* dict = value.dict()) {
     if (const Value* found = Find(*dict, key, budget)) return *found;
+    if (key.text() && HasMethod(value, key.text()->bytes))
+      return MakeMethod(value, key.text()->bytes, budget);
     return MakeUndefined("the dictionary has no key " + ToText(key, budget).bytes.substr(0, 100));
   }
   const std::optional<int64_t> index = AsInt(key);

@@ -21,11 +21,12 @@ int64_t NeedInt(const Value& value, const char* what);
 // str(value): a string as it is, with its provenance; undefined is empty.
 void AppendStr(Text& out, const Value& value, Budget& budget);
 Text ToText(const Value& value, Budget& budget);
+Text Repr(const Value& value, Budget& budget);  // repr(value): a string in quotes
 std::string FloatRepr(double value);
 
-// json.dumps(value, ensure_ascii=False, ...). indent < 0: on one line.
+// json.dumps(value, ensure_ascii=False, ...).
 struct JsonStyle {
-  int64_t indent = -1;
+  std::optional<std::string> indent;  // of one level; nullopt: all on one line
   std::string item = ", ", key = ": ";
   bool ascii = false, sort = false;
 };
@@ -43,7 +44,7 @@ Value Negate(const Value& value);
 std::vector<Value> Items(const Value& value, Budget& budget);
 int64_t Length(const Value& value, Budget& budget);
 const Value* Find(const Dict& dict, const Value& key, Budget& budget);
-// Undefined when there is no such thing; a failure on undefined itself.
+// x.name and x[key]: undefined when there is no such thing; a failure on undefined itself.
 Value GetAttr(const Value& value, const std::string& name, Budget& budget);
 Value GetItem(const Value& value, const Value& key, Budget& budget);
 Value GetSlice(const Value& value, const Value& begin, const Value& end, const Value& step, Budget& budget);

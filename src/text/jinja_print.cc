@@ -157,9 +157,9 @@ void AppendRepr(Text& out, const Value& value, Budget& budget) {
 }
 
 void NewLine(Text& out, const JsonStyle& style, int64_t level) {
-  if (style.indent < 0) return;
+  if (!style.indent) return;
   out.bytes += '\n';
-  out.bytes.append(static_cast<size_t>(level * style.indent), ' ');
+  for (int64_t i = 0; i < level; ++i) out.bytes += *style.indent;
   CheckSize(out);
 }
 
@@ -226,6 +226,13 @@ void AppendStr(Text& out, const Value& value, Budget& budget) {
     out.Append("<" + TypeName(value).substr(2) + ">");
   }
   CheckSize(out);
+}
+
+Text Repr(const Value& value, Budget& budget) {
+  Text out;
+  AppendRepr(out, value, budget);
+  CheckSize(out);
+  return out;
 }
 
 Text ToText(const Value& value, Budget& budget) {

@@ -2,10 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <ctime>
-#include <nlohmann/json.hpp>
 
-#include "base/files.h"
 #include "text/chat_template.h"
+#include "text/chat_template_fixture.h"
 
 namespace rung::text {
 namespace {
@@ -23,15 +22,15 @@ std::string FailureOf(std::string_view source) {
 }
 
 TEST(Jinja, EqualsPython) {
-  const auto golden =
-      nlohmann::json::parse(ReadTextFile("tests/data/text/templates/golden.json", 1 << 24).OrThrow());
-  std::vector<Message> context;
-  for (const auto& message : golden.at("context"))
-    context.push_back({message.at("role"), message.at("content")});
-  ASSERT_GE(golden.at("language").size(), 250u);
+  const OrderedJson& golden = TemplateGolden();
+  const std::vector<Message> context = MessagesOf(golden.at("context"));
+  const RenderOptions options = OptionsOf(golden.at("context"));
+  ASSERT_GE(golden.at("language").size(), 450u);
   for (const auto& entry : golden.at("language")) {
     const std::string source = entry.at("source");
-    const Result<Rendered> rendered = RenderSource(source, context);
+    const Result<ChatTemplate> parsed = ChatTemplate::Parse(source, "test");
+    const Result<Rendered> rendered =
+        parsed.ok() ? parsed.value().Render(context, options) : Result<Rendered>(parsed.failure());
     if (entry.contains("error")) {
       EXPECT_FALSE(rendered.ok()) << source << "\nPython: " << entry.at("error")
                                   << "\nhere: " << (rendered.ok() ? rendered.value().text : "");
@@ -52,6 +51,12 @@ TEST(Jinja, ErrorsSayWhere) {
   EXPECT_EQ(FailureOf("{% for x in y %}"),
             "template of test: line 1, column 15: a block that never ends: 'endfor' is missing");
   EXPECT_EQ(FailureOf("{{ raise_exception('no: ' ~ 1) }}"), "template of test: no: 1");
+  EXPECT_EQ(FailureOf("{% for x in y recursive %}{% endfor %}"),
+            "template of test: line 1, column 15: 'recursive' loops are not supported");
+  EXPECT_EQ(FailureOf("\n{{ 1 + f(*2) }}"),
+            "template of test: line 2, column 11: cannot iterate over an integer");
+  EXPECT_EQ(FailureOf("{{ '%y' % 1 }}"),
+            "template of test: line 1, column 9: a pattern with '%y', which is not supported");
   EXPECT_EQ(FailureOf("{% set m = messages.append(1) %}"),
             "template of test: line 1, column 21: 'append' would change a list, which templates may not: "
             "build a new one");
@@ -133,6 +138,15 @@ std::vector<Hostile> HostileSources() {
       {"map", "{{ [[1]] | map(" + Repeat("'map', ", 1000) + "'list') | list }}"},
       {"sort", "{% for i in range(99) %}{{ range(99999) | list | reverse | sort }}{% endfor %}"},
       {"unique", "{{ range(99999) | unique | list }}"},
+      {"percent", "{{ '%999999999d' % 1 }}"},
+      {"percents", "{{ ('%1000s' * 99999) % ((1,) * 99999) }}"},
+      {"braces", "{{ ('{0:>1000}' * 99999).format('a') }}"},
+      {"justify", "{{ 'a'.ljust(10**9) }}"},
+      {"batch", "{{ [1] | batch(10**9, 0) }}"},
+      {"changed", "{% for x in [1] %}{{ loop.changed(loop) }}{% endfor %}"},
+      {"method in itself",
+       "{% set n = namespace(d={}) %}{% for i in range(99) %}{% set n.d = {'a': n.d.get} %}{% endfor %}"},
+      {"spread", "{{ dict(*(range(99999) | list)) }}"},
       {"strftime", "{{ strftime_now('%Y' * 9999) }}"},
       {"padded time", "{{ strftime_now('%999999999d') }}"},
   };
@@ -148,7 +162,10 @@ TEST(Jinja, HostileTemplatesFailFast) {
     // slower.
     EXPECT_LT(seconds, 10) << hostile.name;
     if (rendered.ok()) continue;
-    EXPECT_LT(rendered.failure().message.size(), 300u) << hostile.name;
+    const std::string& message = rendered.failure().message;
+    EXPECT_LT(message.size(), 300u) << hostile.name;
+    EXPECT_EQ(message.rfind("template of test: line ", 0), 0u) << message;
+    EXPECT_NE(message.find(", column "), std::string::npos) << message;
   }
 }
 

@@ -180,7 +180,11 @@ Text Replace(const Text& text, std::string_view from, const Text& to, int64_t li
     }
     if (at == std::string_view::npos) break;
     out.AppendSlice(text, done, at);
-    out.Append(to);
+    if (to.runs.empty() && !from.empty()) {
+      out.AppendAs(to.bytes, text, at);
+    } else {
+      out.Append(to);
+    }
     done = at + from.size();
     if (out.bytes.size() > kMaxOutput) Fail("a string of more than 16 MiB");
   }

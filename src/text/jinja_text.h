@@ -24,7 +24,7 @@ size_t FindText(std::string_view text, std::string_view needle, size_t from);
 enum class Side { kLeft, kRight, kBoth };
 Text Strip(const Text& text, Side side, const std::string* chars);  // chars null: whitespace
 Text Slice(const Text& text, size_t begin, size_t end);             // bytes
-// limit < 0: all occurrences.
+// limit < 0: all occurrences. A new text without an origin of its own takes that of the bytes it replaces.
 Text Replace(const Text& text, std::string_view from, const Text& to, int64_t limit);
 // separator null: runs of whitespace. from_right: the limit counts from the end.
 std::vector<Text> Split(const Text& text, const std::string* separator, int64_t limit, bool from_right);

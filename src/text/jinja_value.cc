@@ -69,6 +69,7 @@ int Nesting(const Value& value) {
   if (const List* list = value.list()) return list->nesting;
   if (const Dict* dict = value.dict()) return dict->nesting;
   if (const LoopPtr* loop = value.As<LoopPtr>()) return (*loop)->items->nesting + 1;
+  if (const MethodPtr* method = value.As<MethodPtr>()) return Nesting((*method)->object) + 1;
   // A namespace holds no namespace, so what hangs below it is at most this deep.
   if (value.Is<NamespacePtr>()) return 1;
   return 0;
@@ -77,6 +78,7 @@ int Nesting(const Value& value) {
 bool IsStateful(const Value& value) {
   if (const List* list = value.list()) return list->stateful;
   if (const Dict* dict = value.dict()) return dict->stateful;
+  if (const MethodPtr* method = value.As<MethodPtr>()) return IsStateful((*method)->object);
   return value.Is<NamespacePtr>() || value.Is<LoopPtr>();
 }
 
@@ -93,7 +95,7 @@ Value MakeList(Budget& budget, std::vector<Value> items, bool tuple) {
   return Value(std::make_shared<const List>(std::move(list)));
 }
 
-Value MakeDict(Budget& budget, std::vector<std::pair<Value, Value>> items, bool message) {
+Value MakeDict(Budget& budget, std::vector<std::pair<Value, Value>> items, int32_t message) {
   budget.Work(sizeof(Dict) + items.size() * 2 * sizeof(Value));
   Dict dict;
   dict.message = message;

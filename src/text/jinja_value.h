@@ -60,6 +60,7 @@ class Value;
 struct Namespace;
 struct Macro;
 struct Loop;
+struct Method;
 
 struct Undefined {
   std::shared_ptr<const std::string> why;  // "'x' is undefined": the message when it is used
@@ -73,7 +74,7 @@ struct List {
 };
 struct Dict {
   std::vector<std::pair<Value, Value>> items;  // in order of insertion
-  bool message = false;                        // one of the conversation's messages
+  int32_t message = -1;                        // its index, when it is one of the conversation's messages
   int nesting = 1;
   bool stateful = false;
 };
@@ -85,11 +86,12 @@ using DictPtr = std::shared_ptr<const Dict>;
 using NamespacePtr = std::shared_ptr<Namespace>;
 using MacroPtr = std::shared_ptr<const Macro>;
 using LoopPtr = std::shared_ptr<const Loop>;
+using MethodPtr = std::shared_ptr<const Method>;
 
 class Value {
  public:
   using Storage = std::variant<Undefined, None, bool, int64_t, double, TextPtr, ListPtr, DictPtr,
-                               NamespacePtr, MacroPtr, LoopPtr, Function>;
+                               NamespacePtr, MacroPtr, LoopPtr, MethodPtr, Function>;
   Value() : storage_(Undefined{}) {}
   explicit Value(Storage storage) : storage_(std::move(storage)) {}
 
@@ -117,6 +119,14 @@ struct Namespace {
 struct Loop {
   ListPtr items;
   int64_t index0 = 0;
+  std::shared_ptr<std::vector<Value>>
+      seen;  // arguments of the last `changed`, of all iterations; may be null
+};
+
+// A method that is not called at once: `x.items` of a dictionary is this, whatever its keys.
+struct Method {
+  Value object;  // a string, a list or a dictionary
+  std::string name;
 };
 
 Value MakeUndefined(std::string why);
@@ -126,7 +136,7 @@ Value MakeInt(int64_t value);
 Value MakeBool(bool value);
 // Refuse nesting beyond kMaxNesting.
 Value MakeList(Budget& budget, std::vector<Value> items, bool tuple = false);
-Value MakeDict(Budget& budget, std::vector<std::pair<Value, Value>> items, bool message = false);
+Value MakeDict(Budget& budget, std::vector<std::pair<Value, Value>> items, int32_t message = -1);
 int Nesting(const Value& value);
 bool IsStateful(const Value& value);
 

@@ -1,7 +1,6 @@
 #include "text/pretokenizer.h"
 
-#include <algorithm>
-
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace rung::text {
@@ -22,74 +21,159 @@ const KnownPattern kQwen2Pattern = {
 namespace {
 
 using Spans = std::vector<std::pair<Regex::Span, bool>>;
+using Pieces = std::vector<PreTokenizer::Piece>;
 
-// The whole text as matches (true) and what lies between them (false).
-void FindSpans(std::string_view text, bool invert, Regex::Matcher* matcher, Spans* spans) {
-  spans->clear();
-  size_t done = 0;
+// The whole text as matches (true) and what lies between them (false). An empty match cuts, except directly
+// behind another.
+void FindMatches(std::string_view text, bool invert, Regex::Matcher* matcher, Spans* spans) {
+  size_t done = 0, last = std::string_view::npos;
   Regex::Span match{};
-  for (size_t from = 0; from < text.size() && matcher->Next(text, from, &match);) {
-    if (match.end == match.begin) {  // an empty match cuts nothing; look on behind the next character
-      if (match.end >= text.size()) break;
-      from = match.end + StepUtf8(text.substr(match.end)).size;
+  for (size_t from = 0; from <= text.size() && matcher->Next(text, from, &match);) {
+    if (match.end == match.begin && match.end == last) {
+      from += from < text.size() ? StepUtf8(text.substr(from)).size : 1;
       continue;
     }
     if (match.begin > done) spans->push_back({{done, match.begin}, invert});
     spans->push_back({match, !invert});
-    from = done = match.end;
+    from = done = last = match.end;
   }
   if (done < text.size()) spans->push_back({{done, text.size()}, invert});
 }
 
-void PushSpans(std::string_view text, SplitBehavior behavior, const Spans& spans,
-               std::vector<std::string_view>* pieces) {
-  const auto view = [&](Regex::Span s) { return text.substr(s.begin, s.end - s.begin); };
-  const size_t first = pieces->size();
-  const auto extend = [&](std::string_view more) {
-    pieces->back() = {pieces->back().data(), pieces->back().size() + more.size()};
-  };
-  for (size_t i = 0; i < spans.size(); ++i) {
-    const auto& [span, is_match] = spans[i];
-    const bool has_previous = pieces->size() > first && i > 0;
-    switch (behavior) {
-      case SplitBehavior::kIsolated:
-        pieces->push_back(view(span));
-        break;
-      case SplitBehavior::kRemoved:
-        if (!is_match) pieces->push_back(view(span));
-        break;
-      case SplitBehavior::kContiguous:
-        has_previous&& spans[i - 1].second == is_match ? extend(view(span)) : pieces->push_back(view(span));
-        break;
-      case SplitBehavior::kMergedWithPrevious:
-        has_previous&& is_match && !spans[i - 1].second ? extend(view(span)) : pieces->push_back(view(span));
-        break;
-      case SplitBehavior::kMergedWithNext:
-        has_previous && !is_match && spans[i - 1].second ? extend(view(span)) : pieces->push_back(view(span));
-        break;
+void FindCharacters(std::string_view text, const PreStep& step, Spans* spans) {
+  size_t done = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step character = StepUtf8(text.substr(at));
+    const size_t end = at + character.size;
+    if (step.is != nullptr ? step.is(character.code_point) : character.code_point == step.delimiter) {
+      if (at > done) spans->push_back({{done, at}, false});
+      spans->push_back({{at, end}, true});
+      done = end;
+    }
+    at = end;
+  }
+  if (done < text.size()) spans->push_back({{done, text.size()}, false});
+}
+
+// Runs of word characters and of what is neither word nor space are kept.
+void FindWords(std::string_view text, Spans* spans) {
+  enum class Class { kNone, kSpace, kWord, kOther };
+  Class last = Class::kNone;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step character = StepUtf8(text.substr(at));
+    const Class now = IsSpace(character.code_point)           ? Class::kSpace
+                      : IsWordCharacter(character.code_point) ? Class::kWord
+                                                              : Class::kOther;
+    const size_t end = at + character.size;
+    if (now == last)
+      spans->back().first.end = end;
+    else
+      spans->push_back({{at, end}, now == Class::kSpace});
+    last = now;
+    at = end;
+  }
+}
+
+void FindLengths(std::string_view text, size_t length, Spans* spans) {
+  size_t begin = 0, characters = 0;
+  for (size_t at = 0; at < text.size();) {
+    at += StepUtf8(text.substr(at)).size;
+    if (++characters % length == 0 || at == text.size()) {
+      spans->push_back({{begin, at}, false});
+      begin = at;
     }
   }
 }
 
-void Metaspace(const PreStep& step, std::string_view text, bool first, PreTokenizer::Scratch* scratch) {
+// Whether a span joins the one before it.
+bool Joins(SplitBehavior behavior, bool is_match, bool was_match) {
+  switch (behavior) {
+    case SplitBehavior::kContiguous:
+      return is_match == was_match;
+    case SplitBehavior::kMergedWithPrevious:
+      return is_match && !was_match;
+    case SplitBehavior::kMergedWithNext:
+      return !is_match && was_match;
+    case SplitBehavior::kIsolated:
+    case SplitBehavior::kRemoved:
+      break;
+  }
+  return false;
+}
+
+void PushSpans(const PreTokenizer::Piece& piece, SplitBehavior behavior, const Spans& spans, Pieces* pieces) {
+  const auto push = [&](size_t begin, size_t end) {
+    if (end > begin) pieces->push_back({piece.text.substr(begin, end - begin), piece.first && begin == 0});
+  };
+  size_t begin = 0, end = 0;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const auto& [span, is_match] = spans[i];
+    if (behavior == SplitBehavior::kRemoved) {
+      if (!is_match) push(span.begin, span.end);
+      continue;
+    }
+    if (i == 0 || !Joins(behavior, is_match, spans[i - 1].second)) {
+      push(begin, end);
+      begin = span.begin;
+    }
+    end = span.end;
+  }
+  push(begin, end);
+}
+
+void Metaspace(const PreStep& step, const PreTokenizer::Piece& piece, PreTokenizer::Scratch* scratch) {
   std::string& marked = scratch->owned.emplace_back();
-  for (const char c : text) {
+  marked.reserve(piece.text.size() + piece.text.size() / 2 + step.mark.size());
+  const bool prepend =
+      step.prepend == PreStep::Prepend::kAlways || (step.prepend == PreStep::Prepend::kFirst && piece.first);
+  if (prepend && !piece.text.starts_with(' ') && !piece.text.starts_with(step.mark)) marked += step.mark;
+  for (const char c : piece.text) {
     if (c == ' ')
       marked += step.mark;
     else
       marked += c;
   }
-  const bool prepend =
-      step.prepend == PreStep::Prepend::kAlways || (step.prepend == PreStep::Prepend::kFirst && first);
-  if (prepend && !std::string_view(marked).starts_with(step.mark)) marked.insert(0, step.mark);
   std::string_view rest = marked;
+  bool first = piece.first;
   while (step.split) {
     const size_t next = rest.find(step.mark, 1);
     if (next == std::string_view::npos) break;
-    scratch->next.push_back(rest.substr(0, next));
+    scratch->next.push_back({rest.substr(0, next), first});
+    first = false;
     rest.remove_prefix(next);
   }
-  if (!rest.empty()) scratch->next.push_back(rest);
+  scratch->next.push_back({rest, first});
+}
+
+void Apply(const PreStep& step, const PreTokenizer::Piece& piece, Regex::Matcher* matcher,
+           PreTokenizer::Scratch* scratch) {
+  switch (step.kind) {
+    case PreStep::Kind::kSpace:
+      if (piece.text.starts_with(' '))
+        scratch->next.push_back(piece);
+      else
+        scratch->next.push_back({scratch->owned.emplace_back(" ").append(piece.text), piece.first});
+      return;
+    case PreStep::Kind::kMetaspace:
+      return Metaspace(step, piece, scratch);
+    case PreStep::Kind::kSplit:
+      scratch->spans.clear();
+      FindMatches(piece.text, step.invert, matcher, &scratch->spans);
+      break;
+    case PreStep::Kind::kCharacters:
+      scratch->spans.clear();
+      FindCharacters(piece.text, step, &scratch->spans);
+      break;
+    case PreStep::Kind::kWords:
+      scratch->spans.clear();
+      FindWords(piece.text, &scratch->spans);
+      break;
+    case PreStep::Kind::kLength:
+      scratch->spans.clear();
+      FindLengths(piece.text, step.length, &scratch->spans);
+      break;
+  }
+  PushSpans(piece, step.behavior, scratch->spans, &scratch->next);
 }
 
 }  // namespace
@@ -103,6 +187,14 @@ Result<PreStep> SplitAt(std::string_view pattern, SplitBehavior behavior) {
   return step;
 }
 
+PreStep SplitAtCharacters(bool (*is)(uint32_t), SplitBehavior behavior) {
+  PreStep step;
+  step.kind = PreStep::Kind::kCharacters;
+  step.is = is;
+  step.behavior = behavior;
+  return step;
+}
+
 PreTokenizer::Scratch::Scratch(const PreTokenizer& pretokenizer) {
   for (const PreStep& step : pretokenizer.steps)
     step.regex ? matchers.emplace_back(*step.regex) : matchers.emplace_back(std::nullopt);
@@ -110,29 +202,11 @@ PreTokenizer::Scratch::Scratch(const PreTokenizer& pretokenizer) {
 
 void PreTokenizer::Split(std::string_view text, bool first, Scratch* scratch) const {
   scratch->owned.clear();
-  scratch->pieces.assign(text.empty() ? 0 : 1, text);
+  scratch->pieces.assign(text.empty() ? 0 : 1, Piece{text, first});
   for (size_t i = 0; i < steps.size(); ++i) {
-    const PreStep& step = steps[i];
     scratch->next.clear();
-    bool at_start = first;
-    for (const std::string_view piece : scratch->pieces) {
-      switch (step.kind) {
-        case PreStep::Kind::kSplit:
-          FindSpans(piece, step.invert, &*scratch->matchers[i], &scratch->spans);
-          PushSpans(piece, step.behavior, scratch->spans, &scratch->next);
-          break;
-        case PreStep::Kind::kSpace:
-          if (piece.starts_with(' '))
-            scratch->next.push_back(piece);
-          else
-            scratch->next.push_back(scratch->owned.emplace_back(" ").append(piece));
-          break;
-        case PreStep::Kind::kMetaspace:
-          Metaspace(step, piece, at_start, scratch);
-          break;
-      }
-      at_start = false;
-    }
+    for (const Piece& piece : scratch->pieces)
+      Apply(steps[i], piece, scratch->matchers[i] ? &*scratch->matchers[i] : nullptr, scratch);
     scratch->pieces.swap(scratch->next);
   }
 }

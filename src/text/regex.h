@@ -12,6 +12,8 @@ namespace rung::text {
 
 // Immutable after Compile; one may serve several threads, each with its own Matcher.
 class Regex {
+  struct Code;
+
  public:
   // `pattern` is in the dialect tokenizers are published in (Oniguruma, Rust regex). Constructs that mean
   // something else in PCRE2 are refused.
@@ -31,12 +33,11 @@ class Regex {
 
    private:
     struct Buffers;
-    const Regex& regex_;
+    std::shared_ptr<const Code> code_;
     std::shared_ptr<Buffers> buffers_;
   };
 
  private:
-  struct Code;
   explicit Regex(std::shared_ptr<const Code> code) : code_(std::move(code)) {}
   static Result<Regex> CompileWith(const std::string& pattern, std::string_view shown, uint32_t options);
   std::shared_ptr<const Code> code_;

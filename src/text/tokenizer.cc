@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <mutex>
+#include <span>
 
 #include "base/text.h"
+#include "text/piece_cache.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
 
@@ -14,33 +18,93 @@ struct TokenizerImpl::Scratch {
   explicit Scratch(const TokenizerImpl& impl) : pieces(impl.pretokenizer) {}
   PreTokenizer::Scratch pieces;
   Bpe::Scratch bpe;
+  Unigram::Scratch unigram;
+  PieceCache cache;
   std::vector<AddedTokens::Segment> segments;
   std::vector<int32_t> ids;
 };
+
+// The buffers of one call: those of an earlier one, where there are any. A text that made them large does not
+// leave them so.
+class TokenizerImpl::Lease {
+ public:
+  explicit Lease(const TokenizerImpl& impl) : impl_(impl) {
+    const std::lock_guard<std::mutex> lock(impl.mutex_);
+    if (impl.idle_.empty()) return;
+    scratch_ = std::move(impl.idle_.back());
+    impl.idle_.pop_back();
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  ~Lease() {
+    if (scratch_->pieces.pieces.capacity() > kMost || scratch_->bpe.symbols.capacity() > kMost ||
+        scratch_->unigram.best.capacity() > kMost)
+      return;
+    const std::lock_guard<std::mutex> lock(impl_.mutex_);
+    if (impl_.idle_.size() < kIdle) impl_.idle_.push_back(std::move(scratch_));
+  }
+  Scratch* get() {
+    if (!scratch_) scratch_ = std::make_unique<Scratch>(impl_);
+    return scratch_.get();
+  }
+
+ private:
+  static constexpr size_t kIdle = 64, kMost = size_t{1} << 17;  // calls; entries of a buffer
+  const TokenizerImpl& impl_;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+TokenizerImpl::TokenizerImpl() = default;
+TokenizerImpl::~TokenizerImpl() = default;
+
+void TokenizerImpl::EncodeModel(std::string_view piece, Scratch* scratch) const {
+  if (scratch->cache.Get(piece, &scratch->ids)) return;
+  const size_t before = scratch->ids.size();
+  if (unigram)
+    unigram->Encode(vocabulary, piece, &scratch->unigram, &scratch->ids);
+  else
+    bpe.Encode(vocabulary, piece, &scratch->bpe, &scratch->ids);
+  scratch->cache.Put(piece, std::span(scratch->ids).subspan(before));
+}
+
+void TokenizerImpl::EncodePiece(std::string_view piece, Scratch* scratch) const {
+  while (!word_mark.empty()) {
+    // The next word begins at a mark that follows something else.
+    size_t next = piece.starts_with(word_mark) ? word_mark.size() : 0;
+    while (next < piece.size() && piece.substr(next).starts_with(word_mark)) next += word_mark.size();
+    next = piece.find(word_mark, next);
+    if (next == std::string_view::npos) break;
+    EncodeModel(piece.substr(0, next), scratch);
+    piece.remove_prefix(next);
+  }
+  EncodeModel(piece, scratch);
+}
 
 // `text` is valid UTF-8 without raw added tokens.
 void TokenizerImpl::EncodeNormal(std::string_view text, bool first, bool specials, Scratch* scratch) const {
   std::string normal;
   if (!normalizer.steps.empty()) {
-    normal = normalizer.Apply(text);
+    bool keeps_start = true;
+    normal = normalizer.Apply(text, &keeps_start);
     text = normal;
+    first &= keeps_start;
   }
   scratch->segments.clear();
   normalized_added.Split(text, specials, &scratch->segments);
   for (const AddedTokens::Segment& segment : scratch->segments) {
     if (segment.id >= 0) {
       scratch->ids.push_back(segment.id);
-    } else {
-      pretokenizer.Split(segment.text, first, &scratch->pieces);
-      for (const std::string_view piece : scratch->pieces.pieces)
-        bpe.Encode(vocabulary, piece, &scratch->bpe, &scratch->ids);
+      continue;
     }
-    first = false;
+    pretokenizer.Split(segment.text, first && segment.text.data() == text.data(), &scratch->pieces);
+    for (const PreTokenizer::Piece& piece : scratch->pieces.pieces) EncodePiece(piece.text, scratch);
   }
 }
 
 std::vector<int32_t> TokenizerImpl::Encode(std::string_view text, bool specials) const {
-  Scratch scratch(*this);
+  Lease lease(*this);
+  Scratch& scratch = *lease.get();
+  scratch.ids.clear();
   std::vector<AddedTokens::Segment> segments;
   raw_added.Split(text, specials, &segments);
   for (const AddedTokens::Segment& segment : segments) {
@@ -67,12 +131,12 @@ std::vector<int32_t> TokenizerImpl::Encode(std::string_view text, bool specials)
       if (valid)
         EncodeNormal(rest.substr(0, size), first, specials, &scratch);
       else
-        bpe.Encode(vocabulary, rest.substr(0, size), &scratch.bpe, &scratch.ids);
+        EncodeModel(rest.substr(0, size), &scratch);
       first = false;
       rest.remove_prefix(size);
     }
   }
-  return std::move(scratch.ids);
+  return scratch.ids;
 }
 
 void TokenizerImpl::AppendPiece(int32_t id, std::string* bytes) const {
@@ -107,9 +171,7 @@ bool TokenizerImpl::AddToken(const AddedToken& token) {
                              token.special ? TokenKind::kControl : TokenKind::kUserDefined)) {
     return false;
   }
-  // A special token written out is recognised wherever it stands, also by tokenizers whose file would look
-  // for it in normalised text: there a space mark before each text would hide it.
-  if (!token.normalized || token.special || normalizer.steps.empty()) {
+  if (!token.normalized) {
     raw_added.Add(token);
   } else {
     AddedToken normal = token;
@@ -119,9 +181,26 @@ bool TokenizerImpl::AddToken(const AddedToken& token) {
   return true;
 }
 
-void TokenizerImpl::FindByteTokens() {
+std::array<int32_t, 256> TokenizerImpl::FindByteTokens() const {
+  std::array<int32_t, 256> ids{};
   for (int byte = 0; byte < 256; ++byte)
-    bpe.byte_ids[static_cast<size_t>(byte)] = vocabulary.Find(fmt::format("<0x{:02X}>", byte));
+    ids[static_cast<size_t>(byte)] = vocabulary.Find(fmt::format("<0x{:02X}>", byte));
+  return ids;
+}
+
+void TokenizerImpl::FindWordMark(std::string_view mark) {
+  const int32_t id = vocabulary.Find(mark);
+  if (bpe.bytes || bpe.ignore_merges || unigram || id < 0 || vocabulary.Kind(id) == TokenKind::kControl)
+    return;
+  bool crosses = crosses_words_;
+  for (int32_t token = 0; bpe.by_score && token < vocabulary.size(); ++token) {
+    const TokenKind of = vocabulary.Kind(token);
+    if (of != TokenKind::kNormal && of != TokenKind::kUserDefined) continue;
+    std::string_view text = vocabulary.Text(token);
+    while (text.starts_with(mark)) text.remove_prefix(mark.size());
+    crosses |= text.find(mark) != std::string_view::npos;
+  }
+  if (!crosses) word_mark = mark;
 }
 
 bool TokenizerImpl::SetMerge(std::string_view left, std::string_view right, uint32_t rank) {
@@ -134,6 +213,7 @@ bool TokenizerImpl::SetMerge(std::string_view left, std::string_view right, uint
   const int32_t id = vocabulary.Find(text);
   if (a < 0 || b < 0 || id < 0) return false;
   bpe.merges.Set(a, b, {rank, id});
+  crosses_words_ |= right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark);
   return true;
 }
 

@@ -19,8 +19,9 @@ class TokenizerImpl;
 // Immutable after loading; shared by copies; safe to use from several threads.
 class Tokenizer {
  public:
-  // tokenizer.json, with tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json
-  // and chat_template.jinja beside it where they exist (special ids, end-of-turn ids, template).
+  // tokenizer.json, or vocab.json and merges.txt, with tokenizer_config.json, special_tokens_map.json,
+  // generation_config.json, config.json and chat_template.jinja beside it where they exist (special ids,
+  // end-of-turn ids, template).
   static Result<Tokenizer> FromFolder(const Path& folder);
   // From the text of a tokenizer.json alone.
   static Result<Tokenizer> FromJson(std::string_view json, const std::string& name);
@@ -28,7 +29,8 @@ class Tokenizer {
 
   // Plain text: nothing in it is read as a special token. No BOS or EOS is added.
   std::vector<int32_t> Encode(std::string_view text) const;
-  // The output of a chat template: special tokens written out are recognised. No BOS or EOS is added.
+  // The output of a chat template: special tokens written out are recognised, as the tokenizer's file says
+  // (`normalized`: only where the normalised text has the normalised token). No BOS or EOS is added.
   std::vector<int32_t> EncodeWithSpecials(std::string_view text) const;
 
   // Valid UTF-8: broken bytes become U+FFFD. Where encoding puts a space before a text, that space is dropped

@@ -1,5 +1,5 @@
-// A model folder: tokenizer.json, and in the files beside it special ids, ends of turns and the chat
-// template.
+// A model folder: tokenizer.json, or vocab.json with merges.txt, and in the files beside it special ids, ends
+// of turns and the chat template.
 #include <fmt/format.h>
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include "io/json_file.h"
 #include "text/json_reader.h"
 #include "text/tokenizer_impl.h"
+#include "text/tokenizer_parts.h"
 
 namespace rung::text {
 namespace {
@@ -76,13 +77,23 @@ Status ReadFile(const Path& folder, const char* file, const Take& take) {
   return Ok{};
 }
 
+Result<std::shared_ptr<TokenizerImpl>> ReadVocabulary(const Path& folder) {
+  const Path path = folder / "tokenizer.json";
+  std::error_code error;
+  if (!std::filesystem::exists(path, error) && std::filesystem::exists(folder / "merges.txt", error)) {
+    const Result<Json> root = ReadVocabularyFiles(folder);
+    if (!root.ok()) return root.failure();
+    return ReadTokenizerRoot(root.value(), (folder / "vocab.json").string());
+  }
+  const Result<std::string> text = ReadTextFile(path, kTokenizerLimit);
+  if (!text.ok()) return text.failure();
+  return ReadTokenizerJson(text.value(), path.string());
+}
+
 }  // namespace
 
 Result<std::shared_ptr<TokenizerImpl>> ReadTokenizerFolder(const Path& folder) {
-  const Path path = folder / "tokenizer.json";
-  const Result<std::string> text = ReadTextFile(path, kTokenizerLimit);
-  if (!text.ok()) return text.failure();
-  Result<std::shared_ptr<TokenizerImpl>> read = ReadTokenizerJson(text.value(), path.string());
+  Result<std::shared_ptr<TokenizerImpl>> read = ReadVocabulary(folder);
   if (!read.ok()) return read;
   TokenizerImpl& impl = *read.value();
   int32_t bos = -1, eos = -1;

@@ -7,12 +7,11 @@
 #include <numeric>
 
 #include "text/tokenizer_impl.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace rung::text {
 namespace {
-
-constexpr const char* kSpaceMark = "\u2581";
 
 std::string Where(const io::Gguf& gguf, std::string_view key) {
   return fmt::format("{}: tokenizer.ggml.{}", gguf.name(), key);
@@ -89,10 +88,12 @@ Status ReadPattern(const io::Gguf& gguf, TokenizerImpl* impl) {
                     Where(gguf, "pre"), name)};
   const KnownPattern& pattern = known->pattern;
   if (pattern.digits_first)
-    impl->pretokenizer.steps.push_back(SplitAt("\\p{N}", SplitBehavior::kIsolated).OrThrow());
+    impl->pretokenizer.steps.push_back(SplitAtCharacters(IsNumber, SplitBehavior::kIsolated));
   impl->pretokenizer.steps.push_back(SplitAt(pattern.pattern, SplitBehavior::kIsolated).OrThrow());
   // What the file does not say and the models' own tokenizers do.
-  if (&pattern == &kQwen2Pattern) impl->normalizer.steps.emplace_back().kind = NormalStep::Kind::kNfc;
+  const std::string* family = gguf.GetString("general.architecture");
+  if (&pattern == &kQwen2Pattern || (family != nullptr && *family == "gptneox"))
+    impl->normalizer.steps.emplace_back().kind = NormalStep::Kind::kNfc;
   impl->bpe.ignore_merges = impl->adds_bos = &pattern == &kLlama3Pattern;
   impl->kind = fmt::format("byte-level bpe ({})", pattern.name);
   return Ok{};
@@ -127,11 +128,11 @@ Status ReadSentencePiece(const io::Gguf& gguf, TokenizerImpl* impl) {
   replace.kind = NormalStep::Kind::kReplace;
   replace.from = " ";
   replace.to = kSpaceMark;
-  impl->piece_replacements.emplace_back(kSpaceMark, " ");
+  impl->piece_replacements.emplace_back(std::string(kSpaceMark), " ");
 
   Status status = ReadTokens(gguf, impl);
   if (!status.ok()) return status;
-  impl->FindByteTokens();
+  impl->bpe.byte_ids = impl->FindByteTokens();
   const auto* scores = gguf.GetFloats("tokenizer.ggml.scores");
   if (scores == nullptr || static_cast<int64_t>(scores->size()) != impl->vocabulary.size())
     return Failure{fmt::format("{}: {} entries for {} tokens", Where(gguf, "scores"),
@@ -147,6 +148,7 @@ Status ReadSentencePiece(const io::Gguf& gguf, TokenizerImpl* impl) {
     if (i > 0 && (*scores)[order[i]] != (*scores)[order[i - 1]]) ++rank;
     impl->bpe.score_ranks[order[i]] = rank;
   }
+  impl->FindWordMark(kSpaceMark);
   return Ok{};
 }
 
@@ -171,7 +173,9 @@ Result<std::shared_ptr<TokenizerImpl>> ReadTokenizerGguf(const io::Gguf& gguf) {
   if (!status.ok()) return status.failure();
   impl->bos = IdOf(gguf, "bos", *impl);
   impl->eos = IdOf(gguf, "eos", *impl);
-  impl->bpe.unknown = IdOf(gguf, "unknown", *impl);
+  // Bytes that a byte-level vocabulary lacks are dropped: files name <|endoftext|> as unknown there, which no
+  // text may yield.
+  if (!impl->bpe.bytes) impl->bpe.unknown = IdOf(gguf, "unknown", *impl);
   for (const char* key : {"eot", "eom"}) {
     const int32_t id = IdOf(gguf, key, *impl);
     if (id >= 0) impl->end_ids.push_back(id);

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+
+#include "text/unicode.h"
+#include "text/utf8.h"
 
 namespace rung::text {
 namespace {
@@ -53,10 +57,7 @@ std::optional<Regex> CompilePattern(const Pattern& pattern, std::string_view whe
   return std::nullopt;
 }
 
-void ReadSplit(const Json& json, std::string_view where, JsonReader* reader, PreTokenizer* pretokenizer) {
-  PreStep step;
-  step.regex = CompilePattern(ReadPattern(json, where, reader), where, reader);
-  step.invert = reader->Bool(json, "invert", false, where);
+SplitBehavior ReadBehavior(const Json& json, std::string_view where, JsonReader* reader) {
   const std::string behavior = reader->String(json, "behavior", "Isolated", where);
   static constexpr std::pair<std::string_view, SplitBehavior> kBehaviors[] = {
       {"Isolated", SplitBehavior::kIsolated},
@@ -66,10 +67,16 @@ void ReadSplit(const Json& json, std::string_view where, JsonReader* reader, Pre
       {"MergedWithNext", SplitBehavior::kMergedWithNext}};
   const auto found = std::find_if(std::begin(kBehaviors), std::end(kBehaviors),
                                   [&](const auto& known) { return known.first == behavior; });
-  if (found == std::end(kBehaviors))
-    Unsupported(where, fmt::format("behavior '{:.60}'", behavior), reader);
-  else
-    step.behavior = found->second;
+  if (found != std::end(kBehaviors)) return found->second;
+  Unsupported(where, fmt::format("behavior '{:.60}'", behavior), reader);
+  return SplitBehavior::kIsolated;
+}
+
+void ReadSplit(const Json& json, std::string_view where, JsonReader* reader, PreTokenizer* pretokenizer) {
+  PreStep step;
+  step.regex = CompilePattern(ReadPattern(json, where, reader), where, reader);
+  step.invert = reader->Bool(json, "invert", false, where);
+  step.behavior = ReadBehavior(json, where, reader);
   pretokenizer->steps.push_back(std::move(step));
 }
 
@@ -78,7 +85,8 @@ PreStep ReadMetaspace(const Json& json, std::string_view where, JsonReader* read
   PreStep step;
   step.kind = PreStep::Kind::kMetaspace;
   step.mark = reader->String(json, "replacement", "\u2581", where);
-  if (step.mark.empty()) reader->Fail(fmt::format("{}.replacement: empty", where));
+  if (step.mark.empty() || StepUtf8(step.mark).size != step.mark.size())
+    reader->Fail(fmt::format("{}.replacement: expected one character", where));
   step.split = reader->Bool(json, "split", true, where);
   const bool prefix = reader->Bool(json, "add_prefix_space", true, where);
   const std::string scheme = reader->String(json, "prepend_scheme", prefix ? "always" : "never", where);
@@ -99,6 +107,14 @@ void ReadByteLevel(const Json& json, std::string_view where, JsonReader* reader,
   }
   if (reader->Bool(json, "use_regex", true, where))
     pretokenizer->steps.push_back(SplitAt(kGpt2Pattern.pattern, SplitBehavior::kIsolated).OrThrow());
+}
+
+// The one character of a member, 0 after a failure.
+uint32_t ReadCharacter(const Json& json, const char* key, std::string_view where, JsonReader* reader) {
+  const std::string text = reader->String(json, key, "", where);
+  if (!text.empty() && StepUtf8(text).size == text.size()) return StepUtf8(text).code_point;
+  reader->Fail(fmt::format("{}.{}: expected one character", where, key));
+  return 0;
 }
 
 void ReadReplaceStep(const Json& json, std::string_view where, JsonReader* reader, NormalStep* step) {
@@ -151,7 +167,8 @@ void ReadNormalizer(const Json& json, JsonReader* reader, Normalizer* normalizer
       {"NFD", NormalStep::Kind::kNfd},
       {"NFKC", NormalStep::Kind::kNfkc},
       {"NFKD", NormalStep::Kind::kNfkd},
-      {"Lowercase", NormalStep::Kind::kLowercase}};
+      {"Lowercase", NormalStep::Kind::kLowercase},
+      {"StripAccents", NormalStep::Kind::kStripAccents}};
   const auto plain = std::find_if(std::begin(kPlain), std::end(kPlain),
                                   [&](const auto& known) { return known.first == type; });
   if (plain != std::end(kPlain)) {
@@ -159,6 +176,15 @@ void ReadNormalizer(const Json& json, JsonReader* reader, Normalizer* normalizer
   } else if (type == "Prepend") {
     step.kind = NormalStep::Kind::kPrepend;
     step.to = reader->String(json, "prepend", "", kWhere);
+  } else if (type == "Strip") {
+    step.kind = NormalStep::Kind::kStrip;
+    step.left = reader->Bool(json, "strip_left", true, kWhere);
+    step.right = reader->Bool(json, "strip_right", true, kWhere);
+  } else if (type == "Precompiled") {
+    Result<Charsmap> map = Charsmap::FromBase64(reader->String(json, "precompiled_charsmap", "", kWhere));
+    if (!map.ok()) return reader->Fail(fmt::format("{}.{}", kWhere, map.failure().message));
+    step.kind = NormalStep::Kind::kCharsmap;
+    step.charsmap = std::make_shared<const Charsmap>(std::move(map).value());
   } else if (type == "Replace") {
     ReadReplaceStep(json, kWhere, reader, &step);
   } else {
@@ -185,7 +211,31 @@ void ReadPreTokenizer(const Json& json, JsonReader* reader, PreTokenizer* pretok
   } else if (type == "Digits") {
     const bool individual = reader->Bool(json, "individual_digits", false, kWhere);
     pretokenizer->steps.push_back(
-        SplitAt(individual ? "\\p{N}" : "\\p{N}+", SplitBehavior::kIsolated).OrThrow());
+        SplitAtCharacters(IsNumber, individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
+  } else if (type == "Punctuation") {
+    pretokenizer->steps.push_back(SplitAtCharacters(IsPunctuation, ReadBehavior(json, kWhere, reader)));
+  } else if (type == "WhitespaceSplit") {
+    pretokenizer->steps.push_back(SplitAtCharacters(IsSpace, SplitBehavior::kRemoved));
+  } else if (type == "BertPreTokenizer") {
+    pretokenizer->steps.push_back(SplitAtCharacters(IsSpace, SplitBehavior::kRemoved));
+    pretokenizer->steps.push_back(SplitAtCharacters(IsPunctuation, SplitBehavior::kIsolated));
+  } else if (type == "Delimiter" || type == "CharDelimiterSplit") {
+    PreStep step = SplitAtCharacters(nullptr, SplitBehavior::kRemoved);
+    step.delimiter = ReadCharacter(json, "delimiter", kWhere, reader);
+    pretokenizer->steps.push_back(std::move(step));
+  } else if (type == "Whitespace") {
+    PreStep step;
+    step.kind = PreStep::Kind::kWords;
+    step.behavior = SplitBehavior::kRemoved;
+    pretokenizer->steps.push_back(std::move(step));
+  } else if (type == "FixedLength") {
+    PreStep step;
+    step.kind = PreStep::Kind::kLength;
+    step.length = json.contains("length")
+                      ? static_cast<size_t>(reader->Int(json["length"], "pre_tokenizer.length"))
+                      : 5;
+    if (step.length == 0) reader->Fail("pre_tokenizer.length: expected at least 1");
+    pretokenizer->steps.push_back(std::move(step));
   } else if (type == "Metaspace") {
     pretokenizer->steps.push_back(ReadMetaspace(json, kWhere, reader));
   } else {
@@ -212,7 +262,18 @@ std::string ReadFirstSpecial(const Json& json, JsonReader* reader) {
         if (first.empty()) first = ReadFirstSpecial(step, reader);
     return first;
   }
-  if (type != "TemplateProcessing") return {};
+  if (type == "RobertaProcessing" || type == "BertProcessing") {
+    const Json* cls = reader->Array(json, "cls", kWhere);
+    if (cls != nullptr && cls->size() == 2 && cls->front().is_string())
+      return cls->front().get<std::string>();
+    reader->Fail(fmt::format("{}.cls: expected [text, id]", kWhere));
+    return {};
+  }
+  if (type == "ByteLevel") return {};
+  if (type != "TemplateProcessing") {
+    Unsupported(kWhere, fmt::format("{:.60}", type), reader);
+    return {};
+  }
   const Json* single = reader->Array(json, "single", kWhere);
   if (single == nullptr || single->empty()) return {};
   const Json* special = reader->Object(single->front(), "SpecialToken", kWhere);

@@ -1,10 +1,22 @@
 // The processing steps that a tokenizer.json names, read into ours. What is not supported is refused by name.
 #pragma once
 
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/files.h"
+#include "base/result.h"
 #include "text/json_reader.h"
 #include "text/tokenizer_impl.h"
 
 namespace rung::text {
+
+// The parsed form of a tokenizer.json; `name` stands in messages.
+Result<std::shared_ptr<TokenizerImpl>> ReadTokenizerRoot(const nlohmann::json& root, const std::string& name);
+// A folder with vocab.json and merges.txt (GPT-2's own form, byte-level BPE), as the tokenizer.json that it
+// stands for. Special tokens are those that the files beside them name.
+Result<nlohmann::json> ReadVocabularyFiles(const Path& folder);
 
 // Each takes the component's JSON, which may be null (the component is absent).
 void ReadNormalizer(const nlohmann::json& json, JsonReader* reader, Normalizer* normalizer);

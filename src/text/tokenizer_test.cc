@@ -270,6 +270,40 @@ TEST_F(Folder, IdsOfConfigFillInWhatIsMissing) {
   EXPECT_EQ(Tokenizer::FromFolder(folder_).OrThrow().chat_template(), "C");
 }
 
+// GPT-2's own form: the same ids, and special tokens of the files beside it.
+TEST_F(Folder, VocabularyAndMergesAreEnough) {
+  const nlohmann::json root = nlohmann::json::parse(ReadFixture(kTextData / "gpt2/tokenizer.json"));
+  std::filesystem::remove(folder_ / "tokenizer.json");
+  std::string merges = "#version: 0.2\n";
+  for (const auto& merge : root["model"]["merges"]) merges += merge.get<std::string>() + "\n";
+  Write("vocab.json", root["model"]["vocab"].dump());
+  Write("merges.txt", merges);
+  const Tokenizer plain = Tokenizer::FromFolder(folder_).OrThrow();
+  EXPECT_EQ(plain.kind(), "byte-level bpe (gpt-2)");
+  ExpectIds(plain, "gpt2", "cases", 47);
+  ExpectIds(plain, "gpt2", "more", 103);
+  EXPECT_EQ(plain.eos(), -1);
+
+  Write("config.json", R"({"eos_token_id": 50256})");
+  Write("added_tokens.json", R"({"<new>": 50257})");
+  Write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": {"content": "<|endoftext|>"},
+      "added_tokens_decoder": {"50258": {"content": "<mark>", "special": true, "lstrip": true}}})");
+  const Tokenizer tokenizer = Tokenizer::FromFolder(folder_).OrThrow();
+  EXPECT_EQ(tokenizer.eos(), 50256);
+  EXPECT_EQ(tokenizer.bos(), 50256);
+  EXPECT_TRUE(tokenizer.adds_bos());
+  EXPECT_TRUE(tokenizer.IsSpecial(50256));
+  EXPECT_FALSE(tokenizer.IsSpecial(50257));
+  EXPECT_EQ(tokenizer.EncodeWithSpecials("<new> <mark><|endoftext|>"),
+            (std::vector<int32_t>{50257, 50258, 50256}));
+
+  Write("merges.txt", "#version: 0.2\na b c\n");
+  EXPECT_NE(Tokenizer::FromFolder(folder_).failure().message.find("merges.txt:2: expected two tokens"),
+            std::string::npos);
+  Write("merges.txt", "nowhere b\n");
+  EXPECT_NE(Tokenizer::FromFolder(folder_).failure().message.find("merge 0"), std::string::npos);
+}
+
 TEST_F(Folder, AFileThatIsWrongIsNamed) {
   Write("tokenizer_config.json", R"({"eos_token": "<|nowhere|>"})");
   const Result<Tokenizer> tokenizer = Tokenizer::FromFolder(folder_);

@@ -54,6 +54,12 @@ void Vocabulary::Insert(int32_t id) {
 
 int32_t Vocabulary::Find(std::string_view text) const { return slots_.empty() ? -1 : slots_[SlotOf(text)]; }
 
+int32_t Vocabulary::FindPlain(std::string_view text) const {
+  const int32_t id = Find(text);
+  const TokenKind kind = Kind(id);
+  return kind == TokenKind::kNormal || kind == TokenKind::kByte ? id : -1;
+}
+
 bool Vocabulary::Has(int64_t id) const {
   return id >= 0 && id < size() && entries_[static_cast<size_t>(id)].present;
 }

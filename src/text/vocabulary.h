@@ -29,7 +29,9 @@ class Vocabulary {
   void BuildIndex();
 
   int32_t Find(std::string_view text) const;  // -1: no such token
-  std::string_view Text(int32_t id) const;    // empty for ids without a token
+  // A token that the model reads from plain text: neither special nor added beside the model.
+  int32_t FindPlain(std::string_view text) const;
+  std::string_view Text(int32_t id) const;  // empty for ids without a token
   TokenKind Kind(int32_t id) const;
   bool Has(int64_t id) const;
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }  // largest id + 1

@@ -1,0 +1,287 @@
+// Which bytes are learned: of whole templates a property over random conversations, and of the rule its
+// parts.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <random>
+
+#include "text/chat_template_fixture.h"
+
+namespace rung::text {
+namespace {
+
+std::vector<std::string> LearnedFrom(std::string_view source, const std::vector<Message>& messages) {
+  return Learned(
+      ChatTemplate::Parse(source, "test").OrThrow().Render(messages, false, "<s>", "</s>").OrThrow());
+}
+
+std::string Trim(const std::string& text, const std::string& spaces = " \t\n") {
+  const size_t begin = text.find_first_not_of(spaces);
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(spaces) + 1 - begin);
+}
+
+std::string TrimLeft(const std::string& text, const std::string& spaces) {
+  return text.substr(std::min(text.find_first_not_of(spaces), text.size()));
+}
+
+// What a template makes of an assistant's content.
+std::string AsItIs(const std::string& content, bool) { return content; }
+std::string Trimmed(const std::string& content, bool) { return Trim(content); }
+std::string BehindThinking(const std::string& content, bool) {
+  const size_t at = content.rfind("</think>");
+  return at == std::string::npos ? content : content.substr(at + 8);
+}
+std::string LinesClosed(const std::string& content, bool) {  // Falcon's: an empty line becomes a line end
+  std::string out;
+  for (size_t at = 0; at < content.size(); ++at) {
+    out += content[at];
+    if (content.compare(at, 2, "\n\n") == 0) ++at;
+  }
+  return out;
+}
+// Qwen3's: without the reasoning, which the last turn keeps.
+std::string Qwen3(const std::string& content, bool last) {
+  const size_t end = content.rfind("</think>");
+  if (end == std::string::npos) return last ? TrimLeft(content, "\n") : content;
+  const std::string answer = TrimLeft(content.substr(end + 8), "\n");
+  const std::string before = content.substr(0, content.find("</think>"));
+  const size_t begin = before.rfind("<think>");
+  const std::string thinking = Trim(begin == std::string::npos ? before : before.substr(begin + 7), "\n");
+  return last && !thinking.empty() ? thinking + "\n</think>\n\n" + answer : answer;
+}
+// GLM's: the same, on lines of its own, spaces trimmed everywhere.
+std::string Glm4(const std::string& content, bool last) {
+  const size_t end = content.rfind("</think>");
+  if (end == std::string::npos) return Trim(content);
+  const std::string answer = Trim(content.substr(end + 8));
+  const std::string before = content.substr(0, content.find("</think>"));
+  const size_t begin = before.rfind("<think>");
+  const std::string thinking = Trim(begin == std::string::npos ? before : before.substr(begin + 7));
+  if (!last || thinking.empty()) return answer;
+  return thinking + "</think>" + (answer.empty() ? "" : "\n" + answer);
+}
+
+struct Rule {
+  const char* name;
+  const char* marker;
+  std::string (*content)(const std::string&, bool last);
+  bool system = true;                 // it takes a system message
+  const char* last_marker = nullptr;  // of the last turn, where it differs
+};
+
+constexpr Rule kRules[] = {
+    {"alpaca", "</s>", Trimmed},
+    {"chatml", "<|im_end|>", AsItIs},
+    {"command_r", "<|END_OF_TURN_TOKEN|>", Trimmed},
+    {"deepseek_r1", "<｜end▁of▁sentence｜>", BehindThinking},
+    {"exaone", "[|endofturn|]", AsItIs},
+    {"falcon", "</s>", LinesClosed},
+    {"gemma", "<end_of_turn>", Trimmed, false},
+    {"gemma3", "<end_of_turn>", Trimmed},
+    {"glm4", "", Glm4},
+    {"granite", "<|end_of_text|>", AsItIs},
+    {"harmony", "<|end|>", AsItIs, true, "<|return|>"},
+    {"hermes", "<|im_end|>", AsItIs},
+    {"lfm2", "<|im_end|>", AsItIs},
+    {"llama2", " </s>", Trimmed},
+    {"llama3", "<|eot_id|>", Trimmed},
+    {"llama3.1", "<|eot_id|>", Trimmed},
+    {"macro", "</s>", Trimmed},
+    {"mistral", "</s>", AsItIs, false},
+    {"mistral_system", "</s>", Trimmed},
+    {"mistral_tools", "</s>", AsItIs},
+    {"olmo2", "</s>", AsItIs},
+    {"openchat", "<|end_of_turn|>", AsItIs},
+    {"phi3", "<|end|>", AsItIs, false},
+    {"phi4", "<|end|>", AsItIs},
+    {"qwen2.5", "<|im_end|>", AsItIs},
+    {"qwen3", "<|im_end|>", Qwen3},
+    {"smollm2", "<|im_end|>", AsItIs},
+    {"vicuna", "</s>", Trimmed},
+    {"zephyr", "</s>", AsItIs},
+};
+
+std::string RandomContent(std::mt19937& random) {
+  static const std::vector<std::string> kWords = {"a",       "word",
+                                                  " ",       " ",
+                                                  "\n",      "\n\n",
+                                                  "\t",      "é",
+                                                  "世界",    "🌍",
+                                                  "\"",      "'",
+                                                  "{{ x }}", "{% if %}",
+                                                  "\\n",     "<|im_end|>",
+                                                  "</s>",    "<think>\nhm\n</think>\n\n",
+                                                  "[INST]",  "assistant",
+                                                  "user",    "<|assistant|>",
+                                                  "0"};
+  std::string content;
+  for (size_t left = random() % 8; left > 0; --left) content += kWords[random() % kWords.size()];
+  return content;
+}
+
+TEST(Turns, AreContentsAndMarkersInAllFamilies) {
+  std::mt19937 random(7);
+  for (const Rule& rule : kRules) {
+    const ChatTemplate chat = LoadTemplate(rule.name);
+    int turns = 0;
+    for (int round = 0; round < 60; ++round) {
+      std::vector<Message> messages;
+      if (rule.system && random() % 2) messages.push_back({"system", RandomContent(random)});
+      const size_t pairs = 1 + random() % 4;
+      Pieces expected;
+      for (size_t i = 0; i < pairs; ++i) {
+        messages.push_back({"user", RandomContent(random)});
+        messages.push_back({"assistant", RandomContent(random)});
+        const bool last = i + 1 == pairs;
+        const std::string said = rule.content(messages.back().content, last);
+        if (said.empty()) continue;  // a turn of which no byte is in the text
+        expected.push_back(said + (last && rule.last_marker ? rule.last_marker : rule.marker));
+        ++turns;
+      }
+      const Result<Rendered> rendered = chat.Render(messages, false, "<s>", "</s>");
+      ASSERT_TRUE(rendered.ok()) << rendered.failure().message;
+      ASSERT_EQ(Learned(rendered.value()), expected) << rule.name << "\n" << rendered.value().text;
+    }
+    EXPECT_GE(turns, 80) << rule.name;
+  }
+}
+
+// Nothing of the others is learned and nothing of the assistant's is left out, whatever the conversation.
+TEST(Turns, OfEveryGoldenRenderingHoldTheAssistantsWordsOnly) {
+  int checked = 0;
+  for (const auto& entry : TemplateGolden().at("templates")) {
+    if (entry.contains("error")) continue;
+    std::string learned;
+    for (const std::string& piece : Learned(RenderEntry(entry).OrThrow())) learned += piece + "\n";
+    for (const char* foreign : {"Zürich?", "And there?", "21.5}", "{\\\"degrees", "Use tools."})
+      EXPECT_EQ(learned.find(foreign), std::string::npos) << entry.at("template") << entry.at("conversation");
+    if (entry.at("conversation") != "tools") continue;
+    ++checked;
+    EXPECT_NE(learned.find("It is 21.5 degrees."), std::string::npos) << entry.at("template");
+  }
+  EXPECT_GE(checked, 20);
+}
+
+struct Calls {
+  const char* name;
+  const char* begin;
+  const char* end;
+};
+
+// The first turn is a call alone: all that generation must write after its prompt is learned.
+TEST(Turns, OfToolCallsBeginBehindTheGenerationPrompt) {
+  constexpr Calls kCalls[] = {
+      {"qwen2.5", "<tool_call>{\"id\": ", "}}</tool_call><|im_end|>"},
+      {"qwen3", "<tool_call>\n{\"name\": \"get_weather\"", "}\n</tool_call><|im_end|>"},
+      {"hermes", "<tool_call>\n{\"name\": \"get_weather\"", "}\n</tool_call><|im_end|>"},
+      {"llama3.1", "{\"name\": \"get_weather\"", "}}<|eot_id|>"},
+      {"mistral_tools", "[TOOL_CALLS] [{\"name\": \"get_weather\"", "\"call00001\"}]</s>"},
+      {"deepseek_r1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function",
+       "<｜tool▁calls▁end｜><｜end▁of▁sentence｜>"},
+      {"command_r", "Action: ```json\n[", "]```<|END_OF_TURN_TOKEN|>"},
+      {"granite", "<|tool_call|>[{\"name\"", "}}]<|end_of_text|>"},
+      {"glm4", "<think></think>\n<tool_call>get_weather", "</tool_call>"},
+      {"harmony", "to=functions.get_weather<|channel|>commentary", "}<|call|>"},
+      {"lfm2", "<|tool_call_start|>[get_weather(", ")]<|tool_call_end|><|im_end|>"},
+  };
+  const auto& chat = TemplateGolden().at("conversations").at("tools");
+  for (const Calls& calls : kCalls) {
+    RenderOptions options = OptionsOf(chat);
+    options.bos = "<s>";
+    options.eos = "</s>";
+    options.add_generation_prompt = true;
+    const Pieces learned = Learned(LoadTemplate(calls.name).Render(MessagesOf(chat), options).OrThrow());
+    ASSERT_EQ(learned.size(), 2u)
+        << calls.name;  // no span of the turn of the result, which may name the call
+    EXPECT_TRUE(learned[0].starts_with(calls.begin)) << calls.name << ": " << learned[0];
+    EXPECT_TRUE(learned[0].ends_with(calls.end)) << calls.name << ": " << learned[0];
+    EXPECT_NE(learned[1].find("It is 21.5 degrees."), std::string::npos) << calls.name;
+  }
+}
+
+TEST(Turns, OfReasoningBeginBehindTheGenerationPrompt) {
+  const auto learned = [](const std::string& name) {
+    return Learned(LoadTemplate(name).Render(Conversation("reasoning"), false, "<s>", "</s>").OrThrow());
+  };
+  EXPECT_EQ(learned("qwen3"), (Pieces{"Because.<|im_end|>", "<think>\nhm\n</think>\n\nYes.<|im_end|>"}));
+  EXPECT_EQ(learned("glm4"), (Pieces{"<think></think>\nBecause.", "<think>hm</think>\nYes."}));
+  EXPECT_EQ(
+      learned("harmony").back(),
+      "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>");
+}
+
+// A turn that shows the result of its call, as Gemma 4's does: the result is the tool's.
+TEST(Turns, LeaveOutWhatOthersSayInThem) {
+  const std::string source =
+      "{% for m in messages %}{% if m.role == 'assistant' %}<a>{% for c in m.tool_calls %}call {{ c }}!"
+      "<r>{{ messages[loop.index].content }}</r>{% endfor %}{{ m.content }}</a>\n{% endif %}{% endfor %}";
+  EXPECT_EQ(LearnedFrom(source, {{"assistant", "done", R"({"tool_calls": ["f"]})"}, {"tool", "R"}}),
+            (Pieces{"call f!<r>", "done</a>"}));
+}
+
+TEST(ChatTemplate, SpansKeepSpacesOfTheContent) {
+  const Rendered rendered = LoadTemplate("smollm2").Render(Conversation("spaces"), true, "", "").OrThrow();
+  EXPECT_EQ(Learned(rendered), (Pieces{"\n answer with spaces \t\n<|im_end|>", " y\u3000<|im_end|>"}));
+  // Without a marker the content's own spaces are still its own.
+  EXPECT_EQ(LearnedFrom("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+                        {{"assistant", "x \n"}}),
+            Pieces{"x \n"});
+}
+
+TEST(ChatTemplate, OriginSurvivesStringOperations) {
+  const std::vector<Message> messages = {{"user", "q"}, {"assistant", " One-two "}};
+  const auto learned = [&](const std::string& expression) {
+    return LearnedFrom(
+        "{% for m in messages %}{{ '<' + m.role + '>' }}{{ " + expression + " }}</s>\n{% endfor %}",
+        messages);
+  };
+  EXPECT_EQ(learned("m.content | trim"), Pieces{"One-two</s>"});
+  EXPECT_EQ(learned("m.content[1:4]"), Pieces{"One</s>"});
+  EXPECT_EQ(learned("m.content.split('-')[-1].strip()"), Pieces{"two</s>"});
+  EXPECT_EQ(learned("m.content.replace('-', '+') | upper"), Pieces{" ONE+TWO </s>"});
+  EXPECT_EQ(learned("'a' ~ m.content ~ 'b'"), Pieces{" One-two b</s>"});
+  EXPECT_EQ(learned("[m.content, 'b'] | join('-')"), Pieces{" One-two -b</s>"});
+  EXPECT_EQ(learned("{'c': m.content} | tojson"), Pieces{" One-two \"}</s>"});
+  EXPECT_EQ(learned("m.content | length"), Pieces{});
+  EXPECT_EQ(learned("'fixed'"), Pieces{});
+}
+
+TEST(ChatTemplate, FindsTheTurnWhateverTheLoop) {
+  const std::vector<Message> messages = {
+      {"user", "q"}, {"assistant", "A"}, {"user", "r"}, {"assistant", "B"}};
+  const Pieces turns = {"A</s>", "B</s>"};
+  EXPECT_EQ(LearnedFrom("{% for m in messages %}{{ m.content }}</s>\n{% endfor %}tail", messages), turns);
+  EXPECT_EQ(LearnedFrom("{% for i in range(messages | length) %}{{ messages[i].content }}</s> {% endfor %}",
+                        messages),
+            turns);
+  EXPECT_EQ(
+      LearnedFrom(
+          "{% macro t(m) %}{{ m.content }}</s>{% endmacro %}{% for m in messages %}{{ t(m) }}\n{% endfor %}",
+          messages),
+      turns);
+  EXPECT_EQ(
+      LearnedFrom("{% macro all() %}{% for m in messages %}{{ m.content }}</s>\n{% endfor %}{% endmacro %}"
+                  "{{ all() | trim }}!",
+                  messages),
+      turns);
+  EXPECT_EQ(LearnedFrom(
+                "{% for once in [1] %}{% for m in messages %}{{ m.content }}</s>\n{% endfor %}x{% endfor %}",
+                messages),
+            turns);
+  // A loop over the parts of a content is inside of the turn.
+  EXPECT_EQ(LearnedFrom("{% for m in messages %}{% for c in m.content %}{{ c }}.{% endfor %}</s>{% endfor %}",
+                        messages),
+            (Pieces{"A.</s>", "B.</s>"}));
+  EXPECT_EQ(
+      LearnedFrom(
+          "{% set s %}{% for m in messages %}{{ m.content }}</s>\n{% endfor %}{% endset %}{{ s }}{{ s }}",
+          messages),
+      (Pieces{"A</s>", "B</s>", "A</s>", "B</s>"}));
+  // Outside of a loop nothing says where the turn ends.
+  EXPECT_EQ(LearnedFrom("{{ messages[1].content }}</s>{{ messages[3].content }}</s>", messages),
+            (Pieces{"A", "B"}));
+}
+
+}  // namespace
+}  // namespace rung::text
