@@ -231,7 +231,7 @@ class CommandsTest(unittest.TestCase):
             self.fail("\n  " + "\n  ".join(sorted(set(findings))))
 
     def test_options(self):
-        verbs = [(v,) for v in verbs_in(help_of()) if v != "bench"] + [("bench", v) for v in verbs_in(help_of("bench"))]
+        verbs = [(v, *below) for v in verbs_in(help_of()) for below in [(b,) for b in verbs_in(help_of(v))] or [()]]
         known = set().union(*(options_in(help_of(*v)) for v in verbs))
         known |= set(OPTION.findall((ROOT / "check").read_text()))
         findings = []

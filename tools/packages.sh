@@ -11,7 +11,7 @@ g++|C++20 compiler
 cmake|build
 ninja-build|build
 ccache|rebuilds in seconds
-pkg-config|finds PCRE2, utf8proc and OpenSSL
+pkg-config|finds PCRE2, utf8proc, OpenSSL and zstd
 libdnnl-dev|oneDNN: plain dense products
 ocl-icd-opencl-dev|oneDNN's CMake files ask for it
 libfmt-dev|messages
@@ -20,7 +20,9 @@ libcli11-dev|command line
 libyaml-cpp-dev|configuration files
 libpcre2-dev|regular expressions of the tokenizers
 libutf8proc-dev|Unicode normal forms
-libssl-dev|SHA-256 of model files
+libssl-dev|SHA-256 of model files and data sets
+zlib1g-dev|data sets in .gz
+libzstd-dev|data sets in .zst
 "
 PACKAGES_CHECK="
 libgtest-dev|unit tests

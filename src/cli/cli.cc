@@ -40,6 +40,8 @@ constexpr Verb kVerbs[] = {
      "rung merge --model SmolLM2-135M-Instruct --adapter runs/banking --out smollm2-banking", AddMerge},
     {"export", "a low-rank adapter as llama.cpp reads it",
      "rung export --gguf --model smollm2.gguf --adapter runs/banking --out banking-lora.gguf", AddExport},
+    {"data", "what of a data set is learned, how it is distributed, and what is wrong with it",
+     "rung data stats --model smollm2.gguf --data examples/banking/train.jsonl", AddData},
     {"bench", "speed of this machine and of a model on it",
      "rung bench step --model smollm2.gguf --tokens 2048", AddBench},
     {"version", "build, instruction sets, libraries", "rung version", AddVersion},

@@ -5,9 +5,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/data_flags.h"
 #include "cli/load_model.h"
 #include "cli/progress.h"
-#include "data/jsonl.h"
+#include "data/data_files.h"
+#include "data/reader.h"
 #include "eval/score.h"
 #include "io/json_file.h"
 
@@ -21,6 +23,7 @@ constexpr size_t kPromptTail = 160;
 struct EvalCommand {
   ComputeFlags compute;
   ModelFlags model;
+  DataFlags data_flags;
   std::string adapter, data, choices, progress = "auto";
   int64_t limit = 0, tokens = 2048, max_length = 2048, max_new_tokens = 256, slots = 16, samples = 0;
   bool no_generate = false, json = false, raw = false, per_token = false;
@@ -68,7 +71,13 @@ std::vector<std::string> ResolveChoices(const std::string& choices) {
 }
 
 std::vector<data::Record> ReadRecords(const EvalCommand& command) {
-  std::vector<data::Record> records = data::ReadJsonl(command.data).OrThrow();
+  const data::DataFile file = data::FindDataFile(command.data, data::Split::kTest).OrThrow();
+  if (file.weight != 1.0) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("{}: weights are of training: every record counts once here", command.data));
+  }
+  std::vector<data::Record> records =
+      data::ReadRecords(file.path, ResolveReading(command.data_flags)).OrThrow();
   if (command.limit > 0 && static_cast<int64_t>(records.size()) > command.limit) {
     records.resize(static_cast<size_t>(command.limit));
   }
@@ -205,7 +214,10 @@ Action AddEval(CLI::App& app) {
   auto command = std::make_shared<EvalCommand>();
   AddModelFlags(app, &command->model);
   app.add_option("--adapter", command->adapter, "folder of a trained adapter");
-  app.add_option("--data", command->data, "held-out records, .jsonl")->required();
+  app.add_option("--data", command->data,
+                 "held-out records: .jsonl, .json, .csv, .tsv, .txt (also .gz, .zst), or a folder with test")
+      ->required();
+  AddReadFlags(app, &command->data_flags);
   app.add_option(
       "--choices", command->choices,
       "rank these instead of generating: a file with one a line or a .json array, or \"choices\" for the "

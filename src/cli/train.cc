@@ -103,8 +103,18 @@ Action AddTrain(CLI::App& app) {
   auto command = std::make_shared<TrainCommand>();
   TrainFlags* flags = &command->flags;
   AddModelFlags(app, &flags->model);
-  app.add_option("--data", flags->data, "training records, .jsonl")->required();
-  app.add_option("--eval-data", flags->eval_data, "held-out records, .jsonl");
+  app.add_option(
+         "--data", flags->data,
+         "training records: .jsonl, .json, .csv, .tsv, .txt (also .gz, .zst), or a folder with train and "
+         "valid; several times for several files, FILE:2 to have one twice an epoch")
+      ->required()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--eval-data", flags->eval_data, "held-out records, likewise")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddReadFlags(app, &flags->data_flags);
+  AddExampleFlags(app, &flags->data_flags);
   app.add_option("--out", flags->out, "folder for the adapter, checkpoints and log")->required();
   app.add_option("--config", flags->config, "a YAML file with these options; flags win");
   AddMethodFlags(app, flags);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -208,6 +209,26 @@ void RequireNumbers(const train::TrainOptions& o) {
   }
 }
 
+// The files of --data and --eval-data. A folder of one data set brings its own held-out records.
+void ResolveData(const TrainFlags& flags, train::TrainOptions* options) {
+  options->data_options = Resolve(flags.data_flags);
+  options->data = data::FindDataFiles(flags.data, data::Split::kTrain).OrThrow();
+  options->eval_data = data::FindDataFiles(flags.eval_data, data::Split::kValid).OrThrow();
+  if (options->data_options.valid_fraction > 0.0) {
+    if (!options->eval_data.empty()) {
+      throw Error(ExitCode::kUsage,
+                  "--valid-fraction and --eval-data: held-out records come from one of them");
+    }
+    return;
+  }
+  std::error_code error;
+  if (options->eval_data.empty() && flags.data.size() == 1 &&
+      std::filesystem::is_directory(flags.data[0], error)) {
+    Path valid = data::FindInFolder(flags.data[0], data::Split::kValid).OrThrow();
+    if (!valid.empty()) options->eval_data.push_back({std::move(valid)});
+  }
+}
+
 }  // namespace
 
 train::TrainOptions Resolve(const TrainFlags& flags) {
@@ -215,8 +236,7 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.compute = Resolve(flags.compute);
   options.backbone = Resolve(flags.model, options.compute);
   options.model = flags.model.model;
-  options.data = flags.data;
-  options.eval_data = flags.eval_data;
+  ResolveData(flags, &options);
   options.out = flags.out;
   options.schedule = train::ParseSchedule(flags.schedule).OrThrow();
   ResolveMethod(flags, &options);

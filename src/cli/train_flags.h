@@ -3,6 +3,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "cli/data_flags.h"
 #include "cli/verb.h"
 #include "train/plan.h"
 
@@ -12,7 +13,9 @@ struct TrainFlags {
   ComputeFlags compute;
   ModelFlags model;
   train::TrainOptions options;  // filled by CLI11 where the types agree
-  std::string data, eval_data, out, config, schedule = "cosine", memory_limit;
+  DataFlags data_flags;
+  std::vector<std::string> data, eval_data;
+  std::string out, config, schedule = "cosine", memory_limit;
   std::string method = "ladder", gate = "sum", tap_norm = "standardize", tap_map = "full",
               rung_block = "decoder", rung_norm = "auto", rung_positions = "auto", ladder_init = "random",
               tap_storage = "compute", optimizer = "adamw", tap_cache, tap_cache_limit = "20GiB";

@@ -22,6 +22,7 @@ Action AddVerify(CLI::App& app);
 Action AddQuantize(CLI::App& app);
 Action AddMerge(CLI::App& app);
 Action AddExport(CLI::App& app);
+Action AddData(CLI::App& app);
 Action AddBench(CLI::App& app);
 Action AddVersion(CLI::App& app);
 

@@ -14,28 +14,30 @@ int64_t Batch::target_count() const {
   return std::count_if(target.begin(), target.end(), [](int32_t id) { return id >= 0; });
 }
 
-Batch MakeBatch(const std::vector<const Example*>& samples) {
-  int64_t N = 0;
-  for (const Example* sample : samples) N += static_cast<int64_t>(sample->ids.size()) - 1;
+void AppendSample(std::span<const TokenWord> words, int64_t record, Batch* batch) {
+  RUNG_CHECK(words.size() >= 2, "a sample has two ids or more");
+  RUNG_CHECK(!IsLearned(words[0]), "nothing predicts the first id of a sample");
+  batch->records.push_back(record);
+  // The last id predicts nothing, hence it has no row.
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    batch->ids.push_back(IdOf(words[i]));
+    batch->target.push_back(IsLearned(words[i + 1]) ? IdOf(words[i + 1]) : -1);
+    batch->position.push_back(static_cast<int32_t>(i));
+  }
+  batch->starts.push_back(batch->rows());
+}
 
+Batch MakeBatch(const std::vector<const Example*>& samples) {
   Batch batch;
-  for (std::vector<int32_t>* rows : {&batch.ids, &batch.target, &batch.position}) {
-    rows->reserve(static_cast<size_t>(N));
-  }
+  batch.starts = {0};
+  std::vector<TokenWord> words;
   for (const Example* sample : samples) {
-    const size_t L = sample->ids.size();
-    RUNG_CHECK(L >= 2 && sample->learn.size() == L, "a sample has two ids or more, and a mark for each");
-    RUNG_CHECK(sample->learn[0] == 0, "nothing predicts the first id of a sample");
-    batch.starts.push_back(batch.rows());
-    batch.records.push_back(sample->record);
-    // The last id predicts nothing, hence it has no row.
-    for (size_t i = 0; i + 1 < L; ++i) {
-      batch.ids.push_back(sample->ids[i]);
-      batch.target.push_back(sample->learn[i + 1] ? sample->ids[i + 1] : -1);
-      batch.position.push_back(static_cast<int32_t>(i));
-    }
+    RUNG_CHECK(sample->learn.size() == sample->ids.size(), "a mark for each id");
+    words.clear();
+    for (size_t i = 0; i < sample->ids.size(); ++i)
+      words.push_back(WordOf(sample->ids[i], sample->learn[i] != 0));
+    AppendSample(words, sample->record, &batch);
   }
-  batch.starts.push_back(batch.rows());
   return batch;
 }
 

@@ -6,6 +6,30 @@
 #include <utility>
 
 namespace rung::data {
+namespace {
+
+// The answers that are learned. A template may leave an answer out; then it cannot be told which span is
+// whose.
+Result<std::vector<text::Rendered::Span>> LearnedSpans(const text::Rendered& rendered,
+                                                       std::span<const text::Message> messages,
+                                                       std::span<const uint8_t> learned) {
+  if (learned.empty()) return rendered.assistant;
+  std::vector<text::Rendered::Span> spans;
+  size_t answers = 0;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].role != "assistant") continue;
+    if (answers < rendered.assistant.size() && learned[i]) spans.push_back(rendered.assistant[answers]);
+    ++answers;
+  }
+  if (answers != rendered.assistant.size()) {
+    return Failure{
+        fmt::format("the chat template writes {} of {} answers: which of them is learned cannot be told",
+                    rendered.assistant.size(), answers)};
+  }
+  return spans;
+}
+
+}  // namespace
 
 // An example before it is cut to length.
 struct Encoder::Ids {
@@ -50,32 +74,42 @@ Encoder::Ids Encoder::EncodeRendered(std::string_view text,
   return out;
 }
 
-Result<Encoder::Ids> Encoder::ChatPromptIds(std::span<const text::Message> messages,
-                                            std::string* text) const {
+Result<Encoder::Ids> Encoder::ChatPromptIds(const Chat& chat, std::string* text) const {
   if (!vocabulary_.render) {
     return Failure{
         "the model has no chat template, and messages need one: give records with prompt and completion"};
   }
-  Result<text::Rendered> rendered = vocabulary_.render({messages.begin(), messages.end()}, true);
+  Result<text::Rendered> rendered =
+      vocabulary_.render({chat.messages.begin(), chat.messages.end()}, chat.tools, true);
   if (!rendered.ok()) return rendered.failure();
   if (text) *text = rendered.value().text;
-  return EncodeRendered(rendered.value().text, rendered.value().assistant);
+  Result<std::vector<text::Rendered::Span>> spans =
+      LearnedSpans(rendered.value(), chat.messages, chat.learned);
+  if (!spans.ok()) return spans.failure();
+  return EncodeRendered(rendered.value().text, spans.value());
 }
 
-Result<Encoder::Ids> Encoder::EncodeChat(std::span<const text::Message> messages) const {
-  if (!vocabulary_.render) return ChatPromptIds(messages, nullptr);  // its failure
-  Result<text::Rendered> whole = vocabulary_.render({messages.begin(), messages.end()}, false);
+Result<Encoder::Ids> Encoder::EncodeChat(const Chat& chat) const {
+  if (!vocabulary_.render) return ChatPromptIds(chat, nullptr);  // its failure
+  const auto& messages = chat.messages;
+  Result<text::Rendered> whole = vocabulary_.render({messages.begin(), messages.end()}, chat.tools, false);
   if (!whole.ok()) return whole.failure();
+  Result<std::vector<text::Rendered::Span>> learned = LearnedSpans(whole.value(), messages, chat.learned);
+  if (!learned.ok()) return learned.failure();
   const std::string_view text = whole.value().text;
-  const std::vector<text::Rendered::Span>& spans = whole.value().assistant;
-  const bool answered = messages.size() > 1 && messages.back().role == "assistant" && !spans.empty();
+  const std::vector<text::Rendered::Span>& spans = learned.value();
+  const bool answered = messages.size() > 1 && messages.back().role == "assistant" && !spans.empty() &&
+                        (chat.learned.empty() || chat.learned.back());
   if (!answered) return EncodeRendered(text, spans);
 
   // The prompt as generation will see it, then the answer. A template may write a conversation differently
   // once the answer is there (Qwen3 drops the reasoning of earlier turns, and puts an empty one before the
   // answer): learning starts where the generation prompt ends, not where the answer's content does.
   std::string prompt;
-  Result<Ids> encoded = ChatPromptIds(messages.first(messages.size() - 1), &prompt);
+  const size_t before = messages.size() - 1;
+  Result<Ids> encoded = ChatPromptIds(
+      {messages.first(before), chat.learned.first(std::min(before, chat.learned.size())), chat.tools},
+      &prompt);
   if (!encoded.ok()) return encoded.failure();
   Ids out = std::move(encoded).value();
   auto [begin, end] = spans.back();
@@ -95,6 +129,17 @@ Result<Encoder::Ids> Encoder::EncodeChat(std::span<const text::Message> messages
   return out;
 }
 
+Result<Encoder::Ids> Encoder::EncodeMessages(const Record& record) const {
+  if (!options_.mask_history) return EncodeChat({record.messages, record.learned, record.tools});
+  std::vector<uint8_t> last(record.messages.size());
+  for (size_t i = last.size(); i-- > 0;) {
+    if (record.messages[i].role != "assistant") continue;
+    last[i] = record.learned.empty() ? 1 : record.learned[i];
+    break;
+  }
+  return EncodeChat({record.messages, last, record.tools});
+}
+
 Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
   const std::vector<int32_t> end =
       vocabulary_.eos >= 0 ? std::vector{vocabulary_.eos} : std::vector<int32_t>{};
@@ -103,7 +148,7 @@ Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
       if (record.completion.empty()) return Failure{"the completion is empty"};
       if (vocabulary_.render) {
         const text::Message messages[] = {{"user", record.prompt}, {"assistant", record.completion}};
-        return EncodeChat(messages);
+        return EncodeChat({messages, {}, record.tools});
       }
       Ids out;
       out.Append(PlainPrompt(record.prompt), false);
@@ -113,7 +158,7 @@ Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
       return out;
     }
     case Shape::kMessages:
-      return EncodeChat(record.messages);
+      return EncodeMessages(record);
     case Shape::kText: {
       if (record.text.empty()) return Failure{"the text is empty"};
       Ids out;
@@ -122,6 +167,15 @@ Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
       text.insert(text.end(), end.begin(), end.end());
       out.Append(text, true);
       return out;
+    }
+    case Shape::kSegments: {
+      std::string text;
+      std::vector<text::Rendered::Span> learned;
+      for (const Segment& segment : record.segments) {
+        if (segment.learned) learned.push_back({text.size(), text.size() + segment.text.size()});
+        text += segment.text;
+      }
+      return EncodeRendered(text, learned);
     }
   }
   return Failure{"unknown shape"};
@@ -146,8 +200,7 @@ void Encoder::Truncate(Ids& x) const {
   x.learn.resize(x.ids.size());
 }
 
-Result<Example> Encoder::Encode(const Record& record, bool* truncated) const {
-  if (truncated) *truncated = false;
+Result<Encoder::Ids> Encoder::EncodeLearned(const Record& record) const {
   Result<Ids> encoded = EncodeUncut(record);
   if (!encoded.ok()) return encoded.failure();
   Ids x = std::move(encoded).value();
@@ -156,8 +209,49 @@ Result<Example> Encoder::Encode(const Record& record, bool* truncated) const {
     x.learn.pop_back();
     x.ids.pop_back();
   }
-  if (x.ids.empty()) return Failure{"nothing in it is learned: there is no message of the assistant's"};
+  if (x.ids.empty()) {
+    return Failure{record.shape == Shape::kSegments
+                       ? "nothing in it is learned: there is no text in a segment with the label true"
+                       : "nothing in it is learned: there is no message of the assistant's"};
+  }
+  const auto length = static_cast<int64_t>(x.ids.size());
+  if (options_.truncation == Truncation::kDrop && length > options_.max_length) {
+    return Failure{fmt::format("it has {} tokens, the limit is {}", length, options_.max_length)};
+  }
+  return x;
+}
 
+std::vector<Example> Encoder::Split(const Ids& whole) const {
+  const size_t limit = static_cast<size_t>(options_.max_length), size = whole.ids.size();
+  // With two ids there is no room for BOS beside an id to see and one to predict.
+  const bool bos = whole.ids.front() == vocabulary_.bos && limit > 2;
+  std::vector<Example> parts;
+  for (size_t begin = 0; begin + 1 < size;) {
+    Example part;
+    if (begin > 0 && bos) {
+      part.ids.push_back(vocabulary_.bos);
+      part.learn.push_back(0);
+    }
+    const size_t context = part.ids.size(), end = std::min(size, begin + limit - context);
+    const auto at = static_cast<int64_t>(begin), to = static_cast<int64_t>(end);
+    part.ids.insert(part.ids.end(), whole.ids.begin() + at, whole.ids.begin() + to);
+    part.learn.insert(part.learn.end(), whole.learn.begin() + at, whole.learn.begin() + to);
+    part.learn[context] = 0;  // learned in the part before; of the first part, nothing predicts it
+    while (!part.learn.empty() && part.learn.back() == 0) {
+      part.learn.pop_back();
+      part.ids.pop_back();
+    }
+    if (!part.ids.empty()) parts.push_back(std::move(part));
+    begin = end - 1;
+  }
+  return parts;
+}
+
+Result<Example> Encoder::Encode(const Record& record, bool* truncated) const {
+  if (truncated) *truncated = false;
+  Result<Ids> encoded = EncodeLearned(record);
+  if (!encoded.ok()) return encoded.failure();
+  Ids x = std::move(encoded).value();
   if (truncated) *truncated = static_cast<int64_t>(x.ids.size()) > options_.max_length;
   Truncate(x);
   x.learn.front() = 0;
@@ -166,26 +260,45 @@ Result<Example> Encoder::Encode(const Record& record, bool* truncated) const {
   return example;
 }
 
+Result<std::vector<Example>> Encoder::EncodeParts(const Record& record, bool* truncated) const {
+  std::vector<Example> parts;
+  if (options_.truncation != Truncation::kSplit) {
+    Result<Example> example = Encode(record, truncated);
+    if (!example.ok()) return example.failure();
+    parts.push_back(std::move(example).value());
+    return parts;
+  }
+  Result<Ids> encoded = EncodeLearned(record);
+  if (truncated)
+    *truncated = encoded.ok() && static_cast<int64_t>(encoded.value().ids.size()) > options_.max_length;
+  if (!encoded.ok()) return encoded.failure();
+  parts = Split(encoded.value());
+  if (parts.empty()) return Failure{"it is a single id: there is nothing to predict"};
+  return parts;
+}
+
 Result<PromptText> Encoder::Prompt(const Record& record) const {
   if (record.shape == Shape::kCompletion) {
     if (!vocabulary_.render) return PromptText{PlainPrompt(record.prompt), record.completion};
     const text::Message user[] = {{"user", record.prompt}};
-    Result<std::vector<int32_t>> ids = ChatPrompt(user);
+    Result<Ids> ids = ChatPromptIds({user, {}, record.tools}, nullptr);
     if (!ids.ok()) return ids.failure();
-    return PromptText{std::move(ids).value(), record.completion};
+    return PromptText{std::move(ids).value().ids, record.completion};
   }
-  if (record.shape == Shape::kText) return Failure{"a text record has no prompt and completion"};
+  if (record.shape != Shape::kMessages) {
+    return Failure{fmt::format("a {} record has no prompt and completion", NameOf(record.format))};
+  }
   const std::span<const text::Message> messages = record.messages;
   if (messages.size() < 2 || messages.back().role != "assistant") {
     return Failure{"the messages do not end with an answer of the assistant's"};
   }
-  Result<std::vector<int32_t>> ids = ChatPrompt(messages.first(messages.size() - 1));
+  Result<Ids> ids = ChatPromptIds({messages.first(messages.size() - 1), {}, record.tools}, nullptr);
   if (!ids.ok()) return ids.failure();
-  return PromptText{std::move(ids).value(), messages.back().content};
+  return PromptText{std::move(ids).value().ids, messages.back().content};
 }
 
 Result<std::vector<int32_t>> Encoder::ChatPrompt(std::span<const text::Message> messages) const {
-  Result<Ids> encoded = ChatPromptIds(messages, nullptr);
+  Result<Ids> encoded = ChatPromptIds({messages, {}, ""}, nullptr);
   if (!encoded.ok()) return encoded.failure();
   return std::move(encoded).value().ids;
 }
@@ -203,27 +316,31 @@ Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records,
   EncodeReport counts;
   for (size_t i = 0; i < records.size(); ++i) {
     bool truncated = false;
-    Result<Example> encoded = Encode(records[i], &truncated);
+    Result<std::vector<Example>> encoded = EncodeParts(records[i], &truncated);
+    ++counts.records;
     if (!encoded.ok()) {
-      counts.dropped.push_back({records[i].row, encoded.failure().message});
+      counts.Drop({records[i].row, encoded.failure().message});
       continue;
     }
-    Example example = std::move(encoded).value();
-    example.record = static_cast<int64_t>(i);
     counts.truncated += truncated;
-    counts.rows += static_cast<int64_t>(example.ids.size()) - 1;
-    counts.targets += example.target_count();
-    examples.push_back(std::move(example));
+    for (Example& example : std::move(encoded).value()) {
+      example.record = static_cast<int64_t>(i);
+      counts.rows += static_cast<int64_t>(example.ids.size()) - 1;
+      counts.targets += example.target_count();
+      examples.push_back(std::move(example));
+    }
   }
-  if (examples.empty()) {
-    const std::string why = counts.dropped.empty() ? "there are no records"
-                                                   : fmt::format("row {}: {}", counts.dropped.front().row,
-                                                                 counts.dropped.front().reason);
-    if (report) *report = std::move(counts);
-    return Failure{fmt::format("{}: no record has a target token: {}", name, why)};
-  }
+  const std::string why = counts.dropped.empty() ? "there are no records"
+                                                 : fmt::format("row {}: {}", counts.dropped.front().row,
+                                                               counts.dropped.front().reason);
   if (report) *report = std::move(counts);
+  if (examples.empty()) return Failure{fmt::format("{}: no record has a target token: {}", name, why)};
   return examples;
+}
+
+void EncodeReport::Drop(Dropped record) {
+  ++dropped_count;
+  if (dropped.size() < kListed) dropped.push_back(std::move(record));
 }
 
 }  // namespace rung::data

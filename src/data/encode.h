@@ -2,8 +2,9 @@
 //
 //   completion, chat template   render [user: prompt, assistant: completion]; the assistant's part is learned
 //   completion, no template     [BOS] prompt | completion EOS; completion and EOS are learned
-//   messages                    rendered; every assistant part is learned
+//   messages                    rendered; every assistant part is learned, or those that the record says
 //   text                        [BOS] text EOS; all but the first id are learned
+//   segments                    [BOS] segments; those marked are learned
 //
 // The text is encoded piece by piece between those borders, so that the ids before a learned part are exactly
 // the ids that generation starts from: Prompt(r).ids is a prefix of Encode(r).ids (unless that was
@@ -35,7 +36,9 @@ struct Vocabulary {
   // must do so before the first piece only.
   std::function<std::vector<int32_t>(std::string_view, bool first)> encode_rendered;
   // Empty: no chat template.
-  std::function<Result<text::Rendered>(const std::vector<text::Message>&, bool add_generation_prompt)> render;
+  std::function<Result<text::Rendered>(const std::vector<text::Message>&, const std::string& tools,
+                                       bool add_generation_prompt)>
+      render;
   int32_t bos = -1, eos = -1;  // -1: none
   bool adds_bos = false;
   std::vector<int32_t> end_ids;  // ids that end a generation
@@ -44,20 +47,35 @@ struct Vocabulary {
 // `chat` may be null: records are then encoded without a template. Both must outlive the vocabulary.
 Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat);
 
+// What becomes of an example that is longer than max_length.
+enum class Truncation : uint8_t {
+  kLeft,   // its prompt is cut from the left (BOS stays); a completion that does not fit loses its end
+  kDrop,   // it is left out
+  kSplit,  // it becomes several; each but the first begins with (BOS and) the id before its own, for context
+};
+
 struct EncodeOptions {
-  int64_t max_length = 2048;    // ids of one example, at least 2; longer ones are truncated
+  int64_t max_length = 2048;    // ids of one example, at least 2
   bool completion_only = true;  // false: learn the prompt as well
+  bool mask_history = false;    // of several answers learn the last
+  Truncation truncation = Truncation::kLeft;
 };
 
 struct EncodeReport {
   struct Dropped {
     int64_t row = 0;
     std::string reason;
+    std::string file = {};  // where there are several
   };
-  std::vector<Dropped> dropped;  // records that gave no example
-  int64_t truncated = 0;         // examples cut to max_length
-  int64_t rows = 0;              // rows of all examples in batches: ids less one each
-  int64_t targets = 0;           // learned ids of all examples
+  // Records that gave no example: the first so many by name, and how many in all.
+  static constexpr size_t kListed = 1000;
+  std::vector<Dropped> dropped;
+  int64_t dropped_count = 0;
+  int64_t records = 0;    // that were encoded, the dropped ones included
+  int64_t truncated = 0;  // records cut or split because of max_length
+  int64_t rows = 0;       // rows of all examples in batches: ids less one each
+  int64_t targets = 0;    // learned ids of all examples
+  void Drop(Dropped record);
 };
 
 struct PromptText {
@@ -69,12 +87,14 @@ class Encoder {
  public:
   Encoder(Vocabulary vocabulary, EncodeOptions options);
 
-  // Truncation cuts the prompt from the left (BOS stays) and keeps the completion; a completion that does not
-  // fit by itself loses its end. Ids after the last learned one are left out: they would cost rows and teach
-  // nothing. A failure is the reason why the record has no target id. `truncated`, if given, is set.
+  // Ids after the last learned one are left out: they would cost rows and teach nothing. A failure is the
+  // reason why the record has no target id, or is dropped for its length. `truncated`, if given, is set.
+  // Encode never splits: it cuts as kLeft.
   Result<Example> Encode(const Record& record, bool* truncated = nullptr) const;
+  // One example or, with kSplit, several.
+  Result<std::vector<Example>> EncodeParts(const Record& record, bool* truncated = nullptr) const;
 
-  // Fails for a record without a completion (text; messages that do not end with the assistant's).
+  // Fails for a record without a completion (text; segments; messages that do not end with the assistant's).
   Result<PromptText> Prompt(const Record& record) const;
 
   // What generation starts from, for callers without a record. ChatPrompt needs a chat template.
@@ -91,11 +111,19 @@ class Encoder {
 
  private:
   struct Ids;
+  struct Chat {
+    std::span<const text::Message> messages;
+    std::span<const uint8_t> learned;  // as in Record
+    const std::string& tools;
+  };
   Ids EncodeRendered(std::string_view text, std::span<const text::Rendered::Span> learned) const;
-  Result<Ids> ChatPromptIds(std::span<const text::Message> messages, std::string* text) const;
-  Result<Ids> EncodeChat(std::span<const text::Message> messages) const;
+  Result<Ids> ChatPromptIds(const Chat& chat, std::string* text) const;
+  Result<Ids> EncodeChat(const Chat& chat) const;
+  Result<Ids> EncodeMessages(const Record& record) const;
   Result<Ids> EncodeUncut(const Record& record) const;
+  Result<Ids> EncodeLearned(const Record& record) const;
   void Truncate(Ids& ids) const;
+  std::vector<Example> Split(const Ids& whole) const;
 
   Vocabulary vocabulary_;
   EncodeOptions options_;

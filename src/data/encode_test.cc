@@ -59,11 +59,12 @@ struct TemplateStyle {
 };
 
 Result<text::Rendered> Render(const TemplateStyle& style, const std::vector<text::Message>& messages,
-                              bool generate) {
+                              const std::string& tools, bool generate) {
   text::Rendered out;
   if (style.writes_bos) out.text += "<s>";
+  out.text += tools;
   for (size_t i = 0; i < messages.size(); ++i) {
-    const auto& [role, content] = messages[i];
+    const std::string &role = messages[i].role, &content = messages[i].content;
     if (role == "tool") return Failure{"this template knows no tools"};
     if (role != "assistant") {
       out.text += "<u>" + content + (style.rewrites_prompt && !generate ? "!" : "") + "\n";
@@ -93,9 +94,8 @@ Vocabulary Plain(bool adds_bos) {
 
 Vocabulary Chat(const TemplateStyle& style = {}, bool adds_bos = false) {
   Vocabulary vocabulary = Plain(adds_bos);
-  vocabulary.render = [style](const std::vector<text::Message>& messages, bool generate) {
-    return Render(style, messages, generate);
-  };
+  vocabulary.render = [style](const std::vector<text::Message>& messages, const std::string& tools,
+                              bool generate) { return Render(style, messages, tools, generate); };
   return vocabulary;
 }
 

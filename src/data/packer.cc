@@ -39,26 +39,36 @@ std::vector<int64_t> Shuffled(size_t count, uint64_t seed, uint32_t epoch) {
   return order;
 }
 
-// Which of the lengths add up to `space`, or to the most below it: subset sum over `space` + 1 cells.
-// Descending indices, so that they can be erased one after another. Of equal sums, the one found first, hence
-// of older samples.
+// Which of the lengths add up to `space`, or to the most below it: subset sum, a bit for each sum. Descending
+// indices, so that they can be erased one after another. Of equal sums, the one found first, hence of older
+// samples.
 std::vector<size_t> FullestSubset(std::span<const int64_t> lengths, int64_t space) {
-  constexpr int32_t kNone = -1, kStart = -2;
-  std::vector<int32_t> last(static_cast<size_t>(space) + 1, kNone);  // the last length of a sum
-  last[0] = kStart;
-  int64_t best = 0;
-  for (size_t i = 0; i < lengths.size() && best < space; ++i) {
-    // Downwards: below, last[] knows only lengths before i, so that none is used twice.
-    for (int64_t sum = space; sum >= lengths[i]; --sum) {
-      const auto to = static_cast<size_t>(sum), from = static_cast<size_t>(sum - lengths[i]);
-      if (last[to] != kNone || last[from] == kNone) continue;
-      last[to] = static_cast<int32_t>(i);
-      best = std::max(best, sum);
+  const auto top = static_cast<size_t>(space), words = top / 64 + 1;
+  // Row i: the sums of the first i lengths.
+  std::vector<uint64_t> sums((lengths.size() + 1) * words);
+  const auto has = [&](size_t row, size_t sum) {
+    return (sums[row * words + sum / 64] >> (sum % 64) & 1) != 0;
+  };
+  sums[0] = 1;
+  size_t rows = 0;
+  while (rows < lengths.size() && !has(rows, top)) {
+    const uint64_t* from = &sums[rows * words];
+    uint64_t* to = &sums[++rows * words];
+    std::copy(from, from + words, to);
+    const auto length = static_cast<size_t>(lengths[rows - 1]), skip = length / 64, shift = length % 64;
+    for (size_t w = skip; w < words; ++w) {
+      to[w] |= from[w - skip] << shift;
+      if (shift > 0 && w > skip) to[w] |= from[w - skip - 1] >> (64 - shift);
     }
   }
+  size_t sum = top;
+  while (!has(rows, sum)) --sum;
   std::vector<size_t> chosen;
-  for (int64_t sum = best; sum > 0; sum -= lengths[chosen.back()]) {
-    chosen.push_back(static_cast<size_t>(last[static_cast<size_t>(sum)]));
+  while (sum > 0) {
+    size_t row = 0;
+    while (!has(row, sum)) ++row;
+    chosen.push_back(row - 1);
+    sum -= static_cast<size_t>(lengths[row - 1]);
   }
   return chosen;
 }
@@ -77,10 +87,9 @@ double EpochPlan::Fill() const {
   return static_cast<double>(rows - last_rows) / static_cast<double>(full * tokens);
 }
 
-std::vector<int64_t> RowsOf(std::span<const Example> examples) {
-  std::vector<int64_t> rows;
-  rows.reserve(examples.size());
-  for (const Example& example : examples) rows.push_back(static_cast<int64_t>(example.ids.size()) - 1);
+std::vector<int64_t> RowsOf(const Examples& examples) {
+  std::vector<int64_t> rows(static_cast<size_t>(examples.size()));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = examples.length(static_cast<int64_t>(i)) - 1;
   return rows;
 }
 
@@ -140,13 +149,17 @@ Result<EpochPlan> PlanInOrder(std::span<const int64_t> rows, int64_t tokens) {
   return plan;
 }
 
-Batch MakeBatch(const EpochPlan& plan, int64_t batch, std::span<const Example> examples) {
+Batch MakeBatch(const EpochPlan& plan, int64_t batch, const Examples& examples) {
   RUNG_CHECK(batch >= 0 && batch < static_cast<int64_t>(plan.batches.size()), "the plan has no such batch");
-  std::vector<const Example*> samples;
-  for (const int64_t example : plan.batches[static_cast<size_t>(batch)]) {
-    samples.push_back(&examples[static_cast<size_t>(example)]);
+  Batch made;
+  made.starts = {0};
+  for (std::vector<int32_t>* rows : {&made.ids, &made.target, &made.position}) {
+    rows->reserve(static_cast<size_t>(plan.tokens));
   }
-  return MakeBatch(samples);
+  for (const int64_t example : plan.batches[static_cast<size_t>(batch)]) {
+    AppendSample(examples.words(example), examples.record(example), &made);
+  }
+  return made;
 }
 
 }  // namespace rung::data

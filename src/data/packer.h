@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "data/batch.h"
+#include "data/examples.h"
 
 namespace rung::data {
 
@@ -23,7 +24,7 @@ struct EpochPlan {
 };
 
 // Rows of each example in a batch: its ids less one.
-std::vector<int64_t> RowsOf(std::span<const Example> examples);
+std::vector<int64_t> RowsOf(const Examples& examples);
 
 // An epoch in random order: a pure function of its arguments. Batches have at most `tokens` rows.
 //
@@ -42,6 +43,6 @@ Result<EpochPlan> PlanInOrder(std::span<const int64_t> rows, int64_t tokens);
 inline constexpr int64_t kPackWindow = 128;
 
 // One batch of a plan, built in microseconds.
-Batch MakeBatch(const EpochPlan& plan, int64_t batch, std::span<const Example> examples);
+Batch MakeBatch(const EpochPlan& plan, int64_t batch, const Examples& examples);
 
 }  // namespace rung::data

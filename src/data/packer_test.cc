@@ -8,7 +8,7 @@
 #include <numeric>
 #include <random>
 
-#include "data/jsonl.h"
+#include "data/reader.h"
 
 namespace rung::data {
 namespace {
@@ -19,7 +19,7 @@ using testing::HasSubstr;
 // English text has about 4.3 bytes a token; a chat template adds about 15.
 std::vector<int64_t> BankingRows() {
   std::vector<int64_t> rows;
-  for (const Record& record : ReadJsonl("examples/banking/train.jsonl").OrThrow()) {
+  for (const Record& record : ReadRecords("examples/banking/train.jsonl").OrThrow()) {
     const double bytes = static_cast<double>(record.prompt.size() + record.completion.size());
     rows.push_back(15 + std::llround(bytes / 4.3));
   }

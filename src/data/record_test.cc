@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "data/rows.h"
+
 namespace rung::data {
 namespace {
 
@@ -56,10 +58,10 @@ TEST(Record, KeepsChoicesAndLabel) {
 }
 
 TEST(Record, NamesExpectedAndFoundKeys) {
-  const std::string message = FailureOf(R"({"instruction": "add", "output": "5"})");
+  const std::string message = FailureOf(R"({"question": "add", "answer": "5"})");
   EXPECT_THAT(message,
               HasSubstr("expected the keys \"prompt\" and \"completion\", or \"messages\", or \"text\""));
-  EXPECT_THAT(message, HasSubstr("found keys \"instruction\", \"output\""));
+  EXPECT_THAT(message, HasSubstr("found keys \"answer\", \"question\""));
   EXPECT_THAT(message, HasSubstr(R"({"prompt": "2 + 3 =", "completion": "5"})"));
   EXPECT_THAT(FailureOf("{}"), HasSubstr("found no keys"));
 }
@@ -77,8 +79,10 @@ TEST(Record, RefusesTwoShapesAtOnce) {
 }
 
 TEST(Record, RefusesWrongTypes) {
+  EXPECT_THAT(FailureOf(R"({"prompt": {"a": 1}, "completion": "c"})"),
+              HasSubstr("\"prompt\" must be a string, it is object"));
   EXPECT_THAT(FailureOf(R"({"prompt": ["p"], "completion": "c"})"),
-              HasSubstr("\"prompt\" must be a string, it is array"));
+              HasSubstr("prompt[0] must have \"role\" as a string"));
   EXPECT_THAT(FailureOf(R"({"prompt": "p", "completion": null})"),
               HasSubstr("\"completion\" must be a string, it is null"));
   EXPECT_THAT(FailureOf(R"({"text": 1})"), HasSubstr("\"text\" must be a string, it is number"));
@@ -128,8 +132,8 @@ TEST(Record, BoundsDepthAndSize) {
   EXPECT_THAT(FailureOf(nested(1000000)), HasSubstr("deeper than"));
 
   const auto sized = [](size_t bytes) { return R"({"text": ")" + std::string(bytes - 12, 'a') + "\"}"; };
-  EXPECT_TRUE(ParseRecord(sized(kMaxLineBytes)).ok());
-  EXPECT_THAT(FailureOf(sized(kMaxLineBytes + 1)),
+  EXPECT_TRUE(ParseRecord(sized(kMaxRowBytes)).ok());
+  EXPECT_THAT(FailureOf(sized(kMaxRowBytes + 1)),
               HasSubstr("the line has 16777217 bytes, the limit is 16777216"));
 }
 

@@ -35,9 +35,14 @@ Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTempla
   if (chat) {
     const std::string bos = tokenizer.bos() >= 0 ? tokenizer.Piece(tokenizer.bos()) : "";
     const std::string eos = tokenizer.eos() >= 0 ? tokenizer.Piece(tokenizer.eos()) : "";
-    vocabulary.render = [chat, bos, eos](const std::vector<text::Message>& messages,
+    vocabulary.render = [chat, bos, eos](const std::vector<text::Message>& messages, const std::string& tools,
                                          bool add_generation_prompt) {
-      return chat->Render(messages, add_generation_prompt, bos, eos);
+      text::RenderOptions options;
+      options.add_generation_prompt = add_generation_prompt;
+      options.bos = bos;
+      options.eos = eos;
+      options.tools = tools;
+      return chat->Render(messages, options);
     };
   }
   return vocabulary;

@@ -21,8 +21,7 @@ LossScore ScoreLoss(const Subject& subject, std::vector<data::Example> examples,
   for (size_t first = 0; first < examples.size(); first += kReportEvery) {
     const size_t end = std::min(examples.size(), first + kReportEvery);
     train::EncodedData part;
-    part.examples.assign(std::make_move_iterator(examples.begin() + static_cast<int64_t>(first)),
-                         std::make_move_iterator(examples.begin() + static_cast<int64_t>(end)));
+    part.examples = std::span<const data::Example>(examples).subspan(first, end - first);
     part.rows = data::RowsOf(part.examples);
     Exec* ex = nullptr;
     // The same batches that EvaluateLoss makes.

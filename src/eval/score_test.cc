@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "data/jsonl.h"
+#include "data/reader.h"
 #include "eval/answer_text.h"
 #include "infer/test_support.h"
 #include "model/test_support.h"
@@ -52,7 +52,7 @@ class ScoreTest : public testing::Test {
   }
 
   static std::vector<data::Record> Parse(const std::string& lines) {
-    return data::ParseJsonl(lines, "test").OrThrow();
+    return data::ParseRecords(lines, "test", data::FileKind::kJsonl).OrThrow();
   }
 
   model::Backbone backbone_;

@@ -27,7 +27,7 @@ void CalibrationPass(Exec& ex, const model::Backbone& backbone, const model::Bat
 }
 
 void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan& plan,
-               std::span<const data::Example> examples, float scale_factor, model::Ladder* ladder) {
+               const data::Examples& examples, float scale_factor, model::Ladder* ladder) {
   const std::vector<int64_t>& taps = ladder->spec().taps;
   const int64_t C = backbone.config().C, layers = backbone.config().L - ladder->spec().rejoin;
   const auto width = static_cast<size_t>(C);

@@ -1,8 +1,6 @@
 // Statistics of the frozen model over the first training tokens, from which the ladder's two scales follow.
 #pragma once
 
-#include <span>
-
 #include "data/packer.h"
 #include "model/forward.h"
 
@@ -16,7 +14,7 @@ inline constexpr int64_t kCalibrationTokens = 4000;
 //                         (of the last layer, or of the one it rejoins at), times `scale_factor`
 // Residual streams of real models grow to an RMS of 35 to 200: without these scales a ladder hardly learns.
 void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan& plan,
-               std::span<const data::Example> examples, float scale_factor, model::Ladder* ladder);
+               const data::Examples& examples, float scale_factor, model::Ladder* ladder);
 
 // The first `layers` frozen layers over one batch: what calibration and benchmarks run.
 void CalibrationPass(Exec& ex, const model::Backbone& backbone, const model::BatchInput& batch,

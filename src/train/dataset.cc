@@ -2,17 +2,38 @@
 
 #include <algorithm>
 
-#include "data/jsonl.h"
+#include "train/identity.h"
 #include "train/run.h"
 #include "train/step.h"
 
 namespace rung::train {
-EncodedData LoadData(const Path& path, const model::ModelText& text, const TrainOptions& options) {
-  const std::vector<data::Record> records = data::ReadJsonl(path).OrThrow();
-  const data::Encoder encoder(text.vocabulary(), {options.max_length, !options.train_on_prompt});
+
+EncodedData LoadData(std::span<const data::DataFile> files, data::Part part, const model::ModelText& text,
+                     const TrainOptions& options) {
+  const data::Encoder encoder(
+      text.vocabulary(), {options.max_length, !options.train_on_prompt, options.data_options.mask_history,
+                          options.data_options.truncation});
+  data::DatasetOptions wanted;
+  wanted.files = {files.begin(), files.end()};
+  wanted.read = options.data_options.read;
+  wanted.part = part;
+  wanted.valid_fraction = options.data_options.valid_fraction;
+  wanted.threads = options.compute.context.threads;
+  wanted.cache = options.data_options.cache.value_or(data::DefaultCache(files));
+  if (!wanted.cache.empty()) {
+    wanted.encoder_identity = TextIdentity(options.model, text.chat ? text.chat->source() : "");
+  }
+  data::Dataset dataset = data::LoadDataset(wanted, encoder).OrThrow();
   EncodedData encoded;
-  encoded.examples = encoder.EncodeAll(records, path.string(), &encoded.report).OrThrow();
+  encoded.examples = std::move(dataset.examples);
   encoded.rows = data::RowsOf(encoded.examples);
+  encoded.report = std::move(dataset.report);
+  if (!dataset.note.empty()) encoded.notes.push_back(dataset.note);
+  for (const std::string& row : dataset.bad_rows) encoded.notes.push_back("left out: " + row);
+  if (!dataset.cache_file.empty()) {
+    encoded.notes.push_back(
+        fmt::format("tokens {} {}", dataset.cached ? "read from" : "kept in", dataset.cache_file.string()));
+  }
   return encoded;
 }
 
@@ -21,6 +42,7 @@ void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& back
                       bool learn, int64_t most, LargestBatch* largest) {
   for (size_t b = 0; b < plan.batches.size() && largest->planned < most; ++b, ++largest->planned) {
     data::Batch batch = data::MakeBatch(plan, static_cast<int64_t>(b), data.examples);
+    data.examples.Prefetch({});
     const StepPlan step = PlanStep(compute.context, compute.compute, backbone, &adapter, batch, learn);
     if (step.peak.bytes <= largest->bytes) continue;
     largest->bytes = step.peak.bytes;
@@ -32,7 +54,7 @@ EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::
                         const EncodedData& data, int64_t tokens) {
   const data::EpochPlan plan = data::PlanInOrder(data.rows, tokens).OrThrow();
   EvalReport report;
-  report.records = static_cast<int64_t>(data.examples.size());
+  report.records = data.examples.size();
   double sum = 0.0;
   int64_t right = 0;
   for (size_t b = 0; b < plan.batches.size(); ++b) {

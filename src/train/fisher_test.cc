@@ -147,7 +147,7 @@ class PrunedRunTest : public testing::TestWithParam<LadderInit> {
   TrainOptions Options(const std::string& out) const {
     TrainOptions options;
     options.model = "tests/data/models/tinystories-656k";
-    options.data = "examples/stories/train.jsonl";
+    options.data = {{"examples/stories/train.jsonl"}};
     options.out = folder_ / out;
     options.compute.context = {cpu::BestIsa(), 2};
     options.tokens = 128;

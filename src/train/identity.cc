@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "data/sha256.h"
 #include "io/gguf.h"
 
 namespace rung::train {
@@ -20,6 +21,11 @@ uint64_t Hash(uint64_t h, const void* data, size_t size) {
 
 constexpr uint64_t kSampleBytes = 4096;
 constexpr uint64_t kSamples = 64;
+// What of a folder decides its tokens, and the largest that such a file may be.
+constexpr const char* kTokenizerFiles[] = {
+    "tokenizer.json",         "tokenizer_config.json", "special_tokens_map.json",
+    "generation_config.json", "config.json",           "chat_template.jinja"};
+constexpr uint64_t kTokenizerLimit = uint64_t{128} << 20;
 // What of a folder decides the computation, besides the weights.
 constexpr const char* kSettings[] = {"config.json", "quantize_config.json", "quant_config.json"};
 
@@ -68,13 +74,37 @@ std::string WeightsIdentity(const Path& model) {
   return fmt::format("{:016x}", h);
 }
 
-std::string DataIdentity(const EncodedData& data) {
-  uint64_t h = kHashStart;
-  for (const data::Example& example : data.examples) {
-    h = Hash(h, example.ids.data(), example.ids.size() * sizeof(int32_t));
-    h = Hash(h, example.learn.data(), example.learn.size());
+std::string DataIdentity(const EncodedData& data) { return data.examples.digest().substr(0, 16); }
+
+std::string TextIdentity(const Path& model, const std::string& chat_template) {
+  data::Sha256 sum;
+  const auto add = [&](std::string_view part) { sum.Add(fmt::format("{}:", part.size())), sum.Add(part); };
+  add(chat_template);
+  std::error_code error;
+  if (std::filesystem::is_directory(model, error)) {
+    for (const char* name : kTokenizerFiles) {
+      if (!std::filesystem::exists(model / name, error)) continue;
+      add(name);
+      add(ReadTextFile(model / name, kTokenizerLimit).OrThrow());
+    }
+    return sum.Hex();
   }
-  return fmt::format("{:016x}", h);
+  const io::Gguf file = io::Gguf::Open(model).OrThrow();
+  const auto numbers = [&](const auto& list) {
+    add({reinterpret_cast<const char*>(list.data()), list.size() * sizeof(list[0])});
+  };
+  for (const auto& [key, value] : file.metadata()) {
+    if (!key.starts_with("tokenizer.")) continue;
+    add(key);
+    if (const std::string* text = file.GetString(key)) add(*text);
+    if (const auto number = file.GetInt(key)) add(fmt::format("{}", *number));
+    if (const auto* texts = file.GetStrings(key)) {
+      for (const std::string& text : *texts) add(text);
+    }
+    if (const auto* list = file.GetInts(key)) numbers(*list);
+    if (const auto* list = file.GetFloats(key)) numbers(*list);
+  }
+  return sum.Hex();
 }
 
 std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& spec,

@@ -19,6 +19,9 @@ struct RunIdentity {
 std::string WeightsIdentity(const Path& model);
 // Of the token ids and learn marks: what training really sees of a data file.
 std::string DataIdentity(const EncodedData& data);
+// Of everything of a model that decides its tokens, and the chat template in use: for the key of cached
+// tokens. Throws Error when a file cannot be read.
+std::string TextIdentity(const Path& model, const std::string& chat_template);
 
 struct RunSchedule {
   int64_t steps = 0, warmup = 0;

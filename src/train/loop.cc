@@ -57,6 +57,9 @@ double Trainer::Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* ta
   double loss_sum = 0.0;
   for (; position_.batch < end; ++position_.batch) {
     const data::Batch batch = data::MakeBatch(plan, position_.batch, data_.examples);
+    if (const auto next = static_cast<size_t>(position_.batch + 1); next < plan.batches.size()) {
+      data_.examples.Prefetch(plan.batches[next]);
+    }
     // A pure function of the position: a resumed run drops out the same.
     draw_ =
         static_cast<uint64_t>(position_.step * options_.gradient_accumulation + position_.batch - begin + 1);

@@ -4,8 +4,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/files.h"
+#include "data/data_files.h"
+#include "data/encode.h"
+#include "data/reader.h"
 #include "model/adapter.h"
 #include "model/backbone.h"
 #include "train/optimizer.h"
@@ -55,8 +59,19 @@ struct LoraOptions {
   std::string targets = "all", layers = "";  // layers empty: all, or those above a ladder's joining point
 };
 
+// How data is read and made into examples.
+struct DataOptions {
+  data::ReadOptions read;
+  data::Truncation truncation = data::Truncation::kLeft;
+  bool mask_history = false;
+  double valid_fraction = 0.0;  // of the training records, held out for evaluation; 0: none
+  std::optional<Path> cache;    // of tokens; an empty path: none; nothing: data::DefaultCache
+};
+
 struct TrainOptions {
-  Path model, data, eval_data, out;
+  Path model, out;
+  std::vector<data::DataFile> data, eval_data;
+  DataOptions data_options;
   ComputeOptions compute;
   model::BackboneOptions backbone;
 

@@ -5,9 +5,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "data/dataset.h"
 #include "data/encode.h"
 #include "data/packer.h"
 #include "model/model.h"
@@ -51,11 +53,13 @@ struct RunResult {
 
 // A data set as ids, with what encoding it said.
 struct EncodedData {
-  std::vector<data::Example> examples;
+  data::Examples examples;
   std::vector<int64_t> rows;  // of each example in a batch
   data::EncodeReport report;
+  std::vector<std::string> notes;  // for the user: rows left out, the cache that was used
 };
-EncodedData LoadData(const Path& path, const model::ModelText& text, const TrainOptions& options);
+EncodedData LoadData(std::span<const data::DataFile> files, data::Part part, const model::ModelText& text,
+                     const TrainOptions& options);
 
 // Loss over a whole data set, in order. The slab of `ex` must hold PlanStep(learn = false) of the largest
 // batch.

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "io/json_file.h"
 #include "model/adapter_file.h"
@@ -18,7 +19,8 @@ class RunTest : public testing::Test {
  protected:
   void SetUp() override {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() / (std::string("rung_run_test_") + test->name());
+    folder_ =
+        std::filesystem::temp_directory_path() / fmt::format("rung_run_test_{}_{}", test->name(), ::getpid());
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }
@@ -27,7 +29,7 @@ class RunTest : public testing::Test {
   TrainOptions Options(const std::string& out) const {
     TrainOptions options;
     options.model = kModel;
-    options.data = kData / "train.jsonl";
+    options.data = {{kData / "train.jsonl"}};
     options.out = folder_ / out;
     options.compute.context = {cpu::BestIsa(), 2};
     options.compute.compute = cpu::BestIsa() == cpu::Isa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
@@ -71,7 +73,7 @@ class RunTest : public testing::Test {
 
 TEST_F(RunTest, LearnsAndWritesAnAdapter) {
   TrainOptions options = Options("run");
-  options.eval_data = kData / "valid.jsonl";
+  options.eval_data = {{kData / "valid.jsonl"}};
   options.max_steps = 60;
   options.eval_steps = 30;
   const RunResult result = Run(options);
@@ -126,7 +128,7 @@ TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
        }},
       {"scale=2", [](TrainOptions& o) { o.ladder.output_scale = 2.0; }},
       {"quantize=", [](TrainOptions& o) { o.backbone.recipe.matrices = model::Quantize::kNone; }},
-      {"data=", [](TrainOptions& o) { o.data = kData / "valid.jsonl"; }},
+      {"data=", [](TrainOptions& o) { o.data = {{kData / "valid.jsonl"}}; }},
       {"decay=0.1", [](TrainOptions& o) { o.optimizer.weight_decay = 0.1; }}};
   for (const auto& [key, change] : changes) {
     TrainOptions changed = options;
@@ -204,11 +206,11 @@ TEST_F(RunTest, MemoryLimitIsRefusedBeforeAnythingIsWritten) {
 
 TEST_F(RunTest, DataWithoutAnyTargetIsRefused) {
   TrainOptions options = Options("run");
-  options.data = folder_ / "empty.jsonl";
-  ASSERT_TRUE(WriteTextFile(options.data, "{\"prompt\": \"a\", \"completion\": \"\"}\n").ok());
+  options.data = {{folder_ / "empty.jsonl"}};
+  ASSERT_TRUE(WriteTextFile(options.data.front().path, "{\"prompt\": \"a\", \"completion\": \"\"}\n").ok());
   options.raw = true;
   EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
-  options.data = folder_ / "missing.jsonl";
+  options.data = {{folder_ / "missing.jsonl"}};
   options.out = folder_ / "run2";
   EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
 }
@@ -341,7 +343,7 @@ TEST_F(RunTest, ATapCacheHoldsForTinyBatchesToo) {
   for (int i = 0; i < 9; ++i) lines += fmt::format("{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", i);
   ASSERT_TRUE(WriteTextFile(data, lines).ok());
   for (TrainOptions* options : {&live, &cached}) {
-    options->data = data;
+    options->data = {{data}};
     options->raw = true;
     options->max_steps = 0;
     options->epochs = 4.0;

@@ -48,15 +48,15 @@ std::string KeyOf(const TrainOptions& options, const model::Adapter& adapter, co
 
 std::vector<uint64_t> StateEntryBytes(const model::AdapterSpec& spec, const model::MemoryPolicy& policy,
                                       DType compute, const model::Config& config,
-                                      std::span<const data::Example> examples) {
+                                      const data::Examples& examples) {
   RUNG_CHECK(spec.ladder.has_value(), "state cache: only a ladder has taps");
   const uint64_t tap_row = model::StoredTapRowBytes(*spec.ladder, policy.taps, compute, config.C);
   const uint64_t x_row = static_cast<uint64_t>(config.C) * sizeof(float);
   std::vector<uint64_t> bytes;
-  for (const data::Example& example : examples) {
-    const auto rows = static_cast<uint64_t>(example.ids.size() - 1);
+  for (int64_t e = 0; e < examples.size(); ++e) {
+    const auto rows = static_cast<uint64_t>(examples.length(e) - 1);
     const auto x_rows =
-        spec.first_crossed(config.L) < config.L ? rows : static_cast<uint64_t>(example.target_count());
+        spec.first_crossed(config.L) < config.L ? rows : static_cast<uint64_t>(examples.target_count(e));
     bytes.push_back(rows * tap_row * spec.ladder->taps.size() + x_rows * x_row);
   }
   return bytes;
@@ -65,7 +65,7 @@ std::vector<uint64_t> StateEntryBytes(const model::AdapterSpec& spec, const mode
 Result<std::unique_ptr<StateCache>> StateCache::Open(const TrainOptions& options,
                                                      const model::Adapter& adapter,
                                                      const model::Config& config, const std::string& identity,
-                                                     std::span<const data::Example> examples) {
+                                                     const data::Examples& examples) {
   auto cache = std::unique_ptr<StateCache>(new StateCache());
   Result<std::unique_ptr<model::TapCache>> store = model::TapCache::Open(
       options.tap_cache, {KeyOf(options, adapter, identity)},
@@ -73,9 +73,7 @@ Result<std::unique_ptr<StateCache>> StateCache::Open(const TrainOptions& options
       options.tap_cache_limit);
   if (!store.ok()) return store.failure();
   cache->store_ = std::move(store).value();
-  for (size_t e = 0; e < examples.size(); ++e) {
-    cache->entry_of_record_[examples[e].record] = static_cast<int64_t>(e);
-  }
+  for (int64_t e = 0; e < examples.size(); ++e) cache->entry_of_record_[examples.record(e)] = e;
   cache->rows_of_x_ = adapter.first_crossed(config.L) < config.L;
   return cache;
 }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 
+#include "data/examples.h"
 #include "model/forward.h"
 #include "model/tap_cache.h"
 #include "train/options.h"
@@ -14,7 +15,7 @@ namespace rung::train {
 // read of it.
 std::vector<uint64_t> StateEntryBytes(const model::AdapterSpec& spec, const model::MemoryPolicy& policy,
                                       DType compute, const model::Config& config,
-                                      std::span<const data::Example> examples);
+                                      const data::Examples& examples);
 
 class StateCache {
  public:
@@ -22,7 +23,7 @@ class StateCache {
   // stored standardised, so the ladder must be calibrated. `examples` outlive the cache.
   static Result<std::unique_ptr<StateCache>> Open(const TrainOptions& options, const model::Adapter& adapter,
                                                   const model::Config& config, const std::string& identity,
-                                                  std::span<const data::Example> examples);
+                                                  const data::Examples& examples);
 
   const model::TapCache& store() const { return *store_; }
   // Every state of this batch is there.

@@ -16,10 +16,8 @@ namespace rung::train {
 namespace {
 
 uint64_t DataBytes(const EncodedData& data) {
-  uint64_t bytes = 0;
-  for (const data::Example& e : data.examples)
-    bytes += e.ids.capacity() * sizeof(int32_t) + e.learn.capacity() + 96;
-  return bytes;
+  // Rows, the order of an epoch and its batches, which are lists of their own.
+  return data.examples.resident_bytes() + 6 * data.rows.capacity() * sizeof(int64_t);
 }
 
 }  // namespace
@@ -46,12 +44,14 @@ void Trainer::Prepare() {
   }
   text_ = std::make_unique<model::ModelText>(
       model::LoadText(options_.model, options_.raw, "", config_.V).OrThrow());
-  data_ = LoadData(options_.data, *text_, options_);
+  const bool split = options_.data_options.valid_fraction > 0.0;
+  data_ = LoadData(options_.data, split ? data::Part::kTrain : data::Part::kAll, *text_, options_);
   identity_.data = DataIdentity(data_);
-  ReportEncoding(options_.data, data_.report);
-  if (!options_.eval_data.empty()) {
-    eval_data_ = LoadData(options_.eval_data, *text_, options_);
-    ReportEncoding(options_.eval_data, eval_data_.report);
+  ReportEncoding(options_.data, data_);
+  if (split || !options_.eval_data.empty()) {
+    const std::vector<data::DataFile>& files = split ? options_.data : options_.eval_data;
+    eval_data_ = LoadData(files, split ? data::Part::kValid : data::Part::kAll, *text_, options_);
+    ReportEncoding(files, eval_data_);
   }
   CountSteps();
   FindCheckpoint();
@@ -59,13 +59,20 @@ void Trainer::Prepare() {
   CheckDisk();
 }
 
-void Trainer::ReportEncoding(const Path& path, const data::EncodeReport& report) const {
+void Trainer::ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const {
+  const data::EncodeReport& report = data.report;
+  for (const std::string& note : data.notes) Note(note);
   for (const data::EncodeReport::Dropped& dropped : report.dropped) {
-    Note(fmt::format("{}:{}: left out: {}", path.string(), dropped.row, dropped.reason));
+    Note(fmt::format("{}:{}: left out: {}", dropped.file, dropped.row, dropped.reason));
+  }
+  if (report.dropped_count > 0) {
+    Note(fmt::format("{}: {} of {} records are left out", data::Describe(files), report.dropped_count,
+                     report.records));
   }
   if (report.truncated > 0) {
-    Note(fmt::format("{}: {} records are longer than --max-length {} and were cut", path.string(),
-                     report.truncated, options_.max_length));
+    const bool split = options_.data_options.truncation == data::Truncation::kSplit;
+    Note(fmt::format("{}: {} records are longer than --max-length {} and were {}", data::Describe(files),
+                     report.truncated, options_.max_length, split ? "split" : "cut"));
   }
 }
 
@@ -202,7 +209,7 @@ std::vector<data::Example> Trainer::FisherExamples() const {
   for (const std::vector<int64_t>& batch : plan.batches) {
     for (const int64_t i : batch) {
       if (static_cast<int64_t>(examples.size()) == options_.ladder.fisher_samples) return examples;
-      examples.push_back(data_.examples[static_cast<size_t>(i)]);
+      examples.push_back(data_.examples.Get(i));
     }
   }
   return examples;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <optional>
+#include <span>
 
 #include "model/prune.h"
 #include "train/identity.h"
@@ -27,7 +28,7 @@ class Trainer {
   void CountSteps();
   void Plan();
   void CheckDisk();
-  void ReportEncoding(const Path& path, const data::EncodeReport& report) const;
+  void ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const;
   // Decides, before anything is loaded or written, whether this run may go on in its folder.
   void FindCheckpoint();
   void MakeFolder();

@@ -1,0 +1,50 @@
+// Columns of a file under other names than those of a record: --columns and --template-*.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+
+namespace rung::data {
+
+// Fields put into a text: "Q: {question}\nA:". {{ and }} are braces; \n, \t and \\ as in C, for they are hard
+// to type on a command line.
+class FieldTemplate {
+ public:
+  static Result<FieldTemplate> Parse(std::string_view source);
+  // Strings as they are, numbers and booleans as JSON writes them. Fails for a column that is not there, or
+  // is null, a list or an object.
+  Result<std::string> Fill(const nlohmann::json& object) const;
+  const std::string& source() const { return source_; }
+
+ private:
+  struct Part {
+    std::string text;
+    bool column = false;
+  };
+  std::string source_;
+  std::vector<Part> parts_;
+};
+
+struct Columns {
+  std::vector<std::pair<std::string, std::string>> names;        // key of the record, column of the file
+  std::vector<std::pair<std::string, FieldTemplate>> templates;  // key of the record, its text
+
+  bool empty() const { return names.empty() && templates.empty(); }
+  // The column that a key of the record is taken from; the key itself where it is not mapped.
+  const std::string& SourceOf(const std::string& key) const;
+  // Adds "prompt=question,completion=answer". Each key once.
+  Status AddNames(std::string_view text);
+  Status AddTemplate(const std::string& key, std::string_view source);
+  // The record: the mapped keys, and tools, choices and label where they are there. Other columns are of no
+  // record.
+  Result<nlohmann::json> Map(const nlohmann::json& object) const;
+  // Everything that decides the outcome, for the keys of caches.
+  std::string Key() const;
+};
+
+}  // namespace rung::data

@@ -1,0 +1,42 @@
+// Examples on disk: docs/formats/tokens.md.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/files.h"
+#include "base/result.h"
+#include "data/examples.h"
+#include "data/sha256.h"
+
+namespace rung::data {
+
+// Written beside its name and renamed when whole; without Commit there is no file.
+class TokenFileWriter {
+ public:
+  static Result<TokenFileWriter> Create(const Path& path);
+  Status Add(std::span<const TokenWord> words);  // one example
+  int64_t size() const { return static_cast<int64_t>(offsets_.size()) - 1; }
+  // `notes`: a text that belongs to the examples.
+  Status Commit(std::string_view notes);
+
+ private:
+  explicit TokenFileWriter(AtomicFile file) : file_(std::move(file)) {}
+  Status Flush();
+
+  AtomicFile file_;
+  Sha256 sum_;
+  std::vector<TokenWord> buffer_;
+  std::vector<int64_t> offsets_ = {0};
+};
+
+struct TokenFile {
+  Examples examples;  // a mapping of the file
+  std::string notes;
+};
+// Reads all of it once: a damaged file is a failure.
+Result<TokenFile> OpenTokenFile(const Path& path);
+
+}  // namespace rung::data
