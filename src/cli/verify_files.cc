@@ -7,8 +7,8 @@
 
 #include "base/text.h"
 #include "cli/verify.h"
-#include "cli/verify_sha256.h"
 #include "io/gguf.h"
+#include "io/sha256.h"
 
 namespace rung::cli {
 namespace {
@@ -106,7 +106,7 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
   for (const Path& file : files) total += std::filesystem::file_size(file, error);
   for (const Path& file : files) {
     const std::string name = file.filename().string();
-    const Result<std::string> sum = Sha256OfFile(file, [&](uint64_t bytes) {
+    const Result<std::string> sum = io::Sha256OfFile(file, [&](uint64_t bytes) {
       done += bytes;
       return !on_progress || on_progress("checksums, MiB", static_cast<size_t>(done >> 20),
                                          static_cast<size_t>(std::max<uint64_t>(1, total >> 20)));

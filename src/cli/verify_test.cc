@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/test_support.h"
-#include "cli/verify_sha256.h"
 #include "io/safetensors.h"
+#include "io/sha256.h"
 
 namespace rung::cli {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 constexpr const char* kUp = "model.layers.1.mlp.up_proj.weight";
 
 std::string SumOf(std::string_view text) {
-  Sha256 sum;
+  io::Sha256 sum;
   sum.Add(std::as_bytes(std::span(text)));
   return sum.Hex();
 }
@@ -30,7 +30,7 @@ TEST(Sha256, IsTheStandards) {
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
   EXPECT_EQ(SumOf(std::string(1'000'000, 'a')),
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-  Sha256 parts;
+  io::Sha256 parts;
   const std::string text(1000, 'a');
   for (size_t begin = 0, size = 1; begin < text.size(); begin += size, ++size) {
     parts.Add(std::as_bytes(std::span(text)).subspan(begin, std::min(size, text.size() - begin)));

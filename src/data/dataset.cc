@@ -15,9 +15,9 @@
 
 #include "base/text.h"
 #include "base/threads.h"
-#include "data/sha256.h"
 #include "data/token_file.h"
 #include "io/json_file.h"
+#include "io/sha256.h"
 
 namespace rung::data {
 namespace {
@@ -241,7 +241,7 @@ std::optional<Counts> FromNotes(const std::string& notes) {
 }
 
 Result<std::string> KeyOf(const DatasetOptions& options, const EncodeOptions& encode) {
-  Sha256 sum;
+  io::Sha256 sum;
   const auto add = [&](const std::string& part) { sum.Add(fmt::format("{}:{}\n", part.size(), part)); };
   add("tokens 1");
   add(options.encoder_identity);
@@ -250,7 +250,7 @@ Result<std::string> KeyOf(const DatasetOptions& options, const EncodeOptions& en
                   encode.completion_only, encode.mask_history, static_cast<int>(encode.truncation),
                   static_cast<int>(options.part), options.part == Part::kAll ? 0.0 : options.valid_fraction));
   for (const DataFile& file : options.files) {
-    Result<std::string> content = Sha256OfFile(file.path);
+    Result<std::string> content = io::Sha256OfFile(file.path);
     if (!content.ok()) return content.failure();
     add(fmt::format("kind={} {}", static_cast<int>(KindOf(file.path)), content.value()));
   }

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "data/sha256.h"
+#include "io/sha256.h"
 
 namespace rung::data {
 namespace {
@@ -127,7 +127,7 @@ uint64_t Examples::resident_bytes() const {
 
 std::string Examples::digest() const {
   if (!digest_.empty() && !places_) return digest_;
-  Sha256 sum;
+  io::Sha256 sum;
   if (digest_.empty()) {
     sum.Add(std::as_bytes(words_));
     sum.Add(std::as_bytes(offsets_));

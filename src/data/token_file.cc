@@ -31,13 +31,13 @@ static_assert(sizeof(Header) == 96, "as the format says");
 uint64_t OffsetsAt(uint64_t words) { return sizeof(Header) + (words * sizeof(TokenWord) + 7) / 8 * 8; }
 
 std::array<std::byte, 32> SumOfRest(const Header& header, std::string_view notes) {
-  Sha256 sum;
+  io::Sha256 sum;
   sum.Add(std::as_bytes(std::span(&header, 1)).first(offsetof(Header, rest)));
   sum.Add(notes);
   return sum.Bytes();
 }
 
-Status AddRange(const RandomAccessFile& file, uint64_t begin, uint64_t size, Sha256* sum) {
+Status AddRange(const RandomAccessFile& file, uint64_t begin, uint64_t size, io::Sha256* sum) {
   std::vector<std::byte> chunk;
   for (uint64_t at = 0; at < size; at += kChunk) {
     chunk.resize(static_cast<size_t>(std::min(kChunk, size - at)));
@@ -63,7 +63,7 @@ Status Check(const RandomAccessFile& file, Header* header, std::string* notes) {
   notes->resize(static_cast<size_t>(header->notes));
   if (Status read = file.Read(end, std::as_writable_bytes(std::span(*notes))); !read.ok()) return read;
   if (SumOfRest(*header, *notes) != header->rest) return damaged;
-  Sha256 sum;
+  io::Sha256 sum;
   Status read = AddRange(file, sizeof(Header), header->words * sizeof(TokenWord), &sum);
   if (read.ok()) read = AddRange(file, offsets, end - offsets, &sum);
   if (!read.ok()) return read;
@@ -137,7 +137,7 @@ Result<TokenFile> OpenTokenFile(const Path& path) {
   bool right = offsets.front() == 0 && offsets.back() == static_cast<int64_t>(header.words);
   for (size_t i = 0; i + 1 < offsets.size(); ++i) right = right && offsets[i + 1] >= offsets[i] + 2;
   if (!right) return Failure{fmt::format("{}: a damaged file of tokens", path.string())};
-  opened.examples = Examples(words, offsets, HexOf(header.content), 0, owner);
+  opened.examples = Examples(words, offsets, io::HexOf(header.content), 0, owner);
   return opened;
 }
 

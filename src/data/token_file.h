@@ -9,7 +9,7 @@
 #include "base/files.h"
 #include "base/result.h"
 #include "data/examples.h"
-#include "data/sha256.h"
+#include "io/sha256.h"
 
 namespace rung::data {
 
@@ -27,7 +27,7 @@ class TokenFileWriter {
   Status Flush();
 
   AtomicFile file_;
-  Sha256 sum_;
+  io::Sha256 sum_;
   std::vector<TokenWord> buffer_;
   std::vector<int64_t> offsets_ = {0};
 };

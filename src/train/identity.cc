@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "data/sha256.h"
 #include "io/gguf.h"
+#include "io/sha256.h"
 
 namespace rung::train {
 namespace {
@@ -77,7 +77,7 @@ std::string WeightsIdentity(const Path& model) {
 std::string DataIdentity(const EncodedData& data) { return data.examples.digest().substr(0, 16); }
 
 std::string TextIdentity(const Path& model, const std::string& chat_template) {
-  data::Sha256 sum;
+  io::Sha256 sum;
   const auto add = [&](std::string_view part) { sum.Add(fmt::format("{}:", part.size())), sum.Add(part); };
   add(chat_template);
   std::error_code error;

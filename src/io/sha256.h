@@ -1,8 +1,10 @@
-// SHA-256 by OpenSSL, for keys and checksums of cached tokens.
+// SHA-256 (FIPS 180-4) by OpenSSL, for keys and checksums.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,7 +15,7 @@
 
 struct evp_md_ctx_st;
 
-namespace rung::data {
+namespace rung::io {
 
 class Sha256 {
  public:
@@ -31,7 +33,9 @@ class Sha256 {
 };
 
 std::string HexOf(std::span<const std::byte> bytes);
-// Of a whole file, as 64 hex digits.
-Result<std::string> Sha256OfFile(const Path& path);
+// Of a whole file, as 64 hex digits. on_bytes: told what was read since its last call; false throws
+// Error(kInterrupted).
+Result<std::string> Sha256OfFile(const Path& path,
+                                 const std::function<bool(uint64_t bytes)>& on_bytes = nullptr);
 
-}  // namespace rung::data
+}  // namespace rung::io

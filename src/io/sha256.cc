@@ -1,4 +1,4 @@
-#include "data/sha256.h"
+#include "io/sha256.h"
 
 #include <fmt/format.h>
 #include <openssl/evp.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace rung::data {
+namespace rung::io {
 namespace {
 
 constexpr size_t kChunk = size_t{1} << 20;
@@ -43,7 +43,7 @@ std::string HexOf(std::span<const std::byte> bytes) {
   return hex;
 }
 
-Result<std::string> Sha256OfFile(const Path& path) {
+Result<std::string> Sha256OfFile(const Path& path, const std::function<bool(uint64_t bytes)>& on_bytes) {
   Result<RandomAccessFile> opened = RandomAccessFile::Open(path);
   if (!opened.ok()) return opened.failure();
   const RandomAccessFile& file = opened.value();
@@ -53,8 +53,9 @@ Result<std::string> Sha256OfFile(const Path& path) {
     chunk.resize(static_cast<size_t>(std::min<uint64_t>(kChunk, file.size() - begin)));
     if (Status read = file.Read(begin, chunk); !read.ok()) return read.failure();
     sum.Add(chunk);
+    if (on_bytes && !on_bytes(chunk.size())) throw Error(ExitCode::kInterrupted, "interrupted");
   }
   return sum.Hex();
 }
 
-}  // namespace rung::data
+}  // namespace rung::io
