@@ -17,14 +17,7 @@
 namespace rung::cli {
 namespace {
 
-struct BenchVerb {
-  const char* name;
-  const char* what;
-  const char* example;
-  Action (*add)(CLI::App&);
-};
-
-constexpr BenchVerb kBenchVerbs[] = {
+constexpr Verb kBenchVerbs[] = {
     {"peak", "peak FLOP/s and memory bandwidth of this machine", "rung bench peak --json", AddBenchPeak},
     {"ops", "products, attention and head loss at typical shapes", "rung bench ops --quick", AddBenchOps},
     {"step", "a training step of a model",
@@ -213,19 +206,6 @@ Action AddBenchPeak(CLI::App& app) {
   return [command] { RunPeak(*command); };
 }
 
-Action AddBench(CLI::App& app) {
-  app.require_subcommand(1);
-  auto verbs = std::make_shared<std::vector<std::pair<const CLI::App*, Action>>>();
-  for (const BenchVerb& verb : kBenchVerbs) {
-    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
-    sub->footer(fmt::format("Example:\n  {}", verb.example));
-    verbs->emplace_back(sub, verb.add(*sub));
-  }
-  return [verbs] {
-    for (const auto& [sub, action] : *verbs) {
-      if (sub->parsed()) action();
-    }
-  };
-}
+Action AddBench(CLI::App& app) { return AddVerbs(app, kBenchVerbs); }
 
 }  // namespace rung::cli

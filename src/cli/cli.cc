@@ -15,13 +15,6 @@
 namespace rung::cli {
 namespace {
 
-struct Verb {
-  const char* name;
-  const char* what;
-  const char* example;
-  Action (*add)(CLI::App&);
-};
-
 constexpr Verb kVerbs[] = {
     {"train", "fine-tune a ladder, or low-rank pairs, beside a frozen model",
      "rung train --model smollm2.gguf --data examples/banking/train.jsonl --out runs/banking", AddTrain},

@@ -4,11 +4,30 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "base/text.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
+
+Action AddVerbs(CLI::App& app, std::span<const Verb> table) {
+  app.require_subcommand(1);
+  auto verbs = std::make_shared<std::vector<std::pair<const CLI::App*, Action>>>();
+  for (const Verb& verb : table) {
+    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
+    sub->footer(fmt::format("Example:\n  {}", verb.example));
+    verbs->emplace_back(sub, verb.add(*sub));
+  }
+  return [verbs] {
+    for (const auto& [sub, action] : *verbs) {
+      if (sub->parsed()) action();
+    }
+  };
+}
+
 namespace {
 
 std::atomic<bool> interrupted{false};

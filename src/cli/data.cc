@@ -1,20 +1,9 @@
 #include "cli/data.h"
 
-#include <fmt/format.h>
-
-#include <memory>
-#include <utility>
-
 namespace rung::cli {
 namespace {
 
-struct DataVerb {
-  const char* name;
-  const char* what;
-  const char* example;
-  Action (*add)(CLI::App&);
-};
-constexpr DataVerb kDataVerbs[] = {
+constexpr Verb kDataVerbs[] = {
     {"inspect", "a record as the model sees it: its text, its tokens, and which of them are learned",
      "rung data inspect --model smollm2.gguf --data examples/banking/train.jsonl --row 3", AddDataInspect},
     {"stats", "counts, lengths, the share that is learned, how full batches are",
@@ -59,19 +48,6 @@ data::Encoder EncoderOf(const DataCommand& command, const model::ModelText& text
                                            options.truncation});
 }
 
-Action AddData(CLI::App& app) {
-  app.require_subcommand(1);
-  auto verbs = std::make_shared<std::vector<std::pair<const CLI::App*, Action>>>();
-  for (const DataVerb& verb : kDataVerbs) {
-    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
-    sub->footer(fmt::format("Example:\n  {}", verb.example));
-    verbs->emplace_back(sub, verb.add(*sub));
-  }
-  return [verbs] {
-    for (const auto& [sub, action] : *verbs) {
-      if (sub->parsed()) action();
-    }
-  };
-}
+Action AddData(CLI::App& app) { return AddVerbs(app, kDataVerbs); }
 
 }  // namespace rung::cli

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "train/options.h"
@@ -12,6 +13,16 @@
 namespace rung::cli {
 
 using Action = std::function<void()>;  // throws Error
+
+// A row of a table of verbs: its name, help, an example for the help, and what adds its options.
+struct Verb {
+  const char* name;
+  const char* what;
+  const char* example;
+  Action (*add)(CLI::App&);
+};
+// One of these verbs is required below `app`, as in `rung bench step`; the action is that of the verb given.
+Action AddVerbs(CLI::App& app, std::span<const Verb> table);
 
 Action AddTrain(CLI::App& app);
 Action AddEval(CLI::App& app);
