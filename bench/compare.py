@@ -240,14 +240,16 @@ PEERS = {"peft-qlora": lambda a: peft_lora(a, True), "peft-lora-bf16": lambda a:
          "torch-ladder": lambda a: torch_ladder(a, False), "torch-ladder-nf4": lambda a: torch_ladder(a, True),
          "llama-cpp": llama_cpp_generate, "llama-cpp-prefill-long": llama_cpp_generate}
 
+LADDER = ["--rejoin", "0"]  # as torch_ladder: nothing of the model is crossed
+
 
 def command_of(peer, a, spec):
     threads = ["--threads", "1" if peer == ONE_THREAD else str(a.threads)]
     step = ["--tokens", str(a.tokens), "--sequence", str(a.sequence), "--iterations", str(a.iterations), "--json"]
     if peer in ("rung-gguf", ONE_THREAD):
-        return [a.rung, "bench", "step", "--model", a.model, *step, *threads]
+        return [a.rung, "bench", "step", "--model", a.model, *LADDER, *step, *threads]
     if peer == "rung-nf4":
-        return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, *step, *threads]
+        return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, *LADDER, *step, *threads]
     if peer == "rung-lora":
         return [a.rung, "bench", "step", "--model", a.nf4_folder or a.hf_folder, "--method", "lora", *step, *threads]
     prompt, new = (a.long_prompt_tokens, 1) if peer in LONG_PEERS else (a.prompt_tokens, a.new_tokens)

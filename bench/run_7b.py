@@ -31,8 +31,9 @@ STEP = ["bench", "step", "--model", "{dir}", "--tokens", "2048", "--sequence", "
 PLAN = ["plan", "--model", "{dir}", "--tokens", "2048", "--max-length", "2048", "--json"]
 # What each method adds to the command line.
 METHODS = {
-    "ladder": ["--method", "ladder"],
-    "ladder, embeddings quantised": ["--method", "ladder", "--quantize-embeddings"],
+    "ladder": ["--method", "ladder", "--rejoin", "0"],
+    "ladder, embeddings quantised": ["--method", "ladder", "--rejoin", "0", "--quantize-embeddings"],
+    "ladder, rejoining": ["--method", "ladder"],
     "lora keep": ["--method", "lora"],
     "lora recompute": ["--method", "lora", "--recompute"],
 }
@@ -41,10 +42,12 @@ LIMITS = ["auto", "cgroup", "data", "as", "none"]
 EXPECTATIONS = {
     "ladder": ("at most", 12),
     "ladder, embeddings quantised": ("at most", 6),
+    "ladder, rejoining": ("at most", 12),
     "lora keep": ("more than", 12),
 }
 # (over, under): what they share out.
-RATIOS = [("ladder", "lora keep"), ("ladder", "lora recompute"), ("ladder, embeddings quantised", "lora keep"),
+RATIOS = [("ladder", "lora keep"), ("ladder", "lora recompute"), ("ladder, rejoining", "lora keep"),
+          ("ladder, embeddings quantised", "lora keep"),
           ("ladder, embeddings quantised", "lora recompute")]
 OUT_OF_MEMORY = 4  # the program's exit code
 # Hidden size and layers of the shapes that can be written, to tell whose folder --dir is.

@@ -48,8 +48,9 @@ std::vector<MethodVariant> MethodVariants(const train::TrainOptions& options) {
   train::TrainOptions ladder = options, keep = options;
   ladder.method = train::Method::kLadder;
   ladder.ladder.delta = 0;
-  // Low-rank pairs stand beside a ladder only above its joining point.
-  if (options.ladder.rejoin == 0) ladder.lora.r = 0;
+  // Low-rank pairs stand beside a ladder only above its joining point, and only where they were asked for
+  // with one: in a comparison --lora-r is else of the columns of lora.
+  if (options.ladder.rejoin.value_or(0) == 0) ladder.lora.r = 0;
   train::TrainOptions xladder = ladder;
   xladder.method = train::Method::kXladder;
   xladder.ladder.delta = options.ladder.delta;

@@ -341,10 +341,10 @@ TEST_F(PlanTest, LimitsAndFreeMemoryAreToldApart) {
 }
 
 TEST_F(PlanTest, LaddersSayWhatATapCacheTakes) {
-  const json found = Plan({"--model", kConfig, "--taps", "1,3,5"});
+  const json found = Plan({"--model", kConfig, "--taps", "1,3,5", "--rejoin", "0"});
   EXPECT_EQ(found["tap_cache"],
             (json{{"bytes_per_token", 3 * 128 * 4}, {"bytes_per_learned_token", 128 * 4}}));
-  EXPECT_NE(RunVerb(AddPlan, Fixed({"--model", kConfig, "--taps", "1,3,5"}))
+  EXPECT_NE(RunVerb(AddPlan, Fixed({"--model", kConfig, "--taps", "1,3,5", "--rejoin", "0"}))
                 .find("tap cache: 1536 bytes a token of data, 512 more if it is learned\n"),
             std::string::npos);
   EXPECT_NE(RunVerb(AddPlan, Fixed({"--model", kConfig, "--taps", "1,3", "--rejoin", "2"}))

@@ -47,7 +47,7 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
          "full, or pooled: channels of a tap averaged down to the ladder's width", {"full", "pooled"});
   app.add_option("--rejoin", o.rejoin,
                  "layers below the top where the ladder's output joins the model; those above run with a "
-                 "backward pass")
+                 "backward pass; default 4/15 of the layers; xladder and plain rungs 0")
       ->check(CLI::Range(0, 4096));
   app.add_option("--output-scale", o.output_scale, "factor of the scale that is measured from the model")
       ->capture_default_str()
@@ -154,7 +154,9 @@ bool Given(const TrainFlags& flags, const char* name) {
 // An option that changes nothing is a mistake of its user, or of ours: a comparison must not hang on it.
 void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
   const bool ladder = o.method != train::Method::kLora, pairs = !ladder || o.lora.r > 0;
-  const bool crosses = pairs || o.ladder.rejoin > 0;
+  const bool rejoins_by_default =
+      o.method == train::Method::kLadder && o.ladder.kind == model::RungKind::kDecoder;
+  const bool crosses = pairs || (o.ladder.rejoin ? *o.ladder.rejoin > 0 : rejoins_by_default);
   const struct {
     std::vector<const char*> names;
     bool used;
@@ -170,7 +172,7 @@ void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
        "is of low-rank pairs: give --method lora, or --lora-r beside a ladder that rejoins"},
       {{"--recompute"},
        crosses,
-       "is of layers that the backward pass crosses: none are without --method lora or --rejoin"},
+       "is of layers that the backward pass crosses: give --method lora, or a ladder a --rejoin above 0"},
       {{"--fisher-samples"}, o.ladder.init == train::LadderInit::kFisher, "is of --ladder-init fisher"},
       {{"--tap-storage"},
        o.ladder.tap_map != model::TapMap::kPooled || o.policy.taps == model::TapStorage::kCompute,

@@ -181,7 +181,9 @@ TEST_F(VerbsTest, TrainRefusesWhatItWouldNotUse) {
     return refusal.second;
   };
   EXPECT_NE(refuse({"--layers", "top:1"}).find("--method lora"), std::string::npos);
-  EXPECT_NE(refuse({"--recompute"}).find("crosses"), std::string::npos);
+  EXPECT_NE(refuse({"--recompute", "--rejoin", "0"}).find("crosses"), std::string::npos);
+  EXPECT_NE(refuse({"--recompute", "--method", "xladder"}).find("crosses"), std::string::npos);
+  EXPECT_NE(refuse({"--recompute", "--rung-block", "plain"}).find("crosses"), std::string::npos);
   EXPECT_NE(refuse({"--method", "lora", "--width", "32"}).find("--width"), std::string::npos);
   EXPECT_NE(refuse({"--fisher-samples", "3"}).find("fisher"), std::string::npos);
   EXPECT_NE(refuse({"--tap-map", "pooled", "--tap-storage", "int8"}).find("pooled"), std::string::npos);

@@ -85,15 +85,26 @@ Status ShapeRungs(const LadderOptions& o, const model::Config& config, model::La
   return Ok{};
 }
 
+int64_t DefaultRejoin(const TrainOptions& options, int64_t L) {
+  const bool papers = options.method == Method::kXladder || options.ladder.kind == model::RungKind::kPlain;
+  return papers ? 0 : L * 4 / 15;
+}
+
 Result<model::LadderSpec> ResolveLadder(const TrainOptions& options, const model::Config& config) {
   const LadderOptions& o = options.ladder;
   model::LadderSpec spec;
-  if (o.rejoin < 0 || o.rejoin >= config.L) {
-    return Usage(fmt::format("--rejoin {}: 0 to {} layers below the top", o.rejoin, config.L - 1));
+  spec.rejoin = o.rejoin.value_or(DefaultRejoin(options, config.L));
+  if (spec.rejoin < 0 || spec.rejoin >= config.L) {
+    return Usage(fmt::format("--rejoin {}: 0 to {} layers below the top", spec.rejoin, config.L - 1));
   }
-  spec.rejoin = o.rejoin;
-  Result<std::vector<int64_t>> taps = ResolveTaps(options, config.L - o.rejoin);
-  if (!taps.ok()) return taps.failure();
+  Result<std::vector<int64_t>> taps = ResolveTaps(options, config.L - spec.rejoin);
+  if (!taps.ok()) {
+    if (o.rejoin || spec.rejoin == 0) return taps.failure();
+    return Usage(
+        fmt::format("{}; by default the ladder rejoins {} layers below the top, and taps end there: "
+                    "--rejoin 0 taps all layers",
+                    taps.failure().message, spec.rejoin));
+  }
   spec.taps = std::move(taps).value();
   const auto tapped = static_cast<int64_t>(spec.taps.size());
   spec.rungs = o.rungs > 0 ? o.rungs : options.method == Method::kXladder ? 2 * tapped : tapped;

@@ -46,8 +46,8 @@ struct LadderOptions {
   // Of decoder rungs; nothing: the backbone's own.
   std::optional<nn::NormKind> norm;
   std::optional<bool> rotary;
-  int64_t rejoin = 0;
-  double output_scale = 1.0;  // factor of the measured scale
+  std::optional<int64_t> rejoin;  // nothing: see ResolveAdapter
+  double output_scale = 1.0;      // factor of the measured scale
   LadderInit init = LadderInit::kRandom;
   int64_t fisher_samples = 64;
 };
@@ -98,9 +98,11 @@ struct TrainOptions {
   uint64_t memory_limit = 0;  // 0: what the machine has free
 };
 
-// What a method's defaults become for a model. A ladder: about five taps, evenly spaced, last included (or
-// the top five, for xladder, with ten rungs); one rung a tap; width about C / 4.5 in whole heads; MLP 8/3 of
-// it, rounded to 16. Low-rank pairs: every linear layer but the head, in every layer.
+// What a method's defaults become for a model of L layers. A ladder: rejoins floor(4 L / 15) layers below the
+// top (0 for xladder and plain rungs: the paper's and its authors' forms); about five taps below that point,
+// evenly spaced, last included (or the top five, for xladder, with ten rungs); one rung a tap; width about
+// C / 4.5 in whole heads; MLP 8/3 of it, rounded to 16. Low-rank pairs: every linear layer but the head, in
+// every layer. Why these: docs/adr/0004, docs/results/methods.md.
 Result<model::AdapterSpec> ResolveAdapter(const TrainOptions& options, const model::Config& config);
 // A ladder: 3e-3 at width 128, scaled by 1/sqrt(width). Low-rank pairs: 1e-3 at hidden size 576, scaled by
 // 1/sqrt(hidden size).

@@ -32,6 +32,31 @@ TEST(OptionsTest, RungsTakeTheBackbonesManner) {
   EXPECT_FALSE(spec.rotary);
 }
 
+// docs/results/methods.md; the last tapped layer is the one below the joining point.
+TEST(OptionsTest, ALadderRejoinsUnlessToldOtherwise) {
+  model::Config config = SmallConfig();
+  config.L = 30;
+  TrainOptions options;
+  const auto ladder = [&] { return *ResolveAdapter(options, config).OrThrow().ladder; };
+  EXPECT_EQ(ladder().rejoin, 8);
+  EXPECT_EQ(ladder().taps.size(), 5u);
+  EXPECT_EQ(ladder().taps.back(), 21);
+  options.ladder.rejoin = 0;
+  EXPECT_EQ(ladder().rejoin, 0);
+  EXPECT_EQ(ladder().taps.back(), 29);
+  options.ladder.rejoin.reset();
+  options.ladder.taps = "5,25";
+  EXPECT_NE(RefusalOf(options, config).find("--rejoin 0"), std::string::npos);
+  options.ladder.taps = "";
+  options.ladder.kind = model::RungKind::kPlain;
+  EXPECT_EQ(ladder().rejoin, 0);
+  options.ladder.kind = model::RungKind::kDecoder;
+  options.method = Method::kXladder;
+  EXPECT_EQ(ladder().rejoin, 0);
+  options.ladder.rejoin = 12;
+  EXPECT_EQ(ladder().rejoin, 12);
+}
+
 TEST(OptionsTest, RungsTakeAnotherMannerWhenToldTo) {
   TrainOptions options;
   options.ladder.norm = nn::NormKind::kLayer;

@@ -62,6 +62,7 @@ TEST(PlanSearchTest, ItemsOfASmallModelAsCountedByHand) {
   EXPECT_EQ(run.end_bytes, 2 * 1000 * 128 * 2);
   TrainOptions ladder = Options(Method::kLadder);
   ladder.ladder.taps = "1,3,5";
+  ladder.ladder.rejoin = 0;
   EXPECT_EQ(Bytes(PlanRun(model, ladder, 512).OrThrow().memory, "taps"), 3u * 512 * 128 * 4);
 }
 
@@ -82,8 +83,9 @@ TEST(PlanSearchTest, ParametersOfPlainRungs) {
 // runs.
 TEST(PlanSearchTest, ALadderBesideSevenBillionNeedsHalfOfLoraOrLess) {
   const PlanModel model(model::ShapeOf("qwen2.5-7b").OrThrow());
-  const auto total = [&](Method method, bool quantize_embeddings) {
+  const auto total = [&](Method method, bool quantize_embeddings, std::optional<int64_t> rejoin = 0) {
     TrainOptions options = Options(method);
+    options.ladder.rejoin = rejoin;
     options.compute = {{cpu::Isa::kAvx512Bf16, 2}, DType::kBf16};
     options.backbone.compute = DType::kBf16;
     if (quantize_embeddings) options.backbone.recipe.embeddings = options.backbone.recipe.matrices;
@@ -94,6 +96,7 @@ TEST(PlanSearchTest, ALadderBesideSevenBillionNeedsHalfOfLoraOrLess) {
   const uint64_t ladder = total(Method::kLadder, false), keep = total(Method::kLora, false);
   EXPECT_LE(total(Method::kLadder, true), 6 * kGiB);
   EXPECT_LE(ladder, 12 * kGiB);
+  EXPECT_LE(total(Method::kLadder, false, std::nullopt), 12 * kGiB);
   EXPECT_GT(keep, 12 * kGiB);
   EXPECT_LE(static_cast<double>(ladder) / static_cast<double>(keep), 0.5);
 }
@@ -104,6 +107,7 @@ TEST(PlanSearchTest, TapCacheOfATokenAsCountedByHand) {
   const PlanModel model = PlanModel::Open(kConfig).OrThrow();
   TrainOptions options = Options(Method::kLadder);
   options.ladder.taps = "1,3,5";
+  options.ladder.rejoin = 0;
   const auto expect = [&](uint64_t row, uint64_t target) {
     const PlannedRun run = PlanRun(model, options, 512).OrThrow();
     EXPECT_EQ(run.cache_row_bytes, row);
@@ -198,6 +202,9 @@ TEST(PlanSearchTest, PolicySetsAreThoseOfTheMethod) {
   ladder.policy.rungs = model::RungMemory::kRecompute;
   ladder.backbone.recipe.embeddings = model::Quantize::kNf4;
   ladder.ladder.tap_map = model::TapMap::kPooled;
+  EXPECT_EQ(flags(ladder), (std::vector<std::string>{"", "--recompute", "--optimizer adamw8bit",
+                                                     "--recompute --optimizer adamw8bit"}));
+  ladder.ladder.rejoin = 0;
   EXPECT_EQ(flags(ladder), (std::vector<std::string>{"", "--optimizer adamw8bit"}));
   // A GGUF file has its formats.
   const PlanModel gguf = PlanModel::Open("tests/data/models/stories260k/stories260K.gguf").OrThrow();
