@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "base/file_calls.h"
 
 namespace rung {
 namespace {
@@ -41,13 +44,48 @@ Result<OpenFile> OpenForReading(const Path& path) {
 
 Status WriteAll(int descriptor, uint64_t offset, std::span<const std::byte> bytes, const Path& path) {
   while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = Files().pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = EIO;
     if (n <= 0) return SystemFailure("cannot write", path, ExitCode::kFailed);
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
   return Ok{};
+}
+
+// Whether `path` still names the open file.
+bool Names(const Path& path, int descriptor) {
+  struct stat by_name {
+  }, open{};
+  return ::stat(path.c_str(), &by_name) == 0 && ::fstat(descriptor, &open) == 0 &&
+         by_name.st_dev == open.st_dev && by_name.st_ino == open.st_ino;
+}
+
+// An empty file that no other process is writing, or a failure. The name is fixed, so that what a killed
+// process left is used again and does not pile up as it would under a name of each process; that it is
+// nobody's is told by a lock, which ends with its process.
+Result<int> OpenTemporary(const Path& path) {
+  for (;;) {
+    const int descriptor = Files().open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0) return SystemFailure("cannot create", path, ExitCode::kFailed);
+    // File systems without locks give other errors: there the user must see to it.
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      ::close(descriptor);
+      return Failure{fmt::format("cannot create {}: another process is writing it", path.string()),
+                     ExitCode::kFailed};
+    }
+    // Between opening and locking its writer may have renamed it to its final name.
+    if (!Names(path, descriptor)) {
+      ::close(descriptor);
+      continue;
+    }
+    if (Files().ftruncate(descriptor, 0) == 0) return descriptor;
+    Failure failure = SystemFailure("cannot create", path, ExitCode::kFailed);
+    Files().unlink(path.c_str());
+    ::close(descriptor);
+    return failure;
+  }
 }
 
 }  // namespace
@@ -136,9 +174,9 @@ Result<std::string> ReadTextFile(const Path& path, uint64_t limit) {
 Result<AtomicFile> AtomicFile::Create(const Path& path) {
   Path temporary = path;
   temporary += ".tmp";
-  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0) return SystemFailure("cannot create", temporary, ExitCode::kFailed);
-  return AtomicFile(path, std::move(temporary), descriptor);
+  Result<int> descriptor = OpenTemporary(temporary);
+  if (!descriptor.ok()) return descriptor.failure();
+  return AtomicFile(path, std::move(temporary), descriptor.value());
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
@@ -149,8 +187,9 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
+  // Removed while it is locked: afterwards it may be another process's.
+  Files().unlink(temporary_.c_str());
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
 }
 
 Status AtomicFile::Append(std::span<const std::byte> bytes) {
@@ -166,20 +205,17 @@ Status AtomicFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
 }
 
 Status AtomicFile::Commit() {
-  if (::fsync(descriptor_) != 0) return SystemFailure("cannot sync", temporary_, ExitCode::kFailed);
+  if (Files().fsync(descriptor_) != 0) return SystemFailure("cannot sync", temporary_, ExitCode::kFailed);
+  if (Files().rename(temporary_.c_str(), path_.c_str()) != 0)
+    return SystemFailure("cannot rename to", path_, ExitCode::kFailed);
   ::close(std::exchange(descriptor_, -1));
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    Failure failure = SystemFailure("cannot rename to", path_, ExitCode::kFailed);
-    ::unlink(temporary_.c_str());
-    return failure;
-  }
   return SyncFolder(path_.parent_path());
 }
 
 Status SyncFolder(const Path& given) {
   const Path folder = given.empty() ? Path(".") : given;
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0 || ::fsync(descriptor) != 0) {
+  const int descriptor = Files().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (descriptor < 0 || Files().fsync(descriptor) != 0) {
     Failure failure = SystemFailure("cannot sync folder", folder, ExitCode::kFailed);
     if (descriptor >= 0) ::close(descriptor);
     return failure;

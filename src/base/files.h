@@ -61,7 +61,7 @@ Result<std::string> ReadTextFile(const Path& path, uint64_t limit);
 
 // Written to `<path>.tmp`, fsynced, then renamed over `path`, and the folder fsynced: after a
 // crash there is the old file or the new one, never a mixture. Without Commit the temporary
-// file is removed.
+// file is removed. While one process writes it, a second one is refused.
 class AtomicFile {
  public:
   static Result<AtomicFile> Create(const Path& path);

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <sstream>
+
+#include "base/file_faults.h"
 
 namespace rung {
 namespace {
@@ -124,6 +128,56 @@ TEST_F(FilesTest, AtomicFileFailsWhereItCannotWrite) {
   EXPECT_EQ(file.failure().code, ExitCode::kFailed);
   EXPECT_FALSE(WriteTextFile(folder_, "x").ok()) << "a folder must not be replaced";
   EXPECT_FALSE(std::filesystem::exists(folder_.string() + ".tmp"));
+}
+
+TEST_F(FilesTest, TwoDoNotWriteOneFile) {
+  const Path path = Make("x", "old");
+  {
+    AtomicFile first = AtomicFile::Create(path).OrThrow();
+    ASSERT_TRUE(first.Append("first").ok());
+    const Result<AtomicFile> second = AtomicFile::Create(path);
+    ASSERT_FALSE(second.ok());
+    EXPECT_NE(second.failure().message.find("another process is writing it"), std::string::npos);
+    ASSERT_TRUE(first.Commit().ok());
+  }
+  EXPECT_EQ(Slurp(path), "first");
+  ASSERT_TRUE(WriteTextFile(path, "second").ok());
+  EXPECT_EQ(Slurp(path), "second");
+}
+
+TEST_F(FilesTest, WhatADeadProcessLeftIsUsedAgain) {
+  Make("x.tmp", "a longer text that a killed process left");
+  ASSERT_TRUE(WriteTextFile(folder_ / "x", "new").ok());
+  EXPECT_EQ(Slurp(folder_ / "x"), "new");
+  EXPECT_EQ(FileCount(), 1u);
+}
+
+// Every call in turn fails once, with each error.
+TEST_F(FilesTest, AFailingDiskLeavesTheOldFileOrTheNew) {
+  for (const int error : {ENOSPC, EIO}) {
+    bool failed = true;
+    for (int64_t n = 0; failed; ++n) {
+      const Path path = Make("x", "old");
+      const FileFaults faults({.fault = Fault::kFail, .first = n, .error = error});
+      const Status written = WriteTextFile(path, "new");
+      failed = FileFaults::calls() > n;
+      EXPECT_EQ(written.ok(), !failed);
+      if (!written.ok()) {
+        EXPECT_NE(written.failure().message.find(std::strerror(error)), std::string::npos);
+        EXPECT_EQ(written.failure().code, ExitCode::kFailed);
+      }
+      const std::string text = Slurp(path);
+      EXPECT_TRUE(text == "new" || (text == "old" && failed)) << n << ": " << text;
+      EXPECT_EQ(FileCount(), 1u) << n;
+    }
+  }
+}
+
+TEST_F(FilesTest, ShortWritesAreContinued) {
+  const FileFaults faults({.fault = Fault::kShortWrite, .count = 1000});
+  ASSERT_TRUE(WriteTextFile(folder_ / "x", "a text that takes several writes").ok());
+  EXPECT_GT(FileFaults::calls(), 6);
+  EXPECT_EQ(Slurp(folder_ / "x"), "a text that takes several writes");
 }
 
 TEST_F(FilesTest, WritesText) {

@@ -6,6 +6,8 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <cstddef>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -85,6 +87,9 @@ std::string_view Nearest(std::string_view word, std::span<const std::string_view
   std::string_view best;
   int best_distance = limit + 1;
   for (std::string_view candidate : candidates) {
+    // Every edit changes the length by one at most.
+    const auto gap = static_cast<std::ptrdiff_t>(word.size()) - static_cast<std::ptrdiff_t>(candidate.size());
+    if (std::abs(gap) >= best_distance) continue;
     const int distance = EditDistance(word, candidate);
     if (distance < best_distance) {
       best = candidate;

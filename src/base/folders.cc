@@ -1,0 +1,124 @@
+#include "base/folders.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/file_calls.h"
+
+namespace rung {
+namespace {
+
+Failure SystemFailure(const char* what, const Path& path) {
+  return Failure{fmt::format("cannot {} {}: {}", what, path.string(), std::strerror(errno)),
+                 ExitCode::kFailed};
+}
+
+bool Exists(const Path& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0;
+}
+
+// Where a file system has no exchange of names: what is replaced waits here.
+Path AsideName(const Path& folder) {
+  Path aside = folder;
+  aside += ".old";
+  return aside;
+}
+
+// Three renames instead of one exchange.
+Status ReplaceByAside(const Path& whole, const Path& folder) {
+  const Path aside = AsideName(folder);
+  if (Status removed = RemoveAll(aside); !removed.ok()) return removed;
+  if (Files().rename(folder.c_str(), aside.c_str()) != 0) return SystemFailure("rename", folder);
+  if (Files().rename(whole.c_str(), folder.c_str()) != 0) {
+    Failure failure = SystemFailure("rename", whole);
+    // Where this fails too, CleanFolder does it later.
+    Files().rename(aside.c_str(), folder.c_str());
+    return failure;
+  }
+  return Ok{};
+}
+
+}  // namespace
+
+Status MakeFolders(const Path& folder) {
+  std::error_code error;
+  if (folder.empty() || std::filesystem::is_directory(folder, error)) return Ok{};
+  const Path parent = folder.has_filename() ? folder.parent_path() : folder.parent_path().parent_path();
+  if (Status made = MakeFolders(parent); !made.ok()) return made;
+  if (Files().mkdir(folder.c_str(), 0777) != 0) {
+    const Failure failure = SystemFailure("create", folder);
+    // Another process may have been first.
+    if (!std::filesystem::is_directory(folder, error)) return failure;
+  }
+  return SyncFolder(parent);
+}
+
+Status RemoveAll(const Path& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return Ok{};
+    return SystemFailure("remove", path);
+  }
+  if (!S_ISDIR(info.st_mode)) {
+    if (Files().unlink(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("remove", path);
+    return Ok{};
+  }
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(path, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (Status removed = RemoveAll(entry->path()); !removed.ok()) return removed;
+  }
+  if (error) {
+    return Failure{fmt::format("cannot remove {}: {}", path.string(), error.message()), ExitCode::kFailed};
+  }
+  if (Files().rmdir(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("remove", path);
+  return Ok{};
+}
+
+Path UnfinishedName(const Path& folder) {
+  Path name = folder;
+  name += ".tmp";
+  return name;
+}
+
+Status ReplaceFolder(const Path& folder) {
+  const Path whole = UnfinishedName(folder);
+  if (Status synced = SyncFolder(whole); !synced.ok()) return synced;
+  if (!Exists(folder)) {
+    if (Files().rename(whole.c_str(), folder.c_str()) != 0) return SystemFailure("rename", whole);
+    return SyncFolder(folder.parent_path());
+  }
+  if (Files().exchange(whole.c_str(), folder.c_str()) != 0) {
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return SystemFailure("rename", whole);
+    if (Status replaced = ReplaceByAside(whole, folder); !replaced.ok()) return replaced;
+  }
+  if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
+  // What was replaced is in nobody's way: if it cannot be removed now, the next replacement does it.
+  (void)RemoveAll(whole).ok();
+  (void)RemoveAll(AsideName(folder)).ok();
+  return Ok{};
+}
+
+Status RemoveFolder(const Path& folder) {
+  if (!Exists(folder)) return Ok{};
+  const Path going = UnfinishedName(folder);
+  if (Status removed = RemoveAll(going); !removed.ok()) return removed;
+  if (Files().rename(folder.c_str(), going.c_str()) != 0) return SystemFailure("rename", folder);
+  return RemoveAll(going);
+}
+
+Status CleanFolder(const Path& folder) {
+  const Path aside = AsideName(folder);
+  if (!Exists(folder) && Exists(aside)) {
+    if (Files().rename(aside.c_str(), folder.c_str()) != 0) return SystemFailure("rename", aside);
+    if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
+  }
+  if (Status removed = RemoveAll(UnfinishedName(folder)); !removed.ok()) return removed;
+  return RemoveAll(aside);
+}
+
+}  // namespace rung
