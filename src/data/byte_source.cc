@@ -34,7 +34,7 @@ class MemorySource final : public ByteSource {
 
 class FileSource final : public ByteSource {
  public:
-  explicit FileSource(RandomAccessFile file) : file_(std::move(file)) {}
+  FileSource(RandomAccessFile file, uint64_t* taken) : file_(std::move(file)), taken_(taken) {}
   Result<size_t> Read(std::span<char> into) override {
     const auto count = static_cast<size_t>(std::min<uint64_t>(into.size(), file_.size() - offset_));
     if (count == 0) return size_t{0};
@@ -42,11 +42,13 @@ class FileSource final : public ByteSource {
       return read.failure();
     }
     offset_ += count;
+    if (taken_) *taken_ += count;
     return count;
   }
 
  private:
   RandomAccessFile file_;
+  uint64_t* taken_;
   uint64_t offset_ = 0;
 };
 
@@ -112,7 +114,10 @@ class GzipSource final : public PackedSource {
         if (inside_) return Broken("it ends early");
         return size_t{0};
       }
-      if (!inside_) {  // members may follow one another
+      if (!inside_) {
+        // Members may follow one another; so may zeros, which fill up the blocks of a tape or an archive.
+        while (begin_ < end_ && buffer_[begin_] == '\0') ++begin_;
+        if (begin_ == end_) continue;
         inflateReset(&stream_);
         inside_ = true;
       }
@@ -199,7 +204,7 @@ Result<std::unique_ptr<ByteSource>> ByteSource::Unpacked(std::unique_ptr<ByteSou
   return std::unique_ptr<ByteSource>(std::move(whole));
 }
 
-Result<std::unique_ptr<ByteSource>> ByteSource::Open(const Path& path) {
+Result<std::unique_ptr<ByteSource>> ByteSource::Open(const Path& path, uint64_t* taken) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
     return Failure{fmt::format("{}: it is a directory: name a file in it", path.string())};
@@ -210,7 +215,7 @@ Result<std::unique_ptr<ByteSource>> ByteSource::Open(const Path& path) {
   }
   Result<RandomAccessFile> file = RandomAccessFile::Open(path);
   if (!file.ok()) return file.failure();
-  return Unpacked(std::make_unique<FileSource>(std::move(file).value()), path.string());
+  return Unpacked(std::make_unique<FileSource>(std::move(file).value(), taken), path.string());
 }
 
 }  // namespace rung::data

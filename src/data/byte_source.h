@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -20,8 +21,9 @@ class ByteSource {
   // Bytes that outlive it, as they are.
   static std::unique_ptr<ByteSource> OfMemory(std::string_view bytes);
   // A regular file. gzip and zstd are known by their first bytes, whatever the file is called; a name that
-  // ends in .gz or .zst must hold what it says.
-  static Result<std::unique_ptr<ByteSource>> Open(const Path& path);
+  // ends in .gz or .zst must hold what it says. `taken`, if given, outlives the source and counts the bytes
+  // that were read of the file, packed ones where it is packed.
+  static Result<std::unique_ptr<ByteSource>> Open(const Path& path, uint64_t* taken = nullptr);
   // Unpacks `packed` if its first bytes say so. `name` stands in messages.
   static Result<std::unique_ptr<ByteSource>> Unpacked(std::unique_ptr<ByteSource> packed, std::string name);
 };

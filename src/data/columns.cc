@@ -14,10 +14,20 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::array<std::string_view, 14> kKeys = {
-    "prompt", "completion",    "messages", "text",  "instruction", "input", "output",
-    "system", "conversations", "segments", "tools", "history",     "label", "choices"};
-constexpr std::array<const char*, 3> kKept = {"tools", "choices", "label"};
+// The keys of each format. Those of no format, or of several, do not say which is meant.
+struct FormatKeys {
+  std::array<std::string_view, 6> keys;
+  bool Has(std::string_view key) const { return std::find(keys.begin(), keys.end(), key) != keys.end(); }
+};
+constexpr FormatKeys kFormats[] = {{{"prompt", "completion", "tools"}},
+                                   {{"messages", "tools"}},
+                                   {{"text"}},
+                                   {{"instruction", "input", "output", "system", "history", "tools"}},
+                                   {{"conversations", "system", "tools"}},
+                                   {{"segments"}}};
+constexpr std::array<std::string_view, 2> kOfAll = {"label", "choices"};
+
+bool IsOfAll(std::string_view key) { return std::find(kOfAll.begin(), kOfAll.end(), key) != kOfAll.end(); }
 
 Failure NoColumn(const std::string& name, const Json& object) {
   std::vector<std::string> keys;
@@ -88,6 +98,11 @@ Result<FieldTemplate> FieldTemplate::Parse(std::string_view source) {
   return made;
 }
 
+bool FieldTemplate::Uses(std::string_view column) const {
+  return std::any_of(parts_.begin(), parts_.end(),
+                     [&](const Part& part) { return part.column && part.text == column; });
+}
+
 Result<std::string> FieldTemplate::Fill(const Json& object) const {
   std::string text;
   for (const Part& part : parts_) {
@@ -121,11 +136,11 @@ Status Columns::AddNames(std::string_view text) {
           fmt::format("columns \"{}\": write KEY=COLUMN, as in prompt=question,completion=answer", pair),
           ExitCode::kUsage};
     }
-    if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) {
-      const std::string_view near = Nearest(key, kKeys);
+    if (std::find(kRecordKeys.begin(), kRecordKeys.end(), key) == kRecordKeys.end()) {
+      const std::string_view near = Nearest(key, kRecordKeys);
       return Failure{fmt::format("columns \"{}\": \"{}\" is no key of a record{}; keys are {}", pair, key,
                                  near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near),
-                                 fmt::join(kKeys, ", ")),
+                                 fmt::join(kRecordKeys, ", ")),
                      ExitCode::kUsage};
     }
     if (std::any_of(names.begin(), names.end(), [&](const auto& name) { return name.first == key; })) {
@@ -146,6 +161,25 @@ Status Columns::AddTemplate(const std::string& key, std::string_view source) {
   return Ok{};
 }
 
+bool Columns::Keeps(std::string_view key) const {
+  const auto mapped = [&](std::string_view name) {
+    const auto is = [&](const auto& entry) { return entry.first == name; };
+    return std::any_of(names.begin(), names.end(), is) || std::any_of(templates.begin(), templates.end(), is);
+  };
+  if (mapped(key)) return false;
+  if (std::any_of(names.begin(), names.end(), [&](const auto& name) { return name.second == key; }))
+    return false;
+  if (std::any_of(templates.begin(), templates.end(), [&](const auto& t) { return t.second.Uses(key); }))
+    return false;
+  if (IsOfAll(key)) return true;
+  return std::any_of(std::begin(kFormats), std::end(kFormats), [&](const FormatKeys& format) {
+    const bool all = std::all_of(kRecordKeys.begin(), kRecordKeys.end(), [&](std::string_view name) {
+      return !mapped(name) || IsOfAll(name) || format.Has(name);
+    });
+    return all && format.Has(key);
+  });
+}
+
 Result<Json> Columns::Map(const Json& object) const {
   Json record = Json::object();
   for (const auto& [key, column] : names) {
@@ -158,13 +192,9 @@ Result<Json> Columns::Map(const Json& object) const {
     if (!filled.ok()) return filled.failure();
     record[key] = std::move(filled).value();
   }
-  // A template for the prompt alone goes with the completion that is already there, and the other way round.
-  for (const auto& [half, other] : {std::pair{"prompt", "completion"}, {"completion", "prompt"}}) {
-    if (record.contains(half) && !record.contains(other) && object.contains(other))
-      record[other] = object[other];
-  }
-  for (const char* key : kKept) {
-    if (!record.contains(key) && object.contains(key)) record[key] = object[key];
+  for (const std::string_view name : kRecordKeys) {
+    const std::string key(name);
+    if (object.contains(key) && Keeps(key)) record[key] = object[key];
   }
   return record;
 }

@@ -1,6 +1,7 @@
 // Columns of a file under other names than those of a record: --columns and --template-*.
 #pragma once
 
+#include <array>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -11,6 +12,11 @@
 
 namespace rung::data {
 
+// Every key that a record may have.
+inline constexpr std::array<std::string_view, 14> kRecordKeys = {
+    "prompt", "completion",    "messages", "text",  "instruction", "input", "output",
+    "system", "conversations", "segments", "tools", "history",     "label", "choices"};
+
 // Fields put into a text: "Q: {question}\nA:". {{ and }} are braces; \n, \t and \\ as in C, for they are hard
 // to type on a command line.
 class FieldTemplate {
@@ -19,6 +25,7 @@ class FieldTemplate {
   // Strings as they are, numbers and booleans as JSON writes them. Fails for a column that is not there, or
   // is null, a list or an object.
   Result<std::string> Fill(const nlohmann::json& object) const;
+  bool Uses(std::string_view column) const;
   const std::string& source() const { return source_; }
 
  private:
@@ -40,11 +47,15 @@ struct Columns {
   // Adds "prompt=question,completion=answer". Each key once.
   Status AddNames(std::string_view text);
   Status AddTemplate(const std::string& key, std::string_view source);
-  // The record: the mapped keys, and tools, choices and label where they are there. Other columns are of no
-  // record.
+  // The record: the mapped keys, and what else the object has of the formats that they belong to; label and
+  // choices always. A column that a key or a template is taken from stands for that key alone.
   Result<nlohmann::json> Map(const nlohmann::json& object) const;
   // Everything that decides the outcome, for the keys of caches.
   std::string Key() const;
+
+ private:
+  // Whether a key that the object itself has is of the record.
+  bool Keeps(std::string_view key) const;
 };
 
 }  // namespace rung::data

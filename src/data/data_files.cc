@@ -71,6 +71,12 @@ Result<Path> FindInFolder(const Path& folder, Split split) {
   return found.empty() ? Path() : found[0];
 }
 
+Path FolderOf(std::string_view name) {
+  WeightOf(&name);
+  std::error_code error;
+  return std::filesystem::is_directory(Path(name), error) ? Path(name) : Path();
+}
+
 Result<DataFile> FindDataFile(std::string_view name, Split split) {
   const std::string given(name);
   DataFile file;

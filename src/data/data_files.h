@@ -24,7 +24,9 @@ enum class Split : uint8_t { kTrain, kValid, kTest };
 Result<DataFile> FindDataFile(std::string_view name, Split split);
 // A name may be several, with commas between them.
 Result<std::vector<DataFile>> FindDataFiles(std::span<const std::string> names, Split split);
-// The split's file in a folder; an empty path when `name` is no folder or has none.
+// The folder that a name means, weight aside; an empty path: it is none.
+Path FolderOf(std::string_view name);
+// The split's file in a folder; an empty path when it has none.
 Result<Path> FindInFolder(const Path& folder, Split split);
 
 // "a.jsonl", or "a.jsonl and 2 more": for messages.

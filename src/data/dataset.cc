@@ -1,34 +1,22 @@
 #include "data/dataset.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <exception>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "base/text.h"
-#include "base/threads.h"
+#include "data/row_pieces.h"
 #include "data/token_file.h"
 #include "io/json_file.h"
-#include "io/sha256.h"
 
 namespace rung::data {
 namespace {
 
 using Json = nlohmann::json;
-
-// Rows read at once: enough work for all cores between two waits, and a bound on memory.
-constexpr size_t kPieceRows = 4096;
-constexpr size_t kPieceBytes = size_t{8} << 20;
-// Rows that a thread takes at a time.
-constexpr size_t kGrain = 16;
 
 // What became of one row.
 struct Outcome {
@@ -38,6 +26,7 @@ struct Outcome {
   std::vector<std::vector<TokenWord>> examples;
   int64_t targets = 0;
   bool truncated = false;
+  std::string special;  // Encoder::SpecialText
 };
 
 struct Counts {
@@ -54,57 +43,32 @@ class FileEncoder {
   FileEncoder(const DatasetOptions& options, const Encoder& encoder, const Sink& sink, Counts* counts)
       : options_(options), encoder_(encoder), sink_(sink), counts_(counts) {}
 
-  Status Run(const DataFile& file, uint64_t* bytes) {
-    Result<std::unique_ptr<RowReader>> opened = RowReader::Open(file.path, options_.read.sample_by);
+  // `before`, `total`: bytes of the files before this one, and of all.
+  Status Run(const DataFile& file, uint64_t before, uint64_t total) {
+    uint64_t taken = 0;
+    Result<std::unique_ptr<RowReader>> opened = RowReader::Open(file.path, options_.read.sample_by, &taken);
     if (!opened.ok()) return opened.failure();
     RowReader& reader = *opened.value();
     FileCheck check(reader.name(), options_.read.max_bad_rows);
-    for (bool more = true; more;) {
-      Result<bool> read = ReadPiece(reader, bytes);
-      if (!read.ok()) return read.failure();
-      more = read.value();
-      EncodePiece(reader, check.failed());
-      if (Status taken = TakePiece(&check); !taken.ok()) return taken;
-      if (options_.on_progress) options_.on_progress(*bytes);
+    RowPieces pieces(&reader, options_.threads, options_.interrupt);
+    for (;;) {
+      Result<std::span<RawRow>> piece = pieces.Next();
+      if (!piece.ok()) return piece.failure();
+      const std::span<RawRow> rows = piece.value();
+      if (rows.empty()) return check.Finish();
+      outcomes_.clear();
+      outcomes_.resize(rows.size());
+      Status done = pieces.ForEach([&](size_t i) {
+        EncodeRow(reader, rows[i], check.failed(), &outcomes_[i]);
+        rows[i] = {rows[i].row, {}, {}, {}};
+      });
+      if (done.ok()) done = TakePiece(rows, &check);
+      if (!done.ok()) return done;
+      if (options_.on_progress) options_.on_progress(before + taken, total);
     }
-    return check.Finish();
   }
 
  private:
-  Result<bool> ReadPiece(RowReader& reader, uint64_t* bytes) {
-    size_t size = 0;
-    rows_.clear();
-    while (rows_.size() < kPieceRows && size < kPieceBytes) {
-      RawRow row;
-      Result<bool> more = reader.Next(&row);
-      if (!more.ok() || !more.value()) return more;
-      size += row.text.size() + 1;
-      for (const std::string& field : row.fields) size += field.size() + 1;
-      rows_.push_back(std::move(row));
-    }
-    *bytes += size;
-    return true;
-  }
-
-  // Each row by whichever thread is free; its outcome has its own place.
-  void EncodePiece(const RowReader& reader, bool only_parse) {
-    outcomes_.clear();
-    outcomes_.resize(rows_.size());
-    std::atomic<size_t> next = 0;
-    OnEachThread(options_.threads, [&](int) {
-      for (size_t begin = next.fetch_add(kGrain); begin < rows_.size(); begin = next.fetch_add(kGrain)) {
-        for (size_t i = begin; i < std::min(rows_.size(), begin + kGrain); ++i) {
-          try {
-            EncodeRow(reader, rows_[i], only_parse, &outcomes_[i]);
-          } catch (const std::exception& error) {
-            outcomes_[i].record = Failure{fmt::format("it cannot be read: {}", error.what())};
-          }
-          rows_[i] = {rows_[i].row, {}, {}, {}};
-        }
-      }
-    });
-  }
-
   void EncodeRow(const RowReader& reader, const RawRow& row, bool only_parse, Outcome* outcome) const {
     outcome->record = RecordOfRow(row, reader, options_.read);
     if (only_parse || !outcome->record->ok()) return;
@@ -114,6 +78,7 @@ class FileEncoder {
           IsHeldOut(ContentHash(record), options_.valid_fraction) == (options_.part == Part::kValid);
       if (!outcome->here) return;
     }
+    outcome->special = encoder_.SpecialText(record);
     Result<std::vector<Example>> encoded = encoder_.EncodeParts(record, &outcome->truncated);
     if (!encoded.ok()) {
       outcome->dropped = encoded.failure().message;
@@ -125,15 +90,16 @@ class FileEncoder {
     }
   }
 
-  Status TakePiece(FileCheck* check) {
+  Status TakePiece(std::span<const RawRow> rows, FileCheck* check) {
     for (size_t i = 0; i < outcomes_.size(); ++i) {
       Outcome& outcome = outcomes_[i];
-      const int64_t row = rows_[i].row;
+      const int64_t row = rows[i].row;
       if (!check->Take(std::move(*outcome.record), row, &counts_->bad_rows) || !outcome.here) continue;
       if (check->failed()) continue;
       EncodeReport& report = counts_->report;
       ++report.records;
       report.truncated += outcome.truncated;
+      report.CountSpecial(outcome.special);
       report.targets += outcome.targets;
       if (!outcome.dropped.empty()) report.Drop({row, std::move(outcome.dropped), check->name()});
       for (const std::vector<TokenWord>& words : outcome.examples) {
@@ -148,9 +114,14 @@ class FileEncoder {
   const Encoder& encoder_;
   const Sink& sink_;
   Counts* counts_;
-  std::vector<RawRow> rows_;
   std::vector<Outcome> outcomes_;
 };
+
+uint64_t SizeOf(const DataFile& file) {
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(file.path, error);
+  return error ? 0 : size;
+}
 
 Result<Counts> EncodeFiles(const DatasetOptions& options, const Encoder& encoder, const Sink& sink) {
   Counts counts;
@@ -159,11 +130,13 @@ Result<Counts> EncodeFiles(const DatasetOptions& options, const Encoder& encoder
     ++examples;
     return sink(words);
   };
-  uint64_t bytes = 0;
+  uint64_t before = 0, total = 0;
+  for (const DataFile& file : options.files) total += SizeOf(file);
   for (const DataFile& file : options.files) {
-    Status done = FileEncoder(options, encoder, counting, &counts).Run(file, &bytes);
+    Status done = FileEncoder(options, encoder, counting, &counts).Run(file, before, total);
     if (!done.ok()) return done.failure();
     counts.ends.push_back(examples);
+    before += SizeOf(file);
   }
   if (examples > 0) return counts;
   if (counts.report.records == 0 && options.part != Part::kAll) {
@@ -209,7 +182,8 @@ std::string ToNotes(const Counts& counts) {
   return Json{{"ends", counts.ends},  {"bad_rows", counts.bad_rows},
               {"dropped", dropped},   {"truncated", r.truncated},
               {"rows", r.rows},       {"targets", r.targets},
-              {"records", r.records}, {"dropped_count", r.dropped_count}}
+              {"records", r.records}, {"dropped_count", r.dropped_count},
+              {"special", r.special}, {"special_texts", r.special_texts}}
       .dump();
 }
 
@@ -227,7 +201,9 @@ std::optional<Counts> FromNotes(const std::string& notes) {
       r.dropped.push_back(
           {record.at(0).get<int64_t>(), record.at(1).get<std::string>(), record.at(2).get<std::string>()});
     }
+    r.special = json.at("special").get<std::string>();
     for (const auto& [key, into] : {std::pair{"truncated", &r.truncated},
+                                    {"special_texts", &r.special_texts},
                                     {"rows", &r.rows},
                                     {"targets", &r.targets},
                                     {"records", &r.records},
@@ -240,68 +216,93 @@ std::optional<Counts> FromNotes(const std::string& notes) {
   }
 }
 
-Result<std::string> KeyOf(const DatasetOptions& options, const EncodeOptions& encode) {
-  io::Sha256 sum;
-  const auto add = [&](const std::string& part) { sum.Add(fmt::format("{}:{}\n", part.size(), part)); };
-  add("tokens 1");
-  add(options.encoder_identity);
-  add(options.read.Key());
-  add(fmt::format("length={} completion={} history={} truncation={} part={} fraction={}", encode.max_length,
-                  encode.completion_only, encode.mask_history, static_cast<int>(encode.truncation),
-                  static_cast<int>(options.part), options.part == Part::kAll ? 0.0 : options.valid_fraction));
-  for (const DataFile& file : options.files) {
-    Result<std::string> content = io::Sha256OfFile(file.path);
-    if (!content.ok()) return content.failure();
-    add(fmt::format("kind={} {}", static_cast<int>(KindOf(file.path)), content.value()));
-  }
-  return sum.Hex();
+// What besides the files' bytes decides the tokens: all of EncodeOptions is.
+std::vector<std::string> SettingsOf(const DatasetOptions& options, const EncodeOptions& encode) {
+  const auto& [max_length, completion_only, mask_history, truncation, special_tokens] = encode;
+  return {options.encoder_identity, options.read.Key(),
+          fmt::format("length={} completion={} history={} truncation={} specials={}", max_length,
+                      completion_only, mask_history, static_cast<int>(truncation), special_tokens),
+          fmt::format("part={} fraction={}", static_cast<int>(options.part),
+                      options.part == Part::kAll ? 0.0 : options.valid_fraction)};
 }
 
-Dataset Finish(const Examples& examples, Counts counts, const DatasetOptions& options) {
+Result<Dataset> Finish(const Examples& examples, Counts counts, const DatasetOptions& options) {
   Dataset made;
   made.examples =
       options.part == Part::kValid ? examples : ApplyWeights(examples, options.files, counts.ends);
+  if (made.examples.empty()) {
+    return Failure{fmt::format("{}: the weights leave none of {} examples: raise FILE:{}",
+                               Describe(options.files), examples.size(), options.files.front().weight),
+                   ExitCode::kUsage};
+  }
   made.report = std::move(counts.report);
   made.bad_rows = std::move(counts.bad_rows);
   return made;
 }
 
-std::optional<Dataset> FromCache(const Path& path, const DatasetOptions& options, std::string* note) {
+// Nothing: the file must be made.
+Result<std::optional<Dataset>> FromCache(const Path& path, const DatasetOptions& options, std::string* note) {
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return std::nullopt;
-  Result<TokenFile> file = OpenTokenFile(path);
+  if (!std::filesystem::exists(path, error)) return std::optional<Dataset>();
+  Result<TokenFile> file = OpenTokenFile(path, options.interrupt);
+  if (!file.ok() && file.failure().code == ExitCode::kInterrupted) return file.failure();
   std::optional<Counts> counts = file.ok() ? FromNotes(file.value().notes) : std::nullopt;
   if (!counts || counts->ends.size() != options.files.size() || file.value().examples.empty() ||
       counts->ends.back() != file.value().examples.size()) {
     *note = fmt::format("{}: damaged; the data is encoded again", path.string());
-    return std::nullopt;
+    return std::optional<Dataset>();
   }
-  Dataset made = Finish(file.value().examples, std::move(*counts), options);
-  made.cached = true;
-  made.cache_file = path;
-  return made;
+  Result<Dataset> made = Finish(file.value().examples, std::move(*counts), options);
+  if (!made.ok()) return made.failure();
+  MarkUsed(path);
+  return std::optional(std::move(made).value());
 }
 
-Result<Dataset> Build(const Path& path, const DatasetOptions& options, const Encoder& encoder) {
+Result<Dataset> InMemory(const DatasetOptions& options, const Encoder& encoder) {
+  ExampleBuilder builder;
+  Result<Counts> counts = EncodeFiles(options, encoder, [&](std::span<const TokenWord> words) {
+    builder.Add(words);
+    return Status(Ok{});
+  });
+  if (!counts.ok()) return counts.failure();
+  return Finish(std::move(builder).Finish(), std::move(counts).value(), options);
+}
+
+// `cache_failed` is set when the data is right and the file cannot be kept.
+Result<Dataset> Build(const Path& path, const DatasetOptions& options, const Encoder& encoder,
+                      bool* cache_failed) {
   // Two runs may make the same file at once: each under a name of its own, the last rename stays.
-  Path own = path;
-  own += fmt::format(".{}", ::getpid());
+  const Path own = OwnTokenFile(path);
+  *cache_failed = true;
   Result<TokenFileWriter> created = TokenFileWriter::Create(own);
   if (!created.ok()) return created.failure();
   TokenFileWriter writer = std::move(created).value();
-  Result<Counts> counts =
-      EncodeFiles(options, encoder, [&](std::span<const TokenWord> words) { return writer.Add(words); });
+  bool added = true;
+  Result<Counts> counts = EncodeFiles(options, encoder, [&](std::span<const TokenWord> words) {
+    Status status = writer.Add(words);
+    added = status.ok();
+    return status;
+  });
+  *cache_failed = !added;
   if (!counts.ok()) return counts.failure();
+  *cache_failed = true;
   if (Status wrote = writer.Commit(ToNotes(counts.value())); !wrote.ok()) return wrote.failure();
   std::error_code error;
   std::filesystem::rename(own, path, error);
-  if (error)
-    return Failure{fmt::format("cannot rename {}: {}", own.string(), error.message()), ExitCode::kFailed};
-  Result<TokenFile> file = OpenTokenFile(path);
+  if (error) {
+    std::filesystem::remove(own, error);
+    return Failure{fmt::format("cannot rename {}", own.string()), ExitCode::kFailed};
+  }
+  Result<TokenFile> file = OpenTokenFile(path, options.interrupt);
+  *cache_failed = !file.ok() && file.failure().code != ExitCode::kInterrupted;
   if (!file.ok()) return file.failure();
-  Dataset made = Finish(file.value().examples, std::move(counts).value(), options);
-  made.cache_file = path;
-  return made;
+  return Finish(file.value().examples, std::move(counts).value(), options);
+}
+
+std::string NoteOf(const Tidied& tidied, uint64_t limit) {
+  return fmt::format("token cache: removed {} file{} of {}, used longest ago, for the limit of {}",
+                     tidied.files, tidied.files == 1 ? "" : "s", FormatBytes(tidied.bytes),
+                     FormatBytes(limit));
 }
 
 }  // namespace
@@ -313,49 +314,43 @@ bool IsHeldOut(uint64_t content_hash, double valid_fraction) {
 Result<Dataset> LoadDataset(const DatasetOptions& options, const Encoder& encoder) {
   RUNG_CHECK(!options.files.empty() && options.threads >= 1,
              "a data set has files, and threads that read them");
-  if (options.cache.empty()) {
-    ExampleBuilder builder;
-    Result<Counts> counts = EncodeFiles(options, encoder, [&](std::span<const TokenWord> words) {
-      builder.Add(words);
-      return Status(Ok{});
-    });
-    if (!counts.ok()) return counts.failure();
-    return Finish(std::move(builder).Finish(), std::move(counts).value(), options);
-  }
-  std::error_code error;
-  std::filesystem::create_directories(options.cache, error);
-  if (error) {
-    return Failure{fmt::format("cannot create {}: {}", options.cache.string(), error.message()),
-                   ExitCode::kFailed};
-  }
-  Result<std::string> key = KeyOf(options, encoder.options());
-  if (!key.ok()) return key.failure();
-  const Path path = options.cache / (key.value().substr(0, 32) + ".tokens");
+  if (options.cache.empty()) return InMemory(options, encoder);
+  Result<std::string> name =
+      TokenFileName(options.files, SettingsOf(options, encoder.options()),
+                    [&](uint64_t) { return !options.interrupt || !options.interrupt->load(); });
+  if (!name.ok()) return name.failure();
+  const Path path = options.cache / name.value();
   std::string note;
-  if (std::optional<Dataset> cached = FromCache(path, options, &note)) return std::move(*cached);
-  Result<Dataset> built = Build(path, options, encoder);
-  if (!built.ok()) return built.failure();
-  Dataset made = std::move(built).value();
-  made.note = std::move(note);
-  return made;
-}
-
-Path DefaultCache(std::span<const DataFile> files) {
-  uint64_t bytes = 0;
-  for (const DataFile& file : files) {
+  Result<std::optional<Dataset>> cached = FromCache(path, options, &note);
+  if (!cached.ok()) return cached.failure();
+  const bool found = cached.value().has_value();
+  if (!found) {
     std::error_code error;
-    const uintmax_t size = std::filesystem::file_size(file.path, error);
-    if (!error) bytes += size;
+    std::filesystem::create_directories(options.cache, error);
+    bool cache_failed = static_cast<bool>(error);
+    Result<Dataset> built =
+        error ? Result<Dataset>(
+                    Failure{fmt::format("cannot create {}: {}", options.cache.string(), error.message()),
+                            ExitCode::kFailed})
+              : Build(path, options, encoder, &cache_failed);
+    if (!built.ok() && cache_failed && options.cache_is_default) {
+      Result<Dataset> kept = InMemory(options, encoder);
+      if (!kept.ok()) return kept.failure();
+      Dataset made = std::move(kept).value();
+      made.notes.push_back(fmt::format("{}; tokens are kept in memory: name a folder with --token-cache",
+                                       built.failure().message));
+      return made;
+    }
+    if (!built.ok()) return built.failure();
+    cached = std::optional(std::move(built).value());
   }
-  if (bytes < kCacheFromBytes) return {};
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return Path(value ? value : "");
-  };
-  if (const Path own = variable("RUNG_CACHE"); !own.empty()) return own / "tokens";
-  if (const Path cache = variable("XDG_CACHE_HOME"); !cache.empty()) return cache / "rung" / "tokens";
-  if (const Path home = variable("HOME"); !home.empty()) return home / ".cache" / "rung" / "tokens";
-  return {};
+  Dataset made = std::move(*std::move(cached).value());
+  made.cached = found;
+  made.cache_file = path;
+  if (!note.empty()) made.notes.push_back(std::move(note));
+  const Tidied tidied = TidyCache(options.cache, options.cache_limit);
+  if (tidied.files > 0) made.notes.push_back(NoteOf(tidied, options.cache_limit));
+  return made;
 }
 
 }  // namespace rung::data

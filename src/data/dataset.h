@@ -2,9 +2,9 @@
 // and kept in memory or in a cache on disk. What is in memory at once is bounded whatever the files' size.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +14,7 @@
 #include "data/encode.h"
 #include "data/examples.h"
 #include "data/reader.h"
+#include "data/token_cache.h"
 
 namespace rung::data {
 
@@ -29,31 +30,30 @@ struct DatasetOptions {
   double valid_fraction = 0.0;  // of kTrain and kValid
   // Folder of cached tokens; empty: in memory.
   Path cache;
+  // Nobody asked for that folder: when it cannot be used, tokens are kept in memory and a note says so.
+  bool cache_is_default = false;
+  uint64_t cache_limit = kCacheLimit;  // bytes of all its files: TidyCache
   // Names tokenizer and template, for the cache's key.
   std::string encoder_identity;
   int threads = 1;
-  // Called between pieces with the bytes of rows read so far. May be empty.
-  std::function<void(uint64_t bytes)> on_progress;
+  // Called between pieces with the bytes of the files read so far, and of all of them. May be empty.
+  std::function<void(uint64_t done, uint64_t total)> on_progress;
+  // When it becomes true, LoadDataset stops: a failure or an Error with kInterrupted, nothing half-written.
+  const std::atomic<bool>* interrupt = nullptr;
 };
 
 struct Dataset {
   Examples examples;
   EncodeReport report;
   std::vector<std::string> bad_rows;  // "file:row: what", of the rows that were allowed to be bad
-  // Of the cache: its file, whether it was there, and a remark for the user (empty: none).
+  // Of the cache: its file, whether it was there, and remarks for the user.
   Path cache_file;
   bool cached = false;
-  std::string note;
+  std::vector<std::string> notes;
 };
 
 // Weights are applied, but to kValid: an example may be in `examples` more than once. `report` counts each
-// record once. Fails when no record has a target.
+// record once. Fails when no record has a target, or the weights leave none.
 Result<Dataset> LoadDataset(const DatasetOptions& options, const Encoder& encoder);
-
-// Data sets below this are kept in memory when no folder is asked for: encoding them again takes seconds.
-inline constexpr uint64_t kCacheFromBytes = uint64_t{32} << 20;
-// Where tokens are kept when nothing else is said: $RUNG_CACHE, $XDG_CACHE_HOME/rung or ~/.cache/rung; empty
-// when the data set is small or there is no such folder.
-Path DefaultCache(std::span<const DataFile> files);
 
 }  // namespace rung::data

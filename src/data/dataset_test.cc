@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <map>
 #include <set>
 
+#include "base/file_calls.h"
 #include "data/packer.h"
 #include "data/token_file.h"
 
@@ -156,18 +159,12 @@ TEST_F(DatasetTest, IsCachedByItsContent) {
   changed = options;
   changed.read.record.format = Format::kCompletion;
   expect_other(changed, {});
-  EncodeOptions encode;
-  encode.completion_only = false;
-  expect_other(options, encode);
-  encode = {};
-  encode.max_length = 100;
-  expect_other(options, encode);
-  encode = {};
-  encode.mask_history = true;
-  expect_other(options, encode);
-  encode = {};
-  encode.truncation = Truncation::kSplit;
-  expect_other(options, encode);
+  for (const EncodeOptions& encode :
+       {EncodeOptions{.max_length = 100}, EncodeOptions{.completion_only = false},
+        EncodeOptions{.mask_history = true}, EncodeOptions{.truncation = Truncation::kSplit},
+        EncodeOptions{.special_tokens = true}}) {
+    expect_other(options, encode);
+  }
   // Nothing half-written is left.
   for (const auto& entry : std::filesystem::directory_iterator(options.cache)) {
     EXPECT_EQ(entry.path().extension(), ".tokens") << entry.path();
@@ -194,7 +191,7 @@ TEST_F(DatasetTest, MakesADamagedCacheAgain) {
     ASSERT_TRUE(WriteTextFile(made.cache_file, damaged).ok());
     const Dataset again = Load(options);
     EXPECT_FALSE(again.cached) << "byte " << i;
-    EXPECT_THAT(again.note, HasSubstr("damaged; the data is encoded again"));
+    EXPECT_THAT(again.notes, ElementsAre(HasSubstr("damaged; the data is encoded again")));
     EXPECT_EQ(again.examples.digest(), digest);
     EXPECT_EQ(again.report.dropped_count, 1);
   }
@@ -252,6 +249,106 @@ TEST_F(DatasetTest, RepeatsByWeight) {
   const Dataset other = Load(cached);
   EXPECT_TRUE(other.cached);
   EXPECT_EQ(other.examples.size(), 12);
+}
+
+TEST_F(DatasetTest, RefusesWeightsThatLeaveNothing) {
+  DatasetOptions options = Of({{Write("a.jsonl", Lines(0, 3)), 0.01}});
+  EXPECT_THAT(FailureOf(options),
+              HasSubstr("a.jsonl: the weights leave none of 3 examples: raise FILE:0.01"));
+  options.cache = folder_ / "cache";
+  EXPECT_THAT(FailureOf(options), HasSubstr("the weights leave none"));
+  EXPECT_THAT(FailureOf(options), HasSubstr("the weights leave none"));  // from the file that is there now
+}
+
+ssize_t NoRoom(int, const void*, size_t, off_t) {
+  errno = ENOSPC;
+  return -1;
+}
+
+TEST_F(DatasetTest, KeepsTokensInMemoryWhereItsOwnFolderCannotBeUsed) {
+  const Path file = Write("a.jsonl", Lines(0, 20)), wrong = Write("b.jsonl", "x\n");
+  DatasetOptions options = Of({{file}});
+  const std::string digest = Load(options).examples.digest();
+  const auto expect_both = [&](const char* reason) {
+    options.cache_is_default = false;
+    EXPECT_THAT(FailureOf(options), HasSubstr(reason));
+    options.cache_is_default = true;
+    const Dataset set = Load(options);
+    EXPECT_EQ(set.examples.digest(), digest);
+    EXPECT_EQ(set.report.records, 20);
+    EXPECT_EQ(set.cache_file, Path());
+    EXPECT_THAT(set.notes, ElementsAre(testing::AllOf(HasSubstr(reason), HasSubstr("kept in memory"),
+                                                      HasSubstr("--token-cache"))));
+  };
+  options.cache = file / "cache";  // below a file there is no folder
+  expect_both("cannot create");
+  options.cache = folder_ / "cache";
+  FileCalls calls = FileCalls::System();
+  calls.pwrite = NoRoom;
+  const FileCallsScope scope(calls);
+  expect_both("No space left");
+  EXPECT_TRUE(std::filesystem::is_empty(options.cache));
+  // What is wrong with the data is no reason to encode it twice.
+  options.files = {{wrong}};
+  EXPECT_THAT(FailureOf(options), HasSubstr("b.jsonl:1: not valid JSON"));
+}
+
+TEST_F(DatasetTest, KeepsItsCacheBelowTheLimit) {
+  DatasetOptions a = Of({{Write("a.jsonl", Lines(0, 20))}}), b = Of({{Write("b.jsonl", Lines(20, 40))}});
+  a.cache = b.cache = folder_ / "cache";
+  a.cache_limit = b.cache_limit = 1;
+  Path first;
+  {
+    const Dataset in_use = Load(a), other = Load(b);
+    first = in_use.cache_file;
+    EXPECT_TRUE(std::filesystem::exists(first));
+    EXPECT_TRUE(other.notes.empty());
+  }
+  const Dataset again = Load(b);
+  EXPECT_TRUE(again.cached);
+  EXPECT_THAT(again.notes, ElementsAre(HasSubstr("token cache: removed 1 file of")));
+  EXPECT_FALSE(std::filesystem::exists(first));
+  EXPECT_TRUE(std::filesystem::exists(again.cache_file));
+}
+
+TEST_F(DatasetTest, TellsHowFarItIsAndStopsWhenInterrupted) {
+  const Path file = Write("a.jsonl", Lines(0, 10000));
+  const uint64_t size = std::filesystem::file_size(file);
+  std::atomic<bool> interrupt = false;
+  std::vector<uint64_t> told;
+  DatasetOptions options = Of({{file}, {"tests/data/data/pairs.jsonl.gz"}});
+  options.threads = 2;
+  options.cache = folder_ / "cache";
+  options.interrupt = &interrupt;
+  options.on_progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_GT(total, size);
+    EXPECT_LE(done, total);
+    told.push_back(done);
+    interrupt = true;
+  };
+  const Result<Dataset> stopped = LoadDataset(options, Encoder(Bytes(), {}));
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_EQ(stopped.failure().code, ExitCode::kInterrupted);
+  EXPECT_EQ(told.size(), 1u);
+  EXPECT_TRUE(std::filesystem::is_empty(options.cache));
+
+  interrupt = false;
+  options.on_progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_GE(done, told.back());
+    told.push_back(done);
+    if (done == total) told.push_back(total);
+  };
+  EXPECT_EQ(Load(options).examples.size(), 10040);
+  ASSERT_GE(told.size(), 5u);
+  EXPECT_EQ(told.back(), told[told.size() - 2]) << "the last call is of all bytes";
+  // From the cache too.
+  interrupt = true;
+  try {
+    const Result<Dataset> cached = LoadDataset(options, Encoder(Bytes(), {}));
+    ADD_FAILURE() << "not stopped: " << cached.ok();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kInterrupted);
+  }
 }
 
 TEST_F(DatasetTest, LearnsEveryTokenOnceWhenItSplits) {

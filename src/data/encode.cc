@@ -3,30 +3,69 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 namespace rung::data {
 namespace {
 
-// The answers that are learned. A template may leave an answer out; then it cannot be told which span is
-// whose.
-Result<std::vector<text::Rendered::Span>> LearnedSpans(const text::Rendered& rendered,
-                                                       std::span<const text::Message> messages,
-                                                       std::span<const uint8_t> learned) {
-  if (learned.empty()) return rendered.assistant;
-  std::vector<text::Rendered::Span> spans;
-  size_t answers = 0;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].role != "assistant") continue;
-    if (answers < rendered.assistant.size() && learned[i]) spans.push_back(rendered.assistant[answers]);
-    ++answers;
+// The bytes that both begin with, whole characters and no half of a mark ("<|im_"), but at least `least`.
+size_t CommonPrefix(std::string_view a, std::string_view b, size_t least) {
+  const size_t most = std::min(a.size(), b.size());
+  size_t common = static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(most), b.begin()).first - a.begin());
+  const auto inside = [&](char open, char close) {
+    const size_t begin = a.substr(least, common - least).rfind(open);
+    return begin != a.npos && a.substr(least + begin, common - least - begin).find(close) == a.npos;
+  };
+  if (common <= least) return common;
+  for (const auto& [open, close] : {std::pair{'<', '>'}, {'[', ']'}}) {
+    if (inside(open, close)) common = least + a.substr(least, common - least).rfind(open);
   }
-  if (answers != rendered.assistant.size()) {
-    return Failure{
-        fmt::format("the chat template writes {} of {} answers: which of them is learned cannot be told",
-                    rendered.assistant.size(), answers)};
+  while (common > least && common < a.size() && (static_cast<unsigned char>(a[common]) & 0xC0) == 0x80)
+    --common;
+  return common;
+}
+
+bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+std::string_view WithoutTrailingSpace(std::string_view text) {
+  while (!text.empty() && IsSpace(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+// Where, in the turn text[begin,end), that goes on which follows `prompt`; nullopt: it is not there. The
+// generation prompt is the prompt from `header` on; without one the turn follows the user's as it is. Of the
+// white space that the prompt ends in the turn may have less.
+std::optional<size_t> FindTurn(std::string_view text, size_t begin, size_t end, std::string_view prompt,
+                               size_t header) {
+  const std::string_view space = prompt.substr(WithoutTrailingSpace(prompt).size());
+  prompt.remove_suffix(space.size());
+  while (header < prompt.size() && IsSpace(prompt[header])) ++header;
+  size_t at = 0;
+  if (header < prompt.size()) {
+    const std::string_view mark = prompt.substr(header);
+    at = text.substr(0, end).rfind(mark);
+    if (at == text.npos || at < begin) return std::nullopt;
+    at += mark.size();
+  } else {
+    at = WithoutTrailingSpace(text.substr(0, end)).size();
+    if (at == 0 || at < begin || prompt.empty() || text[at - 1] != prompt.back()) return std::nullopt;
   }
-  return spans;
+  for (size_t i = 0; i < space.size() && at < end && text[at] == space[i]; ++i) ++at;
+  return at;
+}
+
+std::string Squeezed(std::string_view text) {
+  std::string out;
+  std::copy_if(text.begin(), text.end(), std::back_inserter(out),
+               [](char c) { return std::string_view(" \t\r\n").find(c) == std::string_view::npos; });
+  return out;
+}
+
+bool SaysNothing(const text::Message& message) {
+  return message.extra.empty() && Squeezed(message.content).empty();
 }
 
 }  // namespace
@@ -42,6 +81,18 @@ struct Encoder::Ids {
     ids.insert(ids.end(), more.begin(), more.end());
     learn.resize(ids.size(), learned ? 1 : 0);
   }
+  void AppendEnd(int32_t id, bool learned) {
+    ids.push_back(id);
+    learn.push_back(learned ? 1 : 0);
+  }
+};
+
+// What an assistant's message says in a rendered text.
+struct Encoder::Turn {
+  size_t begin, end;  // bytes
+  bool learned;
+  bool closes;  // nothing more of the message follows
+  bool last;    // it is of the last message
 };
 
 Encoder::Encoder(Vocabulary vocabulary, EncodeOptions options)
@@ -49,84 +100,179 @@ Encoder::Encoder(Vocabulary vocabulary, EncodeOptions options)
   RUNG_CHECK(options_.max_length >= 2, "an example needs two ids: one to see and one to predict");
 }
 
-// Piece by piece: the borders of learned parts become borders of ids, whatever merges the tokenizer knows.
-Encoder::Ids Encoder::EncodeRendered(std::string_view text,
-                                     std::span<const text::Rendered::Span> learned) const {
-  Ids out;
-  size_t at = 0;
-  for (const auto& [begin, end] : learned) {
-    RUNG_CHECK(at <= begin && begin <= end && end <= text.size(),
-               "assistant spans must ascend inside the text");
-    if (at < begin) out.Append(vocabulary_.encode_rendered(text.substr(at, begin - at), at == 0), false);
-    if (begin < end)
-      out.Append(vocabulary_.encode_rendered(text.substr(begin, end - begin), begin == 0), true);
-    at = end;
-  }
-  if (at < text.size()) out.Append(vocabulary_.encode_rendered(text.substr(at), at == 0), false);
+Encoder::Chat Encoder::Chat::Without(size_t last) const {
+  const size_t kept = messages.size() - last;
+  return {messages.first(kept), learned.first(std::min(kept, learned.size())), tools};
+}
 
-  // Most templates write BOS themselves; a second one is a prefix that the model never saw.
-  const bool has_bos = !out.ids.empty() && out.ids.front() == vocabulary_.bos;
-  if (vocabulary_.adds_bos && vocabulary_.bos >= 0 && !has_bos) {
-    out.ids.insert(out.ids.begin(), vocabulary_.bos);
-    out.learn.insert(out.learn.begin(), 0);
-    ++out.completion_begin;
+bool Encoder::IsEnd(int32_t id) const {
+  return std::find(vocabulary_.end_ids.begin(), vocabulary_.end_ids.end(), id) != vocabulary_.end_ids.end();
+}
+
+Result<std::vector<Encoder::Turn>> Encoder::TurnsOf(const text::Rendered& rendered, const Chat& chat) {
+  // A template's own blocks may not say whose they are: then one for each answer, in order, or no telling.
+  std::vector<int32_t> answers, owners;
+  for (size_t i = 0; i < chat.messages.size(); ++i) {
+    if (chat.messages[i].role == "assistant") answers.push_back(static_cast<int32_t>(i));
   }
+  for (const text::Rendered::Span& span : rendered.assistant) owners.push_back(span.message);
+  if (std::find(owners.begin(), owners.end(), -1) != owners.end()) {
+    if (owners.size() == answers.size()) {
+      owners = answers;
+    } else if (!chat.learned.empty()) {
+      return Failure{
+          fmt::format("the chat template writes {} of {} answers: which of them is learned cannot be told",
+                      owners.size(), answers.size())};
+    }
+  }
+  std::vector<Turn> turns;
+  for (size_t i = 0; i < owners.size(); ++i) {
+    const text::Rendered::Span& span = rendered.assistant[i];
+    const bool known = owners[i] >= 0;
+    turns.push_back({span.begin, span.end, !known || chat.IsLearned(static_cast<size_t>(owners[i])),
+                     !known || i + 1 == owners.size() || owners[i + 1] != owners[i],
+                     known && static_cast<size_t>(owners[i]) + 1 == chat.messages.size()});
+  }
+  return turns;
+}
+
+// Piece by piece: the borders of turns become borders of ids, whatever merges the tokenizer knows.
+void Encoder::AppendTurns(std::string_view text, size_t at, std::span<const Turn> turns, Ids* out) const {
+  const Turn* open = nullptr;  // the turn before has no end yet
+  const auto close = [&] {
+    if (open != nullptr && vocabulary_.eos >= 0) out->AppendEnd(vocabulary_.eos, open->learned);
+    open = nullptr;
+  };
+  const auto between = [&](size_t end) {
+    if (at >= end) return close();
+    const std::vector<int32_t> ids = vocabulary_.encode_rendered(text.substr(at, end - at), at == 0);
+    const bool ends = open != nullptr && !ids.empty() && IsEnd(ids.front());
+    const bool learned = ends && open->learned;
+    if (!ends) close();
+    const size_t first = out->ids.size();
+    out->Append(ids, false);
+    if (learned) out->learn[first] = 1;
+    open = nullptr;
+  };
+  for (const Turn& turn : turns) {
+    RUNG_CHECK(at <= turn.begin && turn.begin <= turn.end && turn.end <= text.size(),
+               "assistant spans must ascend inside the text");
+    between(turn.begin);
+    at = turn.end;
+    if (turn.begin == turn.end) continue;
+    const std::vector<int32_t> ids =
+        vocabulary_.encode_rendered(text.substr(turn.begin, turn.end - turn.begin), turn.begin == 0);
+    out->Append(ids, turn.learned);
+    if (!turn.closes || std::any_of(ids.begin(), ids.end(), [&](int32_t id) { return IsEnd(id); })) continue;
+    // A mark behind an earlier answer is that format's end of turn. After the last one generation must stop.
+    const bool marked = !ids.empty() && vocabulary_.is_special && vocabulary_.is_special(ids.back());
+    if (turn.last || !marked) open = &turn;
+  }
+  between(text.size());
+}
+
+// Most templates write BOS themselves; a second one is a prefix that the model never saw.
+void Encoder::AddBos(Ids* out) const {
+  const bool has_bos = !out->ids.empty() && out->ids.front() == vocabulary_.bos;
+  if (!vocabulary_.adds_bos || vocabulary_.bos < 0 || has_bos) return;
+  out->ids.insert(out->ids.begin(), vocabulary_.bos);
+  out->learn.insert(out->learn.begin(), 0);
+  ++out->completion_begin;
+}
+
+Encoder::Ids Encoder::EncodeTurns(std::string_view text, std::span<const Turn> turns) const {
+  Ids out;
+  AppendTurns(text, 0, turns, &out);
+  AddBos(&out);
   return out;
 }
 
-Result<Encoder::Ids> Encoder::ChatPromptIds(const Chat& chat, std::string* text) const {
+Encoder::Ids Encoder::EncodeSegments(const Record& record) const {
+  std::string text;
+  std::vector<Turn> turns;
+  for (const Segment& segment : record.segments) {
+    const size_t begin = text.size();
+    text += segment.text;
+    if (segment.learned) turns.push_back({begin, text.size(), true, false, false});
+  }
+  return EncodeTurns(text, turns);
+}
+
+Result<text::Rendered> Encoder::Render(const Chat& chat, bool add_generation_prompt) const {
   if (!vocabulary_.render) {
     return Failure{
         "the model has no chat template, and messages need one: give records with prompt and completion"};
   }
-  Result<text::Rendered> rendered =
-      vocabulary_.render({chat.messages.begin(), chat.messages.end()}, chat.tools, true);
+  return vocabulary_.render({chat.messages.begin(), chat.messages.end()}, chat.tools, add_generation_prompt);
+}
+
+Result<Encoder::Ids> Encoder::ChatPromptIds(const Chat& chat, std::string* text) const {
+  Result<text::Rendered> rendered = Render(chat, true);
   if (!rendered.ok()) return rendered.failure();
   if (text) *text = rendered.value().text;
-  Result<std::vector<text::Rendered::Span>> spans =
-      LearnedSpans(rendered.value(), chat.messages, chat.learned);
-  if (!spans.ok()) return spans.failure();
-  return EncodeRendered(rendered.value().text, spans.value());
+  Result<std::vector<Turn>> turns = TurnsOf(rendered.value(), chat);
+  if (!turns.ok()) return turns.failure();
+  return EncodeTurns(rendered.value().text, turns.value());
+}
+
+// The prompt as generation will see it, then the answer. A template may write a conversation differently once
+// the answer is there: learning starts where the generation prompt ends, not where the answer's content does.
+//
+//   the text goes on from the prompt            the prompt, and the text behind it (Qwen3 puts empty
+//   reasoning
+//                                               before an answer)
+//   its last turn has the generation prompt     the prompt, and what follows it in that turn (gpt-oss drops
+//   the behind another text, or other white space   reasoning of earlier turns) they part inside of the
+//   generation prompt   the text; learned from there on (a prompt that opens reasoning,
+//                                               an answer without it)
+Result<Encoder::Ids> Encoder::EncodeAnswered(const Chat& chat, std::string_view text,
+                                             std::vector<Turn> turns) const {
+  std::string prompt;
+  Result<Ids> encoded = ChatPromptIds(chat.Without(1), &prompt);
+  if (!encoded.ok()) return encoded.failure();
+  const auto answer = std::find_if(turns.begin(), turns.end(), [](const Turn& turn) { return turn.last; });
+  const size_t before = answer == turns.begin() ? 0 : std::prev(answer)->end;
+  if (text.starts_with(prompt) && before <= prompt.size() && prompt.size() <= answer->end) {
+    answer->begin = prompt.size();
+  } else {
+    Result<text::Rendered> alone = Render(chat.Without(1), false);
+    if (!alone.ok()) return alone.failure();
+    const size_t header = CommonPrefix(prompt, alone.value().text, 0);  // where the generation prompt begins
+    const std::optional<size_t> begin = FindTurn(text, before, answer->begin, prompt, header);
+    if (!begin) {
+      const size_t common = CommonPrefix(text, prompt, std::min(header, text.size()));
+      if (common < header || header < before) {
+        return Failure{
+            "the chat template writes the messages before the last answer in another way once it is there: "
+            "what generation sees cannot be told"};
+      }
+      answer->begin = std::min(common, answer->begin);
+      return EncodeTurns(text, turns);
+    }
+    answer->begin = *begin;
+  }
+  Ids out = std::move(encoded).value();
+  AppendTurns(text, answer->begin, {answer, turns.end()}, &out);
+  return out;
 }
 
 Result<Encoder::Ids> Encoder::EncodeChat(const Chat& chat) const {
-  if (!vocabulary_.render) return ChatPromptIds(chat, nullptr);  // its failure
-  const auto& messages = chat.messages;
-  Result<text::Rendered> whole = vocabulary_.render({messages.begin(), messages.end()}, chat.tools, false);
+  Result<text::Rendered> whole = Render(chat, false);
   if (!whole.ok()) return whole.failure();
-  Result<std::vector<text::Rendered::Span>> learned = LearnedSpans(whole.value(), messages, chat.learned);
-  if (!learned.ok()) return learned.failure();
-  const std::string_view text = whole.value().text;
-  const std::vector<text::Rendered::Span>& spans = learned.value();
-  const bool answered = messages.size() > 1 && messages.back().role == "assistant" && !spans.empty() &&
-                        (chat.learned.empty() || chat.learned.back());
-  if (!answered) return EncodeRendered(text, spans);
-
-  // The prompt as generation will see it, then the answer. A template may write a conversation differently
-  // once the answer is there (Qwen3 drops the reasoning of earlier turns, and puts an empty one before the
-  // answer): learning starts where the generation prompt ends, not where the answer's content does.
-  std::string prompt;
-  const size_t before = messages.size() - 1;
-  Result<Ids> encoded = ChatPromptIds(
-      {messages.first(before), chat.learned.first(std::min(before, chat.learned.size())), chat.tools},
-      &prompt);
-  if (!encoded.ok()) return encoded.failure();
-  Ids out = std::move(encoded).value();
-  auto [begin, end] = spans.back();
-  if (text.starts_with(prompt) && prompt.size() <= end) begin = prompt.size();
-  std::vector<int32_t> answer = vocabulary_.encode_rendered(text.substr(begin, end - begin), false);
-  const bool ends = std::any_of(answer.begin(), answer.end(), [&](int32_t id) {
-    return std::find(vocabulary_.end_ids.begin(), vocabulary_.end_ids.end(), id) != vocabulary_.end_ids.end();
-  });
-  // Without an end to learn, the tuned model never stops.
-  if (!ends && vocabulary_.eos >= 0) answer.push_back(vocabulary_.eos);
-  out.Append(answer, true);
-  if (end < text.size()) {
-    const size_t kept = out.completion_begin;
-    out.Append(vocabulary_.encode_rendered(text.substr(end), false), false);
-    out.completion_begin = kept;
+  Result<std::vector<Turn>> found = TurnsOf(whole.value(), chat);
+  if (!found.ok()) return found.failure();
+  std::vector<Turn> turns = std::move(found).value();
+  const size_t last = chat.messages.size() - 1;
+  if (chat.messages[last].role != "assistant" || !chat.IsLearned(last)) {
+    return EncodeTurns(whole.value().text, turns);
   }
-  return out;
+  const bool has_answer = std::any_of(turns.begin(), turns.end(), [](const Turn& turn) { return turn.last; });
+  if (!has_answer) {
+    return Failure{SaysNothing(chat.messages[last]) ? "the last answer is empty"
+                                                    : "the chat template writes nothing of the last answer"};
+  }
+  if (chat.messages.size() == 1) return EncodeTurns(whole.value().text, turns);
+  return EncodeAnswered(chat, whole.value().text, std::move(turns));
 }
 
 Result<Encoder::Ids> Encoder::EncodeMessages(const Record& record) const {
@@ -140,9 +286,20 @@ Result<Encoder::Ids> Encoder::EncodeMessages(const Record& record) const {
   return EncodeChat({record.messages, last, record.tools});
 }
 
+Encoder::Ids Encoder::EncodeText(const Record& record) const {
+  const bool specials = options_.special_tokens;
+  std::vector<int32_t> text =
+      specials ? vocabulary_.encode_rendered(record.text, true) : vocabulary_.encode(record.text);
+  const bool ends = specials && !text.empty() && IsEnd(text.back());
+  if (vocabulary_.eos >= 0 && !ends) text.push_back(vocabulary_.eos);
+  Ids out;
+  if (!specials) out.Append(PlainPrompt(""), false);
+  out.Append(text, true);
+  if (specials) AddBos(&out);
+  return out;
+}
+
 Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
-  const std::vector<int32_t> end =
-      vocabulary_.eos >= 0 ? std::vector{vocabulary_.eos} : std::vector<int32_t>{};
   switch (record.shape) {
     case Shape::kCompletion: {
       if (record.completion.empty()) return Failure{"the completion is empty"};
@@ -150,35 +307,32 @@ Result<Encoder::Ids> Encoder::EncodeUncut(const Record& record) const {
         const text::Message messages[] = {{"user", record.prompt}, {"assistant", record.completion}};
         return EncodeChat({messages, {}, record.tools});
       }
+      if (!record.tools.empty()) {
+        return Failure{"the record has tools, and only a chat template can write them: there is none"};
+      }
       Ids out;
       out.Append(PlainPrompt(record.prompt), false);
       std::vector<int32_t> completion = vocabulary_.encode(record.completion);
-      completion.insert(completion.end(), end.begin(), end.end());
+      if (vocabulary_.eos >= 0) completion.push_back(vocabulary_.eos);
       out.Append(completion, true);
       return out;
     }
     case Shape::kMessages:
       return EncodeMessages(record);
-    case Shape::kText: {
+    case Shape::kText:
       if (record.text.empty()) return Failure{"the text is empty"};
-      Ids out;
-      out.Append(PlainPrompt(""), false);
-      std::vector<int32_t> text = vocabulary_.encode(record.text);
-      text.insert(text.end(), end.begin(), end.end());
-      out.Append(text, true);
-      return out;
-    }
-    case Shape::kSegments: {
-      std::string text;
-      std::vector<text::Rendered::Span> learned;
-      for (const Segment& segment : record.segments) {
-        if (segment.learned) learned.push_back({text.size(), text.size() + segment.text.size()});
-        text += segment.text;
-      }
-      return EncodeRendered(text, learned);
-    }
+      return EncodeText(record);
+    case Shape::kSegments:
+      return EncodeSegments(record);
   }
   return Failure{"unknown shape"};
+}
+
+// A BOS that begins the text. Some models name the mark that begins a turn as their BOS: it stands there once
+// for each, and is no beginning of a text.
+bool Encoder::BeginsWithBos(const Ids& x) const {
+  if (x.ids.empty() || x.ids.front() != vocabulary_.bos) return false;
+  return vocabulary_.adds_bos || std::count(x.ids.begin(), x.ids.end(), vocabulary_.bos) == 1;
 }
 
 void Encoder::Truncate(Ids& x) const {
@@ -190,9 +344,11 @@ void Encoder::Truncate(Ids& x) const {
   };
   // The first id of a completion is learned only if an id comes before it: BOS, or the prompt's last.
   const size_t prompt = x.completion_begin, excess = x.ids.size() - limit;
-  const size_t bos = prompt > 0 && x.ids.front() == vocabulary_.bos ? 1 : 0;
+  const size_t bos = prompt > 0 && BeginsWithBos(x) ? 1 : 0;
   if (prompt > excess + bos || (prompt == excess + bos && bos == 1)) {
     erase(bos, bos + excess);
+    // What it followed is gone. The completion may follow BOS, as without a prompt.
+    if (prompt > excess + bos) x.learn[bos] = 0;
     return;
   }
   erase(bos, prompt > bos ? prompt - (1 - bos) : bos);
@@ -224,7 +380,7 @@ Result<Encoder::Ids> Encoder::EncodeLearned(const Record& record) const {
 std::vector<Example> Encoder::Split(const Ids& whole) const {
   const size_t limit = static_cast<size_t>(options_.max_length), size = whole.ids.size();
   // With two ids there is no room for BOS beside an id to see and one to predict.
-  const bool bos = whole.ids.front() == vocabulary_.bos && limit > 2;
+  const bool bos = BeginsWithBos(whole) && limit > 2;
   std::vector<Example> parts;
   for (size_t begin = 0; begin + 1 < size;) {
     Example part;
@@ -297,6 +453,31 @@ Result<PromptText> Encoder::Prompt(const Record& record) const {
   return PromptText{std::move(ids).value().ids, messages.back().content};
 }
 
+std::string Encoder::SpecialText(const Record& record) const {
+  if (!vocabulary_.special_in) return "";
+  if (record.shape == Shape::kText) return options_.special_tokens ? "" : vocabulary_.special_in(record.text);
+  if (record.shape != Shape::kCompletion) return "";
+  const std::string found = vocabulary_.special_in(record.prompt);
+  return found.empty() ? vocabulary_.special_in(record.completion) : found;
+}
+
+std::vector<size_t> Encoder::Unwritten(const Record& record) const {
+  if (!vocabulary_.render) return {};
+  std::vector<text::Message> messages = record.messages;
+  if (record.shape == Shape::kCompletion)
+    messages = {{"user", record.prompt}, {"assistant", record.completion}};
+  if (messages.empty()) return {};
+  Result<text::Rendered> rendered = Render({messages, {}, record.tools}, false);
+  if (!rendered.ok()) return {};
+  const std::string written = Squeezed(rendered.value().text);
+  std::vector<size_t> found;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const bool learned = messages[i].role == "assistant" && (record.learned.empty() || record.learned[i]);
+    if (learned && written.find(Squeezed(messages[i].content)) == written.npos) found.push_back(i);
+  }
+  return found;
+}
+
 Result<std::vector<int32_t>> Encoder::ChatPrompt(std::span<const text::Message> messages) const {
   Result<Ids> encoded = ChatPromptIds({messages, {}, ""}, nullptr);
   if (!encoded.ok()) return encoded.failure();
@@ -323,6 +504,7 @@ Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records,
       continue;
     }
     counts.truncated += truncated;
+    counts.CountSpecial(SpecialText(records[i]));
     for (Example& example : std::move(encoded).value()) {
       example.record = static_cast<int64_t>(i);
       counts.rows += static_cast<int64_t>(example.ids.size()) - 1;
@@ -336,6 +518,11 @@ Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records,
   if (report) *report = std::move(counts);
   if (examples.empty()) return Failure{fmt::format("{}: no record has a target token: {}", name, why)};
   return examples;
+}
+
+void EncodeReport::CountSpecial(const std::string& text) {
+  if (text.empty()) return;
+  if (special_texts++ == 0) special = text;
 }
 
 void EncodeReport::Drop(Dropped record) {

@@ -8,11 +8,14 @@
 //
 // The text is encoded piece by piece between those borders, so that the ids before a learned part are exactly
 // the ids that generation starts from: Prompt(r).ids is a prefix of Encode(r).ids (unless that was
-// truncated).
+// truncated). There is one exception: a template whose generation prompt says more than its answers begin
+// with (DeepSeek-R1's "<think>") writes the answer in its own way, and learning starts where the two part.
+//
+// Every answer has an end. Where the template writes none behind it, the token that begins what follows is
+// learned if it ends a generation, and else EOS is put there; not learned where the answer is not.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,31 +24,10 @@
 #include "base/result.h"
 #include "data/batch.h"
 #include "data/record.h"
+#include "data/vocabulary.h"
 #include "text/chat_template.h"
 
-namespace rung::text {
-class Tokenizer;
-}
-
 namespace rung::data {
-
-// What encoding needs of a tokenizer and a chat template.
-struct Vocabulary {
-  std::function<std::vector<int32_t>(std::string_view)> encode;  // plain text
-  // A piece of rendered text; `first`: nothing comes before it. Tokenizers that put a space before a text
-  // must do so before the first piece only.
-  std::function<std::vector<int32_t>(std::string_view, bool first)> encode_rendered;
-  // Empty: no chat template.
-  std::function<Result<text::Rendered>(const std::vector<text::Message>&, const std::string& tools,
-                                       bool add_generation_prompt)>
-      render;
-  int32_t bos = -1, eos = -1;  // -1: none
-  bool adds_bos = false;
-  std::vector<int32_t> end_ids;  // ids that end a generation
-};
-
-// `chat` may be null: records are then encoded without a template. Both must outlive the vocabulary.
-Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat);
 
 // What becomes of an example that is longer than max_length.
 enum class Truncation : uint8_t {
@@ -59,6 +41,9 @@ struct EncodeOptions {
   bool completion_only = true;  // false: learn the prompt as well
   bool mask_history = false;    // of several answers learn the last
   Truncation truncation = Truncation::kLeft;
+  // Special tokens written out in a text record are read as such; a BOS or an end that is there is not put
+  // there again. For texts that a chat template has rendered before.
+  bool special_tokens = false;
 };
 
 struct EncodeReport {
@@ -75,7 +60,11 @@ struct EncodeReport {
   int64_t truncated = 0;  // records cut or split because of max_length
   int64_t rows = 0;       // rows of all examples in batches: ids less one each
   int64_t targets = 0;    // learned ids of all examples
+  // Records whose plain text holds the text of a special token, and the first such token.
+  int64_t special_texts = 0;
+  std::string special = {};
   void Drop(Dropped record);
+  void CountSpecial(const std::string& text);  // Encoder::SpecialText of a record
 };
 
 struct PromptText {
@@ -97,6 +86,13 @@ class Encoder {
   // Fails for a record without a completion (text; segments; messages that do not end with the assistant's).
   Result<PromptText> Prompt(const Record& record) const;
 
+  // The text of a special token that stands in the record and is read as plain text ("": there is none): most
+  // likely a template has rendered it before.
+  std::string SpecialText(const Record& record) const;
+  // The learned messages of which the template leaves out something, by index: reasoning inside of a content
+  // that it takes out, say. Empty also when it fails.
+  std::vector<size_t> Unwritten(const Record& record) const;
+
   // What generation starts from, for callers without a record. ChatPrompt needs a chat template.
   Result<std::vector<int32_t>> ChatPrompt(std::span<const text::Message> messages) const;
   std::vector<int32_t> PlainPrompt(std::string_view prompt) const;
@@ -111,17 +107,31 @@ class Encoder {
 
  private:
   struct Ids;
+  struct Turn;
   struct Chat {
     std::span<const text::Message> messages;
     std::span<const uint8_t> learned;  // as in Record
     const std::string& tools;
+
+    bool IsLearned(size_t message) const { return learned.empty() || learned[message]; }
+    Chat Without(size_t last) const;  // messages
   };
-  Ids EncodeRendered(std::string_view text, std::span<const text::Rendered::Span> learned) const;
+  static Result<std::vector<Turn>> TurnsOf(const text::Rendered& rendered, const Chat& chat);
+  Result<text::Rendered> Render(const Chat& chat, bool add_generation_prompt) const;
+  // Text from `at` on and its turns, behind what is there.
+  void AppendTurns(std::string_view text, size_t at, std::span<const Turn> turns, Ids* out) const;
+  Ids EncodeTurns(std::string_view text, std::span<const Turn> turns) const;
+  Ids EncodeSegments(const Record& record) const;
+  void AddBos(Ids* out) const;
   Result<Ids> ChatPromptIds(const Chat& chat, std::string* text) const;
+  Result<Ids> EncodeAnswered(const Chat& chat, std::string_view text, std::vector<Turn> turns) const;
   Result<Ids> EncodeChat(const Chat& chat) const;
   Result<Ids> EncodeMessages(const Record& record) const;
+  Ids EncodeText(const Record& record) const;
   Result<Ids> EncodeUncut(const Record& record) const;
   Result<Ids> EncodeLearned(const Record& record) const;
+  bool BeginsWithBos(const Ids& ids) const;
+  bool IsEnd(int32_t id) const;
   void Truncate(Ids& ids) const;
   std::vector<Example> Split(const Ids& whole) const;
 

@@ -56,28 +56,32 @@ struct TemplateStyle {
   bool writes_end = true;        // an end-of-turn behind each answer
   std::string before_answer{};   // written before the last answer, but not in the generation prompt
   bool rewrites_prompt = false;  // the prompt with its answer is no continuation of the generation prompt
+  std::string opens{};           // written in the generation prompt, but not before an answer
+  bool names_turns = false;      // the mark of an answer begins with its place, which only generation sees
 };
 
 Result<text::Rendered> Render(const TemplateStyle& style, const std::vector<text::Message>& messages,
                               const std::string& tools, bool generate) {
   text::Rendered out;
+  const bool answered = messages.back().role == "assistant";
   if (style.writes_bos) out.text += "<s>";
   out.text += tools;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string &role = messages[i].role, &content = messages[i].content;
     if (role == "tool") return Failure{"this template knows no tools"};
     if (role != "assistant") {
-      out.text += "<u>" + content + (style.rewrites_prompt && !generate ? "!" : "") + "\n";
+      out.text += "<u>" + content + (style.rewrites_prompt && answered ? "!" : "") + "\n";
       continue;
     }
     out.text += "<a>";
     if (i + 1 == messages.size()) out.text += style.before_answer;
     const size_t begin = out.text.size();
     out.text += content + (style.writes_end ? "</s>" : "");
-    out.assistant.push_back({begin, out.text.size()});
+    // As the interpreter has it: a turn without a byte of the content has no span.
+    if (!content.empty()) out.assistant.push_back({begin, out.text.size(), static_cast<int32_t>(i)});
     out.text += "\n";
   }
-  if (generate) out.text += "<a>";
+  if (generate) out.text += style.names_turns ? "<a>1" : "<a>" + style.opens;
   return out;
 }
 
@@ -89,6 +93,15 @@ Vocabulary Plain(bool adds_bos) {
   vocabulary.eos = kEos;
   vocabulary.adds_bos = adds_bos;
   vocabulary.end_ids = {kEos};
+  vocabulary.is_special = [](int32_t id) {
+    return id >= kFirst && id < kFirst + static_cast<int32_t>(kSpecials);
+  };
+  vocabulary.special_in = [](std::string_view text) {
+    for (size_t t = 0; t < kSpecials; ++t) {
+      if (text.find(kTokens[t]) != text.npos) return std::string(kTokens[t]);
+    }
+    return std::string();
+  };
   return vocabulary;
 }
 
@@ -215,11 +228,120 @@ TEST(EncodeChat, LearnsFromWhereTheGenerationPromptEnds) {
   EXPECT_EQ(Encoded(Chat(style), Pair("a", "b")), "<u>|a|\n|<a>|*t|*:|*b|*</s>");
 }
 
+TEST(EncodeChat, AddsAnEndToEveryAnswerAndToThoseThatAreContextToo) {
+  TemplateStyle style;
+  style.writes_end = false;
+  Record record = Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}});
+  EXPECT_EQ(Encoded(Chat(style), record), "<u>|a|\n|<a>|*b|*</s>|\n|<u>|c|\n|<a>|*d|*</s>");
+  record.learned = {1, 0, 1, 1};
+  EXPECT_EQ(Encoded(Chat(style), record), "<u>|a|\n|<a>|b|</s>|\n|<u>|c|\n|<a>|*d|*</s>");
+  EXPECT_EQ(Show(Encoder(Chat(style), {}).Prompt(record).OrThrow().ids),
+            "<u>|a|\n|<a>|b|</s>|\n|<u>|c|\n|<a>");
+}
+
+TEST(EncodeChat, LearnsTheMarkBehindAnAnswerThatEndsAGeneration) {
+  TemplateStyle style;
+  style.writes_end = false;
+  Vocabulary vocabulary = Chat(style);
+  vocabulary.end_ids = {kEos, '\n'};  // as GLM's next role
+  EXPECT_EQ(
+      Encoded(vocabulary, Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}})),
+      "<u>|a|\n|<a>|*b|*\n|<u>|c|\n|<a>|*d|*\n");
+}
+
+TEST(EncodeChat, LeavesAnEarlierAnswerItsOwnMark) {
+  Vocabulary vocabulary = Chat();
+  vocabulary.eos = vocabulary.end_ids[0] = kFirst + 2;  // the template's </s> ends no generation
+  EXPECT_EQ(
+      Encoded(vocabulary, Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}})),
+      "<u>|a|\n|<a>|*b|*</s>|\n|<u>|c|\n|<a>|*d|*</s>|*<u>");
+}
+
 TEST(EncodeChat, PutsTheAnswerBehindThePromptThatGenerationSees) {
   TemplateStyle style;
   style.rewrites_prompt = true;
-  style.before_answer = "t:";  // there is no telling where it belongs, so the answer's content follows
+  style.before_answer = "t:";
+  EXPECT_EQ(Encoded(Chat(style), Pair("a", "b")), "<u>|a|\n|<a>|*t|*:|*b|*</s>");
+  style.names_turns = true;  // the completed text has no such generation prompt
+  EXPECT_THAT(Encoded(Chat(style), Pair("a", "b")), HasSubstr("in another way once it is there"));
+}
+
+TEST(EncodeChat, LearnsFromWhereTextAndGenerationPromptPart) {
+  TemplateStyle style;
+  style.opens = "<t>\n";  // an answer without reasoning has none of it
   EXPECT_EQ(Encoded(Chat(style), Pair("a", "b")), "<u>|a|\n|<a>|*b|*</s>");
+  EXPECT_EQ(Encoded(Chat(style), Pair("a", "<te")), "<u>|a|\n|<a>|*<|*t|*e|*</s>");
+  // White space alone is no difference: the prompt is generation's.
+  style.before_answer = "<t>";
+  EXPECT_EQ(Encoded(Chat(style), Pair("a", "b")), "<u>|a|\n|<a>|<|t|>|\n|*b|*</s>");
+}
+
+TEST(EncodeChat, TakesNoEarlierAnswerForAnEmptyLastOne) {
+  const std::vector<text::Message> empty = {
+      {"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", ""}};
+  EXPECT_EQ(Encoded(Chat(), Messages(empty)), "the last answer is empty");
+  EXPECT_EQ(Encoded(Chat(), Pair("a", "")), "the completion is empty");
+  std::vector<text::Message> dropped = empty;
+  dropped.back().extra = R"({"reasoning_content": "r"})";
+  EXPECT_EQ(Encoded(Chat(), Messages(dropped)), "the chat template writes nothing of the last answer");
+  // One that is not learned is no reason.
+  Record context = Messages(empty);
+  context.learned = {1, 1, 1, 0};
+  EXPECT_EQ(Encoded(Chat(), context), "<u>|a|\n|<a>|*b|*</s>");
+}
+
+TEST(EncodeChat, KnowsWhichAnswersAreLearnedBesideAnEmptyOne) {
+  Record record = Messages({{"user", "a"}, {"assistant", ""}, {"user", "c"}, {"assistant", "d"}});
+  const std::string last = "<u>|a|\n|<a>|</s>|\n|<u>|c|\n|<a>|*d|*</s>";
+  EXPECT_EQ(Encoded(Chat(), record), last);
+  record.learned = {1, 0, 1, 1};
+  EXPECT_EQ(Encoded(Chat(), record), last);
+  EncodeOptions options;
+  options.mask_history = true;
+  record.learned.clear();
+  EXPECT_EQ(Encoded(Chat(), record, options), last);
+}
+
+TEST(EncodeChat, SaysOfWhatTheTemplateLeavesSomethingOut) {
+  Vocabulary vocabulary = Chat();
+  vocabulary.render = [](const std::vector<text::Message>& messages, const std::string&, bool generate) {
+    std::vector<text::Message> cut = messages;
+    for (text::Message& message : cut)
+      message.content = message.content.substr(message.content.rfind('>') + 1);
+    return Render({}, cut, "", generate);
+  };
+  const Encoder encoder(vocabulary, {});
+  Record record = Messages({{"user", "a"}, {"assistant", "<r>b"}, {"user", "<r>c"}, {"assistant", "d \n"}});
+  EXPECT_EQ(encoder.Unwritten(record), std::vector<size_t>{1});
+  record.learned = {1, 0, 1, 1};
+  EXPECT_TRUE(encoder.Unwritten(record).empty());
+  EXPECT_EQ(encoder.Unwritten(Pair("a", "<r>b")), std::vector<size_t>{1});
+}
+
+TEST(EncodePlain, RefusesToolsThatNothingWrites) {
+  Record record = Pair("a", "b");
+  record.tools = "[T]";
+  EXPECT_THAT(Encoded(Plain(true), record), HasSubstr("the record has tools"));
+  EXPECT_EQ(Encoded(Chat(), record), "[|T|]|<u>|a|\n|<a>|*b|*</s>");
+}
+
+TEST(EncodePlain, ReadsSpecialTokensInTextsOnRequest) {
+  EncodeOptions options;
+  options.special_tokens = true;
+  EXPECT_EQ(Encoded(Plain(true), Text("<u>a<a>b"), options), "<s>|*<u>|*a|*<a>|*b|*</s>");
+  EXPECT_EQ(Encoded(Plain(true), Text("<s><u>a</s>"), options), "<s>|*<u>|*a|*</s>");
+  EXPECT_EQ(Encoded(Plain(true), Pair("<u>", "b"), options), "<s>|<|u|>|*b|*</s>");
+}
+
+TEST(EncodePlain, SaysWhichSpecialTokenStandsInPlainText) {
+  EncodeOptions options;
+  const Encoder encoder(Plain(true), options);
+  EXPECT_EQ(encoder.SpecialText(Text("<u>a")), "<u>");
+  EXPECT_EQ(encoder.SpecialText(Pair("a", "b</s>")), "</s>");
+  EXPECT_EQ(encoder.SpecialText(Text("<p>")), "");
+  EXPECT_EQ(encoder.SpecialText(Messages({{"user", "<u>"}})), "");
+  options.special_tokens = true;
+  EXPECT_EQ(Encoder(Plain(true), options).SpecialText(Text("<u>a")), "");
 }
 
 TEST(EncodeChat, TellsWhichPieceBeginsTheText) {
@@ -305,8 +427,46 @@ TEST(Truncate, KeepsTheLastAnswerOfAConversation) {
   const Record record = Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}});
   // <u> a \n <a> b </s> \n <u> c \n <a> d </s>
   EXPECT_EQ(Cut(Chat(), record, 12), "cut a|\n|<a>|*b|*</s>|\n|<u>|c|\n|<a>|*d|*</s>");
+  EXPECT_EQ(Cut(Chat(), record, 9), "cut b|*</s>|\n|<u>|c|\n|<a>|*d|*</s>");
   EXPECT_EQ(Cut(Chat(), record, 8), "cut </s>|\n|<u>|c|\n|<a>|*d|*</s>");
   EXPECT_EQ(Cut(Chat(), record, 3), "cut <a>|*d|*</s>");
+}
+
+// What is learned follows what it followed in the record: the first id that a cut leaves does not.
+TEST(Truncate, LearnsNothingBehindWhatWasCut) {
+  const Record record = Messages({{"user", "a"}, {"assistant", "bc"}, {"user", "d"}, {"assistant", "e"}});
+  TemplateStyle writes_bos;
+  writes_bos.writes_bos = true;
+  // <s> <u> a \n <a> b c </s> \n <u> d \n <a> e </s>
+  for (const Vocabulary& vocabulary : {Chat({}, true), Chat(writes_bos)}) {
+    EXPECT_EQ(Cut(vocabulary, record, 10), "cut <s>|c|*</s>|\n|<u>|d|\n|<a>|*e|*</s>");
+  }
+  EncodeOptions options;
+  options.completion_only = false;
+  options.max_length = 6;
+  EXPECT_EQ(Encoded(Plain(true), Pair("abcd", "ef"), options), "<s>|c|*d|*e|*f|*</s>");
+}
+
+// SmolLM2 names the mark of a turn as its BOS: a turn cut in the middle must not begin with it.
+TEST(Truncate, TakesTheMarkOfATurnForNoBos) {
+  Vocabulary vocabulary = Chat();
+  vocabulary.bos = kFirst + 2;
+  const Record record = Messages({{"user", "ab"}, {"assistant", "c"}, {"user", "d"}, {"assistant", "e"}});
+  // <u> a b \n <a> c </s> \n <u> d \n <a> e </s>
+  EXPECT_EQ(Cut(vocabulary, record, 12), "cut b|\n|<a>|*c|*</s>|\n|<u>|d|\n|<a>|*e|*</s>");
+  EncodeOptions options;
+  options.max_length = 5;
+  options.truncation = Truncation::kSplit;
+  options.completion_only = false;
+  bool truncated = false;
+  const std::vector<Example> parts = Encoder(vocabulary, options).EncodeParts(record, &truncated).OrThrow();
+  std::vector<int32_t> joined = parts[0].ids;  // each of the others begins with the last id of the one before
+  for (size_t i = 1; i < parts.size(); ++i) {
+    EXPECT_EQ(parts[i].ids[0], joined.back());
+    joined.insert(joined.end(), parts[i].ids.begin() + 1, parts[i].ids.end());
+  }
+  options.max_length = 100;
+  EXPECT_EQ(joined, Encoder(vocabulary, options).Encode(record).OrThrow().ids);
 }
 
 TEST(EncodeAll, CountsAndListsWhatIsLeftOut) {
@@ -332,6 +492,15 @@ TEST(EncodeAll, CountsAndListsWhatIsLeftOut) {
   EXPECT_EQ(report.dropped[2].reason, "the text is empty");
   EXPECT_EQ(report.dropped[3].reason, "this template knows no tools");
   EXPECT_EQ(report.dropped[3].row, 15);
+}
+
+TEST(EncodeAll, CountsRecordsWithTheTextOfASpecialToken) {
+  EncodeReport report;
+  Encoder(Plain(true), {})
+      .EncodeAll(std::vector<Record>{Text("a"), Text("<a>b"), Pair("<u>", "c")}, "x", &report)
+      .OrThrow();
+  EXPECT_EQ(report.special_texts, 2);
+  EXPECT_EQ(report.special, "<a>");
 }
 
 TEST(EncodeAll, FailsWithoutATarget) {

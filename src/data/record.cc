@@ -39,7 +39,8 @@ Result<Json> ParseObject(std::string_view line) {
     for (const std::string_view prefix : {"JSON:1:", "JSON:"}) {
       if (!what.starts_with(prefix)) continue;
       what.remove_prefix(prefix.size());
-      return Failure{fmt::format("not valid JSON: {}{}", prefix == "JSON:" ? "at" : "column ", what)};
+      while (what.starts_with(' ')) what.remove_prefix(1);
+      return Failure{fmt::format("not valid JSON: {}{}", prefix == "JSON:" ? "" : "column ", what)};
     }
     return Failure{std::string(what)};
   }
@@ -81,7 +82,7 @@ Status ReadCompletion(const RecordFields& fields, Record* record) {
       if (!text.ok()) return text.failure();
       *into = std::move(text).value();
     }
-    return Ok{};
+    return ReadTools(fields, Format::kCompletion, record);
   }
   record->shape = Shape::kMessages;
   for (const auto& [key, role] : {std::pair{"prompt", "user"}, {"completion", "assistant"}}) {
@@ -172,7 +173,7 @@ Result<Record> RecordOf(const Json& object, std::string_view text, const RecordO
   Record record;
   record.format = options.format;
   if (record.format == Format::kAuto) {
-    Result<Format> format = FormatOf(keys);
+    Result<Format> format = FormatOf(keys, object);
     if (!format.ok()) return format.failure();
     record.format = format.value();
   }

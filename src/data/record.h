@@ -43,7 +43,7 @@ struct Record {
   std::vector<text::Message> messages;  // kMessages, at least one
   // Of each message, whether it is learned if it is the assistant's; empty: all are.
   std::vector<uint8_t> learned;
-  std::string tools;                 // kMessages: a JSON list of function schemas; empty: none
+  std::string tools;                 // beside a chat: a JSON list of function schemas; empty: none
   std::string text;                  // kText
   std::vector<Segment> segments;     // kSegments, at least one
   std::vector<std::string> choices;  // the "choices" key, for ranking; empty: none
@@ -73,7 +73,8 @@ Result<Record> WithCompletion(const Record& record, std::string_view completion)
 // A hash of what the record says (not where it stands, nor label and choices): equal records have equal ones,
 // on every machine.
 uint64_t ContentHash(const Record& record);
-// The same of what comes before the answer: the prompt, or all messages but the last. Texts are all prompt.
+// The same of what comes before the answer: the prompt, or all messages but the last, where a prompt is a
+// user's message. Texts are all prompt; of a record with nothing before its answer it is the ContentHash.
 uint64_t PromptHash(const Record& record);
 
 }  // namespace rung::data

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kMessageKeys = {"role", "content", "tool_calls",
                                                           "reasoning_content"};
-constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
+constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant", "tool"};
 constexpr std::array<std::string_view, 2> kTurnKeys = {"from", "value"};
 
 // Names that ShareGPT files have for roles.
@@ -38,13 +38,17 @@ Result<bool> IsLearned(const Json& message, Format format, const std::string& wh
   return true;
 }
 
-// What of a message is neither role nor text, with its keys in order.
+// What of a message goes to the template as it is: neither role, text nor mark.
+template <class AnyJson>
+bool IsExtra(std::string_view key, const AnyJson& value) {
+  return key != "role" && key != "weight" && key != "train" && !(key == "content" && value.is_string());
+}
+
+// With its keys in order.
 std::string ExtraOf(const OrderedJson& message) {
   OrderedJson extra = OrderedJson::object();
   for (const auto& [key, value] : message.items()) {
-    const bool plain =
-        key == "role" || key == "weight" || key == "train" || (key == "content" && value.is_string());
-    if (!plain) extra[key] = value;
+    if (IsExtra(key, value)) extra[key] = value;
   }
   return extra.empty() ? "" : extra.dump();
 }
@@ -73,9 +77,7 @@ Result<text::Message> MessageOf(const Json& item, Format format, const std::stri
 
 bool HasExtra(const Json& message) {
   for (const auto& [key, value] : message.items()) {
-    const bool plain =
-        key == "role" || key == "weight" || key == "train" || (key == "content" && value.is_string());
-    if (!plain) return true;
+    if (IsExtra(key, value)) return true;
   }
   return false;
 }
@@ -231,6 +233,11 @@ Status ReadShareGpt(const RecordFields& fields, Record* record) {
     Result<std::string> system = TextOf(fields.object(), "system", Format::kShareGpt);
     if (!system.ok()) return system.failure();
     if (!system.value().empty()) Add(record, {"system", std::move(system).value()});
+  }
+  // Many files have messages under this key.
+  const Json& first = list->front();
+  if (first.is_object() && first.contains("role") && !first.contains("from")) {
+    return ReadMessageList(fields, "conversations", Format::kMessages, record);
   }
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string where = fmt::format("conversations[{}]", i);

@@ -11,10 +11,6 @@
 namespace rung::data {
 namespace {
 
-constexpr std::array<std::string_view, 14> kKnownKeys = {
-    "prompt", "completion",    "messages", "text",  "instruction", "input", "output",
-    "system", "conversations", "segments", "tools", "history",     "label", "choices"};
-
 struct FormatRow {
   Format format;
   const char* name;
@@ -38,12 +34,13 @@ constexpr FormatRow kFormats[] = {
 
 const FormatRow& RowOf(Format format) { return kFormats[static_cast<size_t>(format)]; }
 
-// The first six formats by their deciding keys; both keys of a pair are needed.
-Status RequireBoth(const Json& object, Format format, const char* first, const char* second) {
+// Both keys of a pair are needed.
+Status RequireBoth(const Json& object, const Json& file, Format format, const char* first,
+                   const char* second) {
   for (const char* key : {first, second}) {
     if (object.contains(key)) continue;
     return WrongRecord(format, fmt::format("expected the keys \"{}\" and \"{}\", there is no \"{}\"; {}",
-                                           first, second, key, DescribeRecordKeys(object)));
+                                           first, second, key, DescribeRecordKeys(file)));
   }
   return Ok{};
 }
@@ -103,7 +100,7 @@ std::string DescribeKeys(const Json& object, std::span<const std::string_view> k
   return text;
 }
 
-std::string DescribeRecordKeys(const Json& object) { return DescribeKeys(object, kKnownKeys); }
+std::string DescribeRecordKeys(const Json& object) { return DescribeKeys(object, kRecordKeys); }
 
 Result<std::string> TextOf(const Json& object, const char* key, Format format) {
   const auto value = object.find(key);
@@ -114,7 +111,7 @@ Result<std::string> TextOf(const Json& object, const char* key, Format format) {
                                                        : std::string("it is ") + value->type_name()));
 }
 
-Result<Format> FormatOf(const Json& object) {
+Result<Format> FormatOf(const Json& object, const Json& file) {
   std::vector<Format> formats;
   if (object.contains("prompt") || object.contains("completion")) formats.push_back(Format::kCompletion);
   if (object.contains("messages")) formats.push_back(Format::kMessages);
@@ -133,16 +130,17 @@ Result<Format> FormatOf(const Json& object) {
                     "\"output\", or \"conversations\", or \"segments\"; {}\n  other columns are named with "
                     "--columns, as in "
                     "--columns prompt=question,completion=answer\n  a record is one of{}",
-                    DescribeRecordKeys(object), examples)};
+                    DescribeRecordKeys(file), examples)};
   }
   if (formats.size() > 1) {
     return Failure{fmt::format("the record is {} and {} at once; {}: keep one, or say which with --format {}",
-                               RowOf(formats[0]).keys, RowOf(formats[1]).keys, DescribeRecordKeys(object),
+                               RowOf(formats[0]).keys, RowOf(formats[1]).keys, DescribeRecordKeys(file),
                                RowOf(formats[0]).name)};
   }
   Status whole = Ok{};
-  if (formats[0] == Format::kCompletion) whole = RequireBoth(object, formats[0], "prompt", "completion");
-  if (formats[0] == Format::kAlpaca) whole = RequireBoth(object, formats[0], "instruction", "output");
+  if (formats[0] == Format::kCompletion)
+    whole = RequireBoth(object, file, formats[0], "prompt", "completion");
+  if (formats[0] == Format::kAlpaca) whole = RequireBoth(object, file, formats[0], "instruction", "output");
   if (!whole.ok()) return whole.failure();
   return formats[0];
 }

@@ -36,8 +36,9 @@ class RecordFields {
 // An example of a right record.
 const char* ExampleOf(Format format);
 Failure WrongRecord(Format format, std::string what);
-// The format that the keys say. Two in one record are ambiguous, half of one is an error.
-Result<Format> FormatOf(const Json& object);
+// The format that the keys say. Two in one record are ambiguous, half of one is an error. `file`: the object
+// as the file has it, before columns were renamed, for messages.
+Result<Format> FormatOf(const Json& object, const Json& file);
 // "found keys ...", with a suggestion where one is a near miss.
 std::string DescribeKeys(const Json& object, std::span<const std::string_view> known);
 std::string DescribeRecordKeys(const Json& object);

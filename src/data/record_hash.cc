@@ -1,4 +1,6 @@
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "data/record.h"
 
@@ -54,17 +56,21 @@ uint64_t ContentHash(const Record& record) {
 }
 
 uint64_t PromptHash(const Record& record) {
-  ContentHasher hasher;
-  hasher.AddNumber(static_cast<uint64_t>(record.shape));
-  hasher.Add(record.prompt);
-  hasher.Add(record.text);
-  hasher.Add(record.tools);
-  const std::span<const text::Message> messages = record.messages;
-  const bool answered = !messages.empty() && messages.back().role == "assistant";
-  AddMessages(answered ? messages.first(messages.size() - 1) : messages, &hasher);
+  std::vector<text::Message> messages = record.messages;
+  if (!record.prompt.empty()) messages.push_back({"user", record.prompt});
+  if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();
+  std::string before;
   for (const Segment& segment : record.segments) {
-    if (!segment.learned) hasher.Add(segment.text);
+    if (!segment.learned) before += segment.text;
   }
+  // One question is one in every shape. What has nothing before its answer is all answer.
+  if (messages.empty() && before.empty() && record.text.empty()) return ContentHash(record);
+  ContentHasher hasher;
+  hasher.Add(record.tools);
+  hasher.AddNumber(messages.empty());
+  hasher.Add(before);
+  hasher.Add(record.text);
+  AddMessages(messages, &hasher);
   return hasher.Done();
 }
 

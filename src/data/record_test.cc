@@ -26,6 +26,22 @@ TEST(Record, ReadsPromptAndCompletion) {
   EXPECT_TRUE(record.label.empty());
 }
 
+TEST(Record, ReadsToolsBesidePromptAndCompletion) {
+  EXPECT_EQ(ParseRecord(R"({"prompt": "p", "completion": "c", "tools": [{"z": 1, "a": 2}]})").OrThrow().tools,
+            R"([{"z":1,"a":2}])");
+  EXPECT_EQ(ParseRecord(R"({"prompt": "p", "completion": "c", "tools": []})").OrThrow().tools, "");
+  EXPECT_THAT(FailureOf(R"({"prompt": "p", "completion": "c", "tools": "garbage"})"),
+              HasSubstr("\"tools\" must be a list of function schemas"));
+}
+
+TEST(Record, ReadsTheDeveloper) {
+  const Record record =
+      ParseRecord(
+          R"({"messages": [{"role": "developer", "content": "d"}, {"role": "user", "content": "q"}]})")
+          .OrThrow();
+  EXPECT_EQ(record.messages[0].role, "developer");
+}
+
 TEST(Record, ReadsMessages) {
   const Record record = ParseRecord(R"({"messages": [{"role": "system", "content": "be brief"},
       {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5", "weight": 1}]})")
@@ -97,7 +113,7 @@ TEST(Record, RefusesWrongMessages) {
       HasSubstr("messages[1] must have \"content\" as a string; found keys \"contents\", \"role\"; did you "
                 "mean \"content\" by \"contents\"?"));
   EXPECT_THAT(FailureOf(R"({"messages": [{"role": "human", "content": "a"}]})"),
-              HasSubstr("the role \"human\"; roles are system, user, assistant, tool"));
+              HasSubstr("the role \"human\"; roles are system, developer, user, assistant, tool"));
 }
 
 TEST(Record, RefusesWhatIsNoObject) {

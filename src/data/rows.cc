@@ -34,13 +34,17 @@ const char* NotData(std::string_view head) {
   return nullptr;
 }
 
+std::string Lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return text;
+}
+
 // A page that a browser would show. In a text file, angle brackets alone say nothing.
 bool IsPage(std::string_view head) {
   const size_t first = head.find_first_not_of(" \t\r\n");
   if (first == head.npos || head[first] != '<') return false;
-  std::string begin(head.substr(first, 9));
-  std::transform(begin.begin(), begin.end(), begin.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  const std::string begin = Lower(std::string(head.substr(first, 9)));
   return begin.starts_with("<!doctype") || begin.starts_with("<html") || begin.starts_with("<?xml");
 }
 
@@ -224,12 +228,15 @@ class CsvRows : public RowReader {
     *row = {};
     Result<bool> read = csv_.Next(&row->fields, &row->row, &row->error);
     if (!read.ok()) return Failure{fmt::format("{}{}", name_, read.failure().message), read.failure().code};
-    if (read.value() && row->error.empty() && row->fields.size() != columns_.size()) {
+    if (!read.value() || !row->error.empty()) return read.value();
+    if (row->fields.size() != named_.size()) {
       row->error = fmt::format(
           "expected {} fields, as the header has, found {}: quote a field with commas or line ends in it",
-          columns_.size(), row->fields.size());
+          named_.size(), row->fields.size());
+    } else {
+      KeepNamed(&row->fields);
     }
-    return read.value();
+    return true;
   }
 
  private:
@@ -239,26 +246,37 @@ class CsvRows : public RowReader {
     Result<bool> read = csv_.Next(&columns_, &row, &error);
     if (!read.ok()) return Failure{fmt::format("{}{}", name_, read.failure().message), read.failure().code};
     if (!error.empty()) return Failure{fmt::format("{}:{}: {}", name_, row, error)};
-    for (size_t i = 0; i < columns_.size(); ++i) {
-      if (columns_[i].empty()) {
-        return Failure{fmt::format("{}:{}: column {} has no name: the first row must name the columns", name_,
-                                   row, i + 1)};
-      }
-      if (std::find(columns_.begin(), columns_.begin() + static_cast<int64_t>(i), columns_[i]) !=
-          columns_.begin() + static_cast<int64_t>(i)) {
-        return Failure{fmt::format("{}:{}: the column {:?} is there twice", name_, row, columns_[i])};
-      }
+    for (const std::string& column : columns_) named_.push_back(!column.empty());
+    KeepNamed(&columns_);
+    if (columns_.empty()) {
+      return Failure{
+          fmt::format("{}:{}: no column has a name: the first row must name the columns", name_, row)};
+    }
+    for (auto column = columns_.begin(); column != columns_.end(); ++column) {
+      if (std::find(columns_.begin(), column, *column) != column)
+        return Failure{fmt::format("{}:{}: the column {:?} is there twice", name_, row, *column)};
     }
     return Ok{};
   }
+  // Of a row as the file has it.
+  void KeepNamed(std::vector<std::string>* fields) const {
+    size_t kept = 0;
+    for (size_t i = 0; i < named_.size(); ++i) {
+      if (!named_[i]) continue;
+      if (kept != i) (*fields)[kept] = std::move((*fields)[i]);
+      ++kept;
+    }
+    fields->resize(kept);
+  }
 
+  std::vector<bool> named_;  // of each column of the file
   CsvReader csv_;
 };
 
 }  // namespace
 
 FileKind KindOf(const Path& path) {
-  Path name = path.filename();
+  Path name = Lower(path.filename().string());
   if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
   constexpr std::array<std::pair<const char*, FileKind>, 4> kKinds = {{{".json", FileKind::kJson},
                                                                        {".csv", FileKind::kCsv},
@@ -270,8 +288,8 @@ FileKind KindOf(const Path& path) {
   return FileKind::kJsonl;
 }
 
-Result<std::unique_ptr<RowReader>> RowReader::Open(const Path& path, SampleBy sample_by) {
-  Result<std::unique_ptr<ByteSource>> source = ByteSource::Open(path);
+Result<std::unique_ptr<RowReader>> RowReader::Open(const Path& path, SampleBy sample_by, uint64_t* taken) {
+  Result<std::unique_ptr<ByteSource>> source = ByteSource::Open(path, taken);
   if (!source.ok()) return source.failure();
   return Over(std::move(source).value(), path.string(), KindOf(path), sample_by);
 }

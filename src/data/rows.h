@@ -15,8 +15,8 @@
 namespace rung::data {
 
 enum class FileKind : uint8_t { kJsonl, kJson, kCsv, kTsv, kText };
-// By the extension, that of a compressed file aside: .json, .csv, .tsv, .txt; anything else is taken for one
-// JSON object a line.
+// By the extension in small or capital letters, that of a compressed file aside: .json, .csv, .tsv, .txt;
+// anything else is taken for one JSON object a line.
 FileKind KindOf(const Path& path);
 
 // What one record of a .txt file is.
@@ -34,7 +34,9 @@ inline constexpr size_t kMaxRowBytes = size_t{16} << 20;
 
 class RowReader {
  public:
-  static Result<std::unique_ptr<RowReader>> Open(const Path& path, SampleBy sample_by);
+  // `taken`: as of ByteSource::Open.
+  static Result<std::unique_ptr<RowReader>> Open(const Path& path, SampleBy sample_by,
+                                                 uint64_t* taken = nullptr);
   // `name` stands in messages.
   static Result<std::unique_ptr<RowReader>> Over(std::unique_ptr<ByteSource> source, std::string name,
                                                  FileKind kind, SampleBy sample_by);
@@ -44,7 +46,8 @@ class RowReader {
   virtual Result<bool> Next(RawRow* row) = 0;
   FileKind kind() const { return kind_; }
   const std::string& name() const { return name_; }
-  // Of .csv and .tsv: the header.
+  // Of .csv and .tsv: the header. Columns without a name (pandas writes its index in one) are left out, here
+  // and in the rows' fields.
   const std::vector<std::string>& columns() const { return columns_; }
 
  protected:

@@ -136,6 +136,28 @@ TEST(Hashes, AreOfTheContent) {
   EXPECT_NE(ContentHash(parse(R"({"prompt": "pc", "completion": ""})")), ContentHash(a));
   // On disk and on every machine: a change moves records between parts.
   EXPECT_EQ(ContentHash(parse(R"({"text": "a"})")), 0x5c3f3ac55ba1553cull);
+  // A question is one in every shape.
+  const Record pair = parse(R"({"prompt": "q", "completion": "a"})"),
+               chat = parse(R"({"messages": [{"role": "user", "content": "q"},
+                                             {"role": "assistant", "content": "b"}]})");
+  EXPECT_EQ(PromptHash(pair), PromptHash(chat));
+  EXPECT_NE(PromptHash(pair), PromptHash(parse(R"({"prompt": "r", "completion": "a"})")));
+  // Without a question, other answers are other records.
+  const auto segment = [&](const std::string& text) {
+    return ParseRecord("{\"segments\": [{\"label\": true, \"text\": \"" + text + "\"}]}").OrThrow();
+  };
+  EXPECT_NE(PromptHash(segment("a")), PromptHash(segment("b")));
+  EXPECT_NE(PromptHash(parse(R"({"prompt": "", "completion": "a"})")),
+            PromptHash(parse(R"({"prompt": "", "completion": "b"})")));
+}
+
+TEST(ShareGpt, MayHoldMessages) {
+  EXPECT_EQ(
+      Shown(R"({"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+                      "system": "s"})"),
+      "system: s | user: q | *assistant: a");
+  EXPECT_THAT(FailureOf(R"({"conversations": [{"role": "user", "content": 5}]})"),
+              HasSubstr("conversations[0] must have \"content\" as a string"));
 }
 
 }  // namespace

@@ -85,11 +85,32 @@ TEST(Table, NamesColumnsAndRowsOfMistakes) {
   EXPECT_THAT(FailureOf("prompt,completion\n1,\"2\"3\n4,5\n", FileKind::kCsv),
               HasSubstr("goes on behind its closing"));
   EXPECT_THAT(FailureOf("text,text\n1,2\n", FileKind::kCsv), HasSubstr("is there twice"));
-  EXPECT_THAT(FailureOf("text,\n1,2\n", FileKind::kCsv), HasSubstr("column 2 has no name"));
+  EXPECT_THAT(FailureOf("\"\",\n1,2\n", FileKind::kCsv), HasSubstr("x:1: no column has a name"));
   EXPECT_THAT(FailureOf("text,b\n", FileKind::kCsv), HasSubstr("no row holds a record"));
   EXPECT_THAT(FailureOf(std::string("text,b\na\0b,c\n", 13), FileKind::kCsv),
               HasSubstr("column 1: NUL byte"));
   EXPECT_THAT(FailureOf("text,b\n\xC3(,c\n", FileKind::kCsv), HasSubstr("not valid UTF-8"));
+}
+
+// pandas.DataFrame.to_csv writes the index in such a column.
+TEST(Table, LeavesOutColumnsWithoutAName) {
+  const auto reader = RowReader::Over(ByteSource::OfMemory(",prompt,,completion\n0,a,x,b\n1,\"c\nd\",y,e\n"),
+                                      "x", FileKind::kCsv, SampleBy::kLine)
+                          .OrThrow();
+  EXPECT_THAT(reader->columns(), ElementsAre("prompt", "completion"));
+  RawRow row;
+  ASSERT_TRUE(reader->Next(&row).OrThrow());
+  EXPECT_THAT(row.fields, ElementsAre("a", "b"));
+  ASSERT_TRUE(reader->Next(&row).OrThrow());
+  EXPECT_THAT(row.fields, ElementsAre("c\nd", "e"));
+  EXPECT_THAT(FailureOf(",text\n0,a\n1\n", FileKind::kCsv), StartsWith("x:3: expected 2 fields"));
+}
+
+TEST(Table, IsKnownByItsExtensionInCapitals) {
+  EXPECT_EQ(KindOf("A/UP.CSV"), FileKind::kCsv);
+  EXPECT_EQ(KindOf("up.Tsv.GZ"), FileKind::kTsv);
+  EXPECT_EQ(KindOf("x.JSON.zst"), FileKind::kJson);
+  EXPECT_EQ(KindOf("CSV"), FileKind::kJsonl);
 }
 
 TEST(Table, RefusesAnEnormousRowAndGoesOn) {
@@ -217,6 +238,41 @@ TEST(Packed, SaysWhenItIsCutOffOrDamaged) {
   std::filesystem::remove(text);
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.failure().message, HasSubstr("its first bytes are not those of a .gz file"));
+}
+
+TEST(Packed, MayEndInZeros) {
+  const MappedFile file = MappedFile::Open(kFixtures / "pairs.jsonl.gz").OrThrow();
+  const std::string bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  for (const size_t zeros : {size_t{1}, size_t{512}, size_t{1} << 20}) {
+    EXPECT_EQ(ParseRecords(bytes + std::string(zeros, '\0'), "x.gz", FileKind::kJsonl).OrThrow().size(), 40u);
+    EXPECT_THAT(FailureOf(bytes + std::string(zeros, '\0') + "x", FileKind::kJsonl),
+                HasSubstr("the archive is damaged"));
+  }
+  // A member may follow.
+  EXPECT_EQ(ParseRecords(bytes + std::string(100, '\0') + bytes, "x.gz", FileKind::kJsonl).OrThrow().size(),
+            80u);
+}
+
+TEST(Columns, KeepTheOtherKeysOfTheirFormat) {
+  const auto read = [](const char* columns, const char* line) {
+    ReadOptions options;
+    EXPECT_TRUE(options.record.columns.AddNames(columns).ok());
+    return ParseRecords(line, "x", FileKind::kJsonl, options);
+  };
+  const char* alpaca =
+      "{\"instruction\": \"i\", \"context\": \"c\", \"output\": \"o\", \"text\": \"unused\"}\n";
+  const Record record = read("input=context", alpaca).OrThrow()[0];
+  EXPECT_EQ(record.prompt, "i\nc");
+  EXPECT_EQ(record.completion, "o");
+  const char* pair = "{\"prompt\": \"p\", \"completion\": \"c\", \"gold\": 3}\n";
+  EXPECT_EQ(read("label=gold", pair).OrThrow()[0].label, "3");
+  EXPECT_EQ(read("label=gold", pair).OrThrow()[0].completion, "c");
+  // A column that is taken for another key is not its own key too.
+  const char* turned = "{\"text\": \"p\", \"input\": \"c\", \"prompt\": \"x\"}\n";
+  EXPECT_EQ(read("prompt=text,completion=input", turned).OrThrow()[0].prompt, "p");
+  // A message names the keys that the file has.
+  EXPECT_THAT(read("input=context", "{\"context\": \"c\", \"question\": \"q\"}\n").failure().message,
+              HasSubstr("found keys \"context\", \"question\""));
 }
 
 TEST(Columns, TakeOtherNamesAndTemplates) {

@@ -1,12 +1,16 @@
 #include "data/token_file.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace rung::data {
@@ -37,9 +41,33 @@ std::array<std::byte, 32> SumOfRest(const Header& header, std::string_view notes
   return sum.Bytes();
 }
 
-Status AddRange(const RandomAccessFile& file, uint64_t begin, uint64_t size, io::Sha256* sum) {
+// A shared lock for as long as it lives. Without locks on the file system it is none.
+class InUse {
+ public:
+  explicit InUse(const Path& path) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (descriptor_ >= 0) (void)::flock(descriptor_, LOCK_SH);
+  }
+  ~InUse() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+
+ private:
+  int descriptor_;
+};
+
+struct Mapping {
+  explicit Mapping(const Path& path) : in_use(path) {}
+  InUse in_use;
+  std::optional<MappedFile> file;
+};
+
+Status AddRange(const RandomAccessFile& file, uint64_t begin, uint64_t size,
+                const std::atomic<bool>* interrupt, io::Sha256* sum) {
   std::vector<std::byte> chunk;
   for (uint64_t at = 0; at < size; at += kChunk) {
+    if (interrupt && interrupt->load()) return Failure{"interrupted", ExitCode::kInterrupted};
     chunk.resize(static_cast<size_t>(std::min(kChunk, size - at)));
     if (Status read = file.Read(begin + at, chunk); !read.ok()) return read.failure();
     sum->Add(chunk);
@@ -49,7 +77,8 @@ Status AddRange(const RandomAccessFile& file, uint64_t begin, uint64_t size, io:
 
 // The header and notes, once all of the file is as they say. Read piece by piece: a mapping would count every
 // page of it.
-Status Check(const RandomAccessFile& file, Header* header, std::string* notes) {
+Status Check(const RandomAccessFile& file, const std::atomic<bool>* interrupt, Header* header,
+             std::string* notes) {
   const Failure damaged{fmt::format("{}: a damaged file of tokens", file.path().string())};
   if (file.size() < sizeof(Header)) return damaged;
   if (Status read = file.Read(0, std::as_writable_bytes(std::span(header, 1))); !read.ok()) return read;
@@ -64,8 +93,8 @@ Status Check(const RandomAccessFile& file, Header* header, std::string* notes) {
   if (Status read = file.Read(end, std::as_writable_bytes(std::span(*notes))); !read.ok()) return read;
   if (SumOfRest(*header, *notes) != header->rest) return damaged;
   io::Sha256 sum;
-  Status read = AddRange(file, sizeof(Header), header->words * sizeof(TokenWord), &sum);
-  if (read.ok()) read = AddRange(file, offsets, end - offsets, &sum);
+  Status read = AddRange(file, sizeof(Header), header->words * sizeof(TokenWord), interrupt, &sum);
+  if (read.ok()) read = AddRange(file, offsets, end - offsets, interrupt, &sum);
   if (!read.ok()) return read;
   if (sum.Bytes() != header->content) return damaged;
   return Ok{};
@@ -118,18 +147,20 @@ Status TokenFileWriter::Commit(std::string_view notes) {
   return wrote.ok() ? file_.Commit() : wrote;
 }
 
-Result<TokenFile> OpenTokenFile(const Path& path) {
+Result<TokenFile> OpenTokenFile(const Path& path, const std::atomic<bool>* interrupt) {
   Header header{};
   TokenFile opened;
+  auto owner = std::make_shared<Mapping>(path);
   {
     Result<RandomAccessFile> file = RandomAccessFile::Open(path);
     if (!file.ok()) return file.failure();
-    if (Status checked = Check(file.value(), &header, &opened.notes); !checked.ok()) return checked.failure();
+    Status checked = Check(file.value(), interrupt, &header, &opened.notes);
+    if (!checked.ok()) return checked.failure();
   }
   Result<MappedFile> mapped = MappedFile::Open(path);
   if (!mapped.ok()) return mapped.failure();
-  auto owner = std::make_shared<const MappedFile>(std::move(mapped).value());
-  const std::byte* bytes = owner->bytes().data();
+  owner->file = std::move(mapped).value();
+  const std::byte* bytes = owner->file->bytes().data();
   const std::span words(reinterpret_cast<const TokenWord*>(bytes + sizeof(Header)),
                         static_cast<size_t>(header.words));
   const std::span offsets(reinterpret_cast<const int64_t*>(bytes + OffsetsAt(header.words)),

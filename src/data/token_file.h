@@ -1,6 +1,7 @@
 // Examples on disk: docs/formats/tokens.md.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,7 +37,8 @@ struct TokenFile {
   Examples examples;  // a mapping of the file
   std::string notes;
 };
-// Reads all of it once: a damaged file is a failure.
-Result<TokenFile> OpenTokenFile(const Path& path);
+// Reads all of it once: a damaged file is a failure, an interrupt one with kInterrupted. The examples hold a
+// shared lock on the file: TidyCache does not remove it. `interrupt` may be nullptr.
+Result<TokenFile> OpenTokenFile(const Path& path, const std::atomic<bool>* interrupt = nullptr);
 
 }  // namespace rung::data

@@ -1,6 +1,9 @@
-#include <algorithm>
+#include "data/vocabulary.h"
 
-#include "data/encode.h"
+#include <algorithm>
+#include <optional>
+
+#include "text/message_forms.h"
 #include "text/tokenizer.h"
 
 namespace rung::data {
@@ -22,12 +25,18 @@ std::vector<int32_t> EncodeGoingOn(const text::Tokenizer& tokenizer, std::string
 
 }  // namespace
 
-Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat) {
+Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTemplate* chat,
+                        std::optional<int64_t> time) {
   Vocabulary vocabulary;
   vocabulary.encode = [&tokenizer](std::string_view text) { return tokenizer.Encode(text); };
   vocabulary.encode_rendered = [&tokenizer](std::string_view text, bool first) {
     return first ? tokenizer.EncodeWithSpecials(text) : EncodeGoingOn(tokenizer, text);
   };
+  vocabulary.special_in = [&tokenizer](std::string_view text) {
+    const int32_t id = tokenizer.FindSpecial(text);
+    return id >= 0 ? tokenizer.Piece(id) : "";
+  };
+  vocabulary.is_special = [&tokenizer](int32_t id) { return tokenizer.IsSpecial(id); };
   vocabulary.bos = tokenizer.bos();
   vocabulary.eos = tokenizer.eos();
   vocabulary.adds_bos = tokenizer.adds_bos();
@@ -35,14 +44,19 @@ Vocabulary VocabularyOf(const text::Tokenizer& tokenizer, const text::ChatTempla
   if (chat) {
     const std::string bos = tokenizer.bos() >= 0 ? tokenizer.Piece(tokenizer.bos()) : "";
     const std::string eos = tokenizer.eos() >= 0 ? tokenizer.Piece(tokenizer.eos()) : "";
-    vocabulary.render = [chat, bos, eos](const std::vector<text::Message>& messages, const std::string& tools,
-                                         bool add_generation_prompt) {
+    const text::MessageForms forms = text::FormsOf(*chat);
+    vocabulary.render = [chat, bos, eos, time, forms](const std::vector<text::Message>& messages,
+                                                      const std::string& tools,
+                                                      bool add_generation_prompt) -> Result<text::Rendered> {
+      Result<std::vector<text::Message>> given = text::InForms(messages, forms);
+      if (!given.ok()) return given.failure();
       text::RenderOptions options;
       options.add_generation_prompt = add_generation_prompt;
       options.bos = bos;
       options.eos = eos;
       options.tools = tools;
-      return chat->Render(messages, options);
+      options.now = time;
+      return chat->Render(given.value(), options);
     };
   }
   return vocabulary;

@@ -54,6 +54,14 @@ const AddedToken* AddedTokens::Match(std::string_view text, size_t at) const {
   return nullptr;
 }
 
+const AddedToken* AddedTokens::FirstSpecial(std::string_view text) const {
+  for (size_t at = 0; !tokens_.empty() && at < text.size(); ++at) {
+    const AddedToken* token = Match(text, at);
+    if (token != nullptr && token->special) return token;
+  }
+  return nullptr;
+}
+
 // A match that does not count is stepped over, as is one that begins in the space that the token before it
 // took.
 void AddedTokens::Split(std::string_view text, bool specials, std::vector<Segment>* segments) const {

@@ -32,6 +32,8 @@ class AddedTokens {
   bool empty() const { return tokens_.empty(); }
   const AddedToken* Find(std::string_view text) const;  // nullptr: none
 
+  const AddedToken* FirstSpecial(std::string_view text) const;  // that stands anywhere in it; nullptr: none
+
   // Cuts `text` at the leftmost, then longest tokens; special ones stay ordinary text unless `specials`.
   // Appends segments, none empty.
   void Split(std::string_view text, bool specials, std::vector<Segment>* segments) const;

@@ -11,6 +11,7 @@
 #include "text/jinja_lexer.h"
 #include "text/jinja_ops.h"
 #include "text/jinja_parser.h"
+#include "text/jinja_text.h"
 
 namespace rung::text {
 
@@ -131,9 +132,10 @@ Variables MakeVariables(const RenderOptions& options, Budget& budget) {
 // One rendering; what may go wrong is thrown.
 jinja::Text RenderOnce(const jinja::Syntax& syntax, std::span<const Message> messages,
                        const RenderOptions& options, const Speakers& speakers,
-                       std::optional<std::string>* header = nullptr) {
+                       std::optional<std::string>* header = nullptr,
+                       std::vector<int32_t>* generations = nullptr) {
   Budget budget;
-  jinja::Given given{MakeVariables(options, budget), speakers, options.now, header};
+  jinja::Given given{MakeVariables(options, budget), speakers, options.now, header, generations};
   given.variables.emplace_back("messages", MakeMessages(messages, !syntax.has_generation, budget));
   return jinja::Run(syntax, given, budget);
 }
@@ -147,6 +149,46 @@ Speakers SpeakersOf(std::span<const Message> messages) {
   return speakers;
 }
 
+// The same, without a failure: nullopt.
+std::optional<jinja::Text> TryRender(const jinja::Syntax& syntax, std::span<const Message> messages,
+                                     const RenderOptions& options,
+                                     std::optional<std::string>* header = nullptr) {
+  try {
+    return RenderOnce(syntax, messages, options, SpeakersOf(messages), header);
+  } catch (const jinja::PlacedProblem&) {
+  } catch (const jinja::Problem&) {
+  }
+  return std::nullopt;
+}
+
+// Where a mark begins that `text` ends inside of ("<|tool"); its size when it ends in none.
+size_t OpenMark(std::string_view text) {
+  for (const auto& [open, close] : {std::pair{'<', '>'}, {'[', ']'}}) {
+    const size_t begin = text.rfind(open);
+    if (begin != text.npos && text.find(close, begin) == text.npos) text = text.substr(0, begin);
+  }
+  return text.size();
+}
+
+// The end of a turn that another's bytes follow: of the template's text between, what it also writes when the
+// conversation ends with this turn, for that is the turn's own. Only its own bytes where that cannot be seen.
+size_t EndBeforeOthers(const jinja::Syntax& syntax, std::span<const Message> messages,
+                       const RenderOptions& options, std::string_view text, const jinja::Text::Run& turn) {
+  const size_t own = turn.end - turn.tail;
+  RenderOptions changed = options;
+  changed.add_generation_prompt = false;
+  const std::optional<jinja::Text> alone =
+      TryRender(syntax, messages.first(static_cast<size_t>(turn.source) + 1), changed);
+  if (!alone) return own;
+  const std::string_view with = text.substr(0, turn.end), without = alone->bytes;
+  const size_t common = static_cast<size_t>(
+      std::mismatch(with.begin(), with.end(), without.begin(), without.end()).first - with.begin());
+  if (common <= own) return own;
+  size_t end = own + (common < turn.end ? OpenMark(with.substr(own, common - own)) : turn.tail);
+  while (end > own && jinja::IsSpace(static_cast<unsigned char>(with[end - 1]))) --end;
+  return end;
+}
+
 // With what stands in front of the first answer, where a message has more than a content: found by rendering
 // the messages before it alone, with the generation prompt, and with an answer. A template that cannot do one
 // of these has no such header.
@@ -158,12 +200,7 @@ Speakers FindHeaders(const jinja::Syntax& syntax, std::span<const Message> messa
   const auto render = [&](std::span<const Message> prefix, bool prompt) {
     RenderOptions changed = options;
     changed.add_generation_prompt = prompt;
-    try {
-      return std::optional(RenderOnce(syntax, prefix, changed, SpeakersOf(prefix), &header));
-    } catch (const jinja::PlacedProblem&) {
-    } catch (const jinja::Problem&) {
-    }
-    return std::optional<jinja::Text>();
+    return TryRender(syntax, prefix, changed, &header);
   };
   const auto first = std::find(speakers.assistant.begin(), speakers.assistant.end(), true);
   const std::ptrdiff_t answer = first - speakers.assistant.begin();
@@ -206,9 +243,10 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
   const std::string prefix = "template of " + program_->name + ": ";
   Speakers speakers;
   jinja::Text text;
+  std::vector<int32_t> generations;
   try {
     if (!syntax.has_generation) speakers = FindHeaders(syntax, messages, options);
-    text = RenderOnce(syntax, messages, options, speakers);
+    text = RenderOnce(syntax, messages, options, speakers, nullptr, &generations);
   } catch (const jinja::PlacedProblem& placed) {
     if (placed.problem.raised) return Failure{prefix + placed.problem.message};
     return Failure{prefix + jinja::Place(syntax.source, placed.at) + ": " + placed.problem.message};
@@ -217,8 +255,14 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
   }
   Rendered rendered;
   for (const jinja::Text::Run& run : text.runs) {
-    if (run.closed || speakers.assistant[static_cast<size_t>(run.source)])
-      rendered.assistant.push_back({run.begin, run.end});
+    const auto source = static_cast<size_t>(run.source);
+    if (syntax.has_generation) {
+      rendered.assistant.push_back({run.begin, run.end, generations[source]});
+    } else if (run.closed || speakers.assistant[source]) {
+      const size_t end =
+          run.tail == 0 ? run.end : EndBeforeOthers(syntax, messages, options, text.bytes, run);
+      rendered.assistant.push_back({run.begin, end, run.source});
+    }
   }
   rendered.text = std::move(text.bytes);
   return rendered;
@@ -234,5 +278,7 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages, bool
 }
 
 const std::string& ChatTemplate::source() const { return program_->source; }
+
+bool ChatTemplate::asks_time() const { return program_->source.find("strftime_now") != std::string::npos; }
 
 }  // namespace rung::text

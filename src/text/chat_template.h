@@ -13,9 +13,12 @@
 // the first such byte to the end of what the iteration wrote (the end-of-turn marker), less whitespace there.
 // A turn with other keys than a content has text of the template's before its first string
 // ("<tool_call>{..."): its span begins right behind what the template writes before any answer (the
-// generation prompt, or else what precedes a plain content), when the turn begins with that. A message that
-// leaves no byte in the output has no span; one written outside of any loop has its bytes alone. A template
-// with {% generation %} blocks says it itself: the spans are what these blocks wrote, nothing else.
+// generation prompt, or else what precedes a plain content), when the turn begins with that. Where a turn
+// shows what another says (the result of its call), its span ends before that, with the text that the
+// template also writes while the other has said nothing; what it says behind it has a span of its own. A
+// message that leaves no byte in the output has no span; one written outside of any loop has its bytes alone.
+// A template with
+// {% generation %} blocks says it itself: the spans are what these blocks wrote, nothing else.
 #pragma once
 
 #include <cstdint>
@@ -46,13 +49,15 @@ struct RenderOptions {
   std::string documents;  // a JSON list, "": none
   std::string variables;  // a JSON object: more variables (enable_thinking, date_string, ...), "": none
   // What strftime_now writes, as seconds since 1970-01-01 00:00 of the clock it shows; nullopt: now, local.
+  // A template that asks_time gives other text on another day: whoever needs the same text again says when.
   std::optional<int64_t> now;
 };
 
 // What a template wrote, and which parts of it came from assistant messages: those are learned.
 struct Rendered {
   struct Span {
-    size_t begin, end;  // bytes of text
+    size_t begin, end;     // bytes of text
+    int32_t message = -1;  // whose turn it is: its index; -1: of a generation block outside of their loop
   };
   std::string text;
   // Ascending, disjoint: what each assistant turn says and its end-of-turn marker.
@@ -69,6 +74,7 @@ class ChatTemplate {
   Result<Rendered> Render(const std::vector<Message>& messages, bool add_generation_prompt,
                           std::string_view bos, std::string_view eos) const;
   const std::string& source() const;
+  bool asks_time() const;  // it may call strftime_now
 
  private:
   struct Program;

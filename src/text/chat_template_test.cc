@@ -109,6 +109,11 @@ TEST(ChatTemplate, RefusesWhatIsNoJson) {
       0u);
 }
 
+TEST(ChatTemplate, SaysWhetherItAsksForTheTime) {
+  EXPECT_TRUE(LoadTemplate("llama3.1").asks_time());
+  EXPECT_FALSE(LoadTemplate("qwen3").asks_time());
+}
+
 TEST(ChatTemplate, KeepsItsSource) {
   const std::string source = "a\r\n{{ messages[0].content }}\n";
   const ChatTemplate parsed = ChatTemplate::Parse(source, "x").OrThrow();

@@ -191,8 +191,11 @@ class Interpreter {
     Assign(node.target, item, node.at);
     scope_->Set("loop", Value(std::make_shared<const Loop>(std::move(loop))));
     const size_t begin = out_->bytes.size();
-    const Flow flow = Exec(node.bodies[0]);
     const int32_t message = item.dict() ? item.dict()->message : -1;
+    const int32_t outer = message_;
+    if (message >= 0) message_ = message;
+    const Flow flow = Exec(node.bodies[0]);
+    message_ = outer;
     if (message < 0 && loops_ > 1) return flow;
     const std::optional<size_t> own = CloseTurn(*out_, begin, message, given_.speakers);
     if (own && given_.header) *given_.header = out_->bytes.substr(begin, *own - begin);
@@ -202,7 +205,10 @@ class Interpreter {
   void ExecGeneration(const Node& node) {
     const Text text = Captured([&] { Scoped([&] { return Exec(node.bodies[0]); }); });
     Text learned{text.bytes, {}};
-    if (!text.bytes.empty()) learned.runs.push_back({0, text.bytes.size(), generations_++, true});
+    if (!text.bytes.empty()) {
+      learned.runs.push_back({0, text.bytes.size(), generations_++, true});
+      if (given_.generations) given_.generations->push_back(message_);
+    }
     Emit(MakeText(budget_, std::move(learned)), node.at);
   }
 
@@ -533,6 +539,7 @@ class Interpreter {
   int depth_ = 0, calls_ = 0;
   int loops_ = 0;  // for loops around, those of the callers included
   int32_t generations_ = 0;
+  int32_t message_ = -1;  // that the loop around is at
 };
 
 }  // namespace

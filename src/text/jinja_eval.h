@@ -27,6 +27,8 @@ struct Given {
   Speakers speakers;
   std::optional<int64_t> now;                    // RenderOptions::now
   std::optional<std::string>* header = nullptr;  // set to what the last turn writes before its first own byte
+  // Of each execution of a generation block the message that its loop was at, -1: none. May be null.
+  std::vector<int32_t>* generations = nullptr;
 };
 
 // Throws PlacedProblem. The output's runs are the learned spans, by the rule in chat_template.h.

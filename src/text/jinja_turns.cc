@@ -67,7 +67,11 @@ std::optional<size_t> CloseTurn(Text& out, size_t begin, int32_t message, const 
     const size_t source = static_cast<size_t>(run.source);
     const bool assistant = run.closed || (source < speakers.assistant.size() && speakers.assistant[source]);
     if (!assistant) {  // a tool's result inside of the turn that called it is not what the assistant said
-      if (!turns.empty() && !apart) Extend(turns.back(), out.bytes, run.begin);
+      if (!turns.empty() && !apart && !turns.back().closed) {
+        const size_t own = turns.back().end;
+        Extend(turns.back(), out.bytes, run.begin);
+        turns.back().tail = turns.back().end - own;
+      }
       apart = true;
     } else if (!run.closed && message >= 0 && run.source != message) {
       continue;  // the turn of another message repeats it

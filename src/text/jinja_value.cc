@@ -22,10 +22,13 @@ void Text::AppendSlice(const Text& other, size_t begin, size_t end) {
   for (const Run& run : other.runs) {
     const size_t from = std::max(run.begin, begin), to = std::min(run.end, end);
     if (from >= to) continue;
-    const Run moved{base + from - begin, base + to - begin, run.source, run.closed};
+    const size_t tail = run.tail - std::min(run.tail, run.end - to);
+    const Run moved{base + from - begin, base + to - begin, run.source, run.closed,
+                    std::min(tail, to - from)};
     if (!runs.empty() && runs.back().end == moved.begin && runs.back().source == moved.source &&
         runs.back().closed == moved.closed) {
       runs.back().end = moved.end;
+      runs.back().tail = moved.tail;
     } else {
       if (runs.size() >= 1'000'000) Fail("a string pieced together from more than 1000000 parts");
       runs.push_back(moved);

@@ -45,6 +45,7 @@ struct Text {
     size_t begin, end;  // bytes
     int32_t source;     // index of the assistant message, or of the execution of a generation block
     bool closed;        // already extended over its end-of-turn marker
+    size_t tail = 0;    // of a closed one that another's bytes follow: the template's bytes at its end
   };
   std::string bytes;
   std::vector<Run> runs;  // ascending, disjoint, not empty

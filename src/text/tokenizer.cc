@@ -291,6 +291,13 @@ bool Tokenizer::IsSpecial(int32_t id) const {
   return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
 }
 
+int32_t Tokenizer::FindSpecial(std::string_view text) const {
+  for (const AddedTokens* added : {&impl_->raw_added, &impl_->normalized_added}) {
+    if (const AddedToken* token = added->FirstSpecial(text)) return token->id;
+  }
+  return -1;
+}
+
 int64_t Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 int32_t Tokenizer::bos() const { return impl_->bos; }
 int32_t Tokenizer::eos() const { return impl_->eos; }

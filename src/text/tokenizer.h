@@ -23,6 +23,8 @@ class Tokenizer {
   // generation_config.json, config.json and chat_template.jinja beside it where they exist (special ids,
   // end-of-turn ids, template).
   static Result<Tokenizer> FromFolder(const Path& folder);
+  // The names of all files that FromFolder may read.
+  static std::span<const char* const> FolderFiles();
   // From the text of a tokenizer.json alone.
   static Result<Tokenizer> FromJson(std::string_view json, const std::string& name);
   static Result<Tokenizer> FromGguf(const io::Gguf& gguf);
@@ -39,6 +41,8 @@ class Tokenizer {
   // The bytes of one token as they appear in text; may be part of a UTF-8 character.
   std::string Piece(int32_t id) const;
   bool IsSpecial(int32_t id) const;
+  // The first special token whose text stands in `text`, which Encode reads as plain text; -1: none does.
+  int32_t FindSpecial(std::string_view text) const;
 
   int64_t vocab_size() const;                   // the largest id + 1: no id it gives is beyond
   int32_t bos() const;                          // -1: the model has none

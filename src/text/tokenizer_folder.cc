@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <span>
 
 #include "io/json_file.h"
 #include "text/json_reader.h"
+#include "text/tokenizer.h"
 #include "text/tokenizer_impl.h"
 #include "text/tokenizer_parts.h"
 
@@ -130,6 +132,19 @@ Result<std::shared_ptr<TokenizerImpl>> ReadTokenizerFolder(const Path& folder) {
     impl.chat_template = std::move(source).value();
   }
   return read;
+}
+
+std::span<const char* const> Tokenizer::FolderFiles() {
+  static constexpr const char* kNames[] = {"tokenizer.json",
+                                           "vocab.json",
+                                           "merges.txt",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "generation_config.json",
+                                           "config.json",
+                                           "chat_template.jinja"};
+  return kNames;
 }
 
 }  // namespace rung::text

@@ -70,14 +70,24 @@ Status ReadPattern(const io::Gguf& gguf, TokenizerImpl* impl) {
   struct Known {
     std::string_view name;
     const KnownPattern& pattern;
+    // As Llama-3's own tokenizer: whole words of the vocabulary are not merged, and BOS comes first.
+    bool llama3 = false;
   };
-  static const Known kKnown[] = {{"gpt-2", kGpt2Pattern},       {"gpt2", kGpt2Pattern},
-                                 {"olmo", kGpt2Pattern},        {"phi-2", kGpt2Pattern},
-                                 {"mpt", kGpt2Pattern},         {"default", kGpt2Pattern},
-                                 {"qwen2", kQwen2Pattern},      {"deepseek-r1-qwen", kQwen2Pattern},
-                                 {"llama-bpe", kLlama3Pattern}, {"llama3", kLlama3Pattern},
-                                 {"llama-v3", kLlama3Pattern},  {"smollm", kSmolLmPattern},
-                                 {"starcoder", kSmolLmPattern}};
+  static const Known kKnown[] = {{"gpt-2", kGpt2Pattern},
+                                 {"gpt2", kGpt2Pattern},
+                                 {"olmo", kGpt2Pattern},
+                                 {"phi-2", kGpt2Pattern},
+                                 {"mpt", kGpt2Pattern},
+                                 {"default", kGpt2Pattern},
+                                 {"qwen2", kQwen2Pattern},
+                                 {"deepseek-r1-qwen", kQwen2Pattern},
+                                 {"llama-bpe", kLlama3Pattern, true},
+                                 {"llama3", kLlama3Pattern, true},
+                                 {"llama-v3", kLlama3Pattern, true},
+                                 {"dbrx", kLlama3Pattern},
+                                 {"smollm", kSmolLmPattern},
+                                 {"starcoder", kSmolLmPattern},
+                                 {"refact", kSmolLmPattern}};
   const std::string* pre = gguf.GetString("tokenizer.ggml.pre");
   const std::string_view name = pre == nullptr ? kGpt2Pattern.name : std::string_view(*pre);
   const auto* known = std::find_if(std::begin(kKnown), std::end(kKnown),
@@ -94,7 +104,7 @@ Status ReadPattern(const io::Gguf& gguf, TokenizerImpl* impl) {
   const std::string* family = gguf.GetString("general.architecture");
   if (&pattern == &kQwen2Pattern || (family != nullptr && *family == "gptneox"))
     impl->normalizer.steps.emplace_back().kind = NormalStep::Kind::kNfc;
-  impl->bpe.ignore_merges = impl->adds_bos = &pattern == &kLlama3Pattern;
+  impl->bpe.ignore_merges = impl->adds_bos = known->llama3;
   impl->kind = fmt::format("byte-level bpe ({})", pattern.name);
   return Ok{};
 }

@@ -10,6 +10,7 @@
 
 #include "text/tokenizer.h"
 #include "text/tokenizer_strings.h"
+#include "text/tokenizer_texts.h"
 
 namespace rung::text {
 namespace {
@@ -55,26 +56,38 @@ class Hashes : public testing::Test {
       const std::string key = model + (special ? " special " : " plain ");
       EXPECT_EQ(Hash(tokenizer, strings_, special), hashes_.at(key + "strings")) << key;
     }
-    EXPECT_EQ(Hash(tokenizer, {line_}, false), hashes_.at(model + " plain line")) << model;
+    for (const auto& [kind, texts] : long_) {
+      EXPECT_EQ(Hash(tokenizer, texts, false), hashes_.at(model + " plain " + kind)) << model;
+    }
   }
   const std::map<std::string, std::string> hashes_ = ReadHashes();
   const std::vector<std::string> strings_ = MadeStrings();
-  const std::string line_ = MadeLine();
+  const std::map<std::string, std::vector<std::string>> long_ = {
+      {"english", MadeEnglish()}, {"code", MadeCode()}, {"chinese", MadeChinese()}, {"line", MadeLine()}};
 };
 
 // The two programs mean the same texts.
 TEST_F(Hashes, TextsAreThoseOfTheScript) {
-  IdHash hash;
-  for (const std::string& text : strings_) {
-    std::vector<int32_t> bytes;
-    for (const char c : text) bytes.push_back(static_cast<uint8_t>(c));
-    hash.Add(bytes);
-  }
-  EXPECT_EQ(hash.Finish(), hashes_.at("text utf-8 strings"));
+  const auto bytes = [](const std::vector<std::string>& texts) {
+    IdHash hash;
+    for (const std::string& text : texts) {
+      std::vector<int32_t> ids;
+      for (const char c : text) ids.push_back(static_cast<uint8_t>(c));
+      hash.Add(ids);
+    }
+    return hash.Finish();
+  };
+  EXPECT_EQ(bytes(strings_), hashes_.at("text utf-8 strings"));
+  for (const auto& [kind, texts] : long_) EXPECT_EQ(bytes(texts), hashes_.at("text utf-8 " + kind)) << kind;
 }
 
 TEST_F(Hashes, TokenizersOfTheRepository) {
   for (const char* model : {"gpt2", "smollm2", "qwen2", "tinystories"}) Expect(kTextData / model, model);
+}
+
+// A vocabulary of SentencePiece with its scores, whole: those of Llama-2, Mistral and TinyLlama are its like.
+TEST_F(Hashes, Phi3OfItsGguf) {
+  Expect(kTextData / "phi3" / "vocabulary.gguf", "folder/gguf-vocab/ggml-vocab-phi-3.gguf");
 }
 
 TEST_F(Hashes, SmolLm2OfItsGguf) {

@@ -70,21 +70,6 @@ inline std::string MadeString(uint64_t seed) {
   return text;
 }
 
-// Words joined without a space, a mebibyte; earlier words of the list more often.
-inline std::string MadeLine() {
-  const std::string list = ReadFixture(kTextData / "words.txt");
-  std::vector<std::string> words;
-  std::istringstream lines(list.substr(0, list.find('\n')));
-  for (std::string word; lines >> word;) words.push_back(word);
-  MadeRandom random(4);
-  std::string text;
-  while (text.size() < size_t{1} << 20) {
-    const uint64_t first = random.Below(words.size()), second = random.Below(words.size());
-    text += words[first * second / words.size()];
-  }
-  return text;
-}
-
 // FNV-1a, as the lines of hashes.txt have it: one hash for each 1,000 lists of ids.
 class IdHash {
  public:

@@ -109,6 +109,38 @@ INSTANTIATE_TEST_SUITE_P(Models, ByteLevel,
                                          Model{"smollm2", "smollm", "byte-level bpe (smollm)", 10}),
                          [](const auto& model) { return std::string(model.param.folder); });
 
+// Granite's files name "refact", which is the pattern of SmolLM.
+TEST(Tokenizer, RefactGivesTheReferenceIdsOfItsPattern) {
+  const Tokenizer tokenizer = FromGgufBytes(GgufOfJson(kTextData / "smollm2" / "tokenizer.json", "refact"));
+  EXPECT_EQ(tokenizer.kind(), "byte-level bpe (smollm)");
+  ExpectIds(tokenizer, "smollm2", "cases", 47);
+  ExpectIds(tokenizer, "smollm2", "more", 103);
+}
+
+// OLMo 2's files name "dbrx": the pattern that its tokenizer.json has, without what else Llama-3 does.
+TEST(Tokenizer, DbrxIsThePatternOfOlmo2) {
+  const Path path = kTextData / "gpt2" / "tokenizer.json";
+  nlohmann::json root = nlohmann::json::parse(ReadFixture(path));
+  root["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"},
+         {"pattern",
+          {{"Regex",
+            R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}}},
+         {"behavior", "Isolated"},
+         {"invert", false}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  const Tokenizer json = Tokenizer::FromJson(root.dump(), "olmo2").OrThrow();
+  const Tokenizer gguf = FromGgufBytes(GgufOfJson(path, "dbrx"));
+  EXPECT_FALSE(gguf.adds_bos());
+  std::mt19937 rng(3);
+  for (int i = 0; i < 500; ++i) {
+    const std::string text = RandomText(&rng, rng() % 80, true);
+    ASSERT_EQ(gguf.Encode(text), json.Encode(text)) << text;
+  }
+}
+
 // Llama-3's vocabulary may not be shipped: set RUNG_LLAMA3_TOKENIZER to a tokenizer.json of it.
 TEST(Tokenizer, Llama3GivesTheReferenceIds) {
   const char* path = std::getenv("RUNG_LLAMA3_TOKENIZER");

@@ -1,0 +1,114 @@
+// What is learned, over every committed template and many conversations: what the assistant says in them,
+// each turn with its end, and nothing else.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "data/encode.h"
+#include "text/chat_template_fixture.h"
+#include "text/chat_template_rules.h"
+#include "text/tokenizer.h"
+
+namespace rung::data {
+namespace {
+
+// Texts of consecutive learned ids.
+std::vector<std::string> LearnedTexts(const text::Tokenizer& tokenizer, const Example& example) {
+  std::vector<std::string> texts;
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i <= example.ids.size(); ++i) {
+    if (i < example.ids.size() && example.learn[i]) {
+      ids.push_back(example.ids[i]);
+    } else if (!ids.empty()) {
+      texts.push_back(tokenizer.Decode(ids, false));
+      ids.clear();
+    }
+  }
+  return texts;
+}
+
+struct Conversation {
+  Record record;
+  std::vector<std::string> turns;  // of the assistant's messages with a byte in the text: with their ends
+  bool ends_empty = false;
+};
+
+// An answer with its mark, and the end of the tokenizer's where that is none.
+std::string WithEnd(const std::string& said) { return said.find("</s>") == said.npos ? said + "</s>" : said; }
+
+Conversation Make(const text::Rule& rule, std::mt19937& random) {
+  Conversation made;
+  made.record.shape = Shape::kMessages;
+  std::vector<text::Message>& messages = made.record.messages;
+  if (rule.system && random() % 2) messages.push_back({"system", text::RandomContent(random)});
+  const size_t pairs = 1 + random() % 4;
+  for (size_t i = 0; i < pairs; ++i) {
+    const bool last = i + 1 == pairs;
+    messages.push_back({"user", text::RandomContent(random)});
+    messages.push_back({"assistant", text::RandomContent(random)});
+    made.record.learned.resize(messages.size(), 1);
+    const bool learned = random() % 4 != 0;
+    made.record.learned.back() = learned;
+    const std::string said = rule.content(messages.back().content, last);
+    if (last && learned && said.empty()) made.ends_empty = true;
+    if (said.empty() || !learned) continue;
+    made.turns.push_back(WithEnd(said + (last && rule.last_marker ? rule.last_marker : rule.marker)));
+  }
+  return made;
+}
+
+class LearnedOfTemplates : public testing::Test {
+ protected:
+  // Of a conversation whose last answer is learned: that answer, which may begin before its content with what
+  // follows the generation prompt.
+  void ExpectLast(const Encoder& encoder, const Conversation& made, const Example& example,
+                  const std::string& got, const std::string& expected) {
+    ASSERT_TRUE(got.ends_with(expected)) << got << "\nis not " << expected;
+    const PromptText prompt = encoder.Prompt(made.record).OrThrow();
+    const std::string prompted = tokenizer_.Decode(prompt.ids, false);
+    const std::string whole = tokenizer_.Decode(example.ids, false);
+    if (whole.starts_with(prompted)) {
+      EXPECT_EQ(prompted + got, whole);
+      EXPECT_TRUE(std::equal(prompt.ids.begin(), prompt.ids.end(), example.ids.begin()));
+    } else {
+      // Learned from where the two part.
+      const size_t begin = whole.size() - got.size();
+      EXPECT_EQ(whole.substr(0, begin), prompted.substr(0, begin));
+    }
+  }
+
+  const text::Tokenizer tokenizer_ = text::Tokenizer::FromFolder("tests/data/data/tokenizer").OrThrow();
+};
+
+TEST_F(LearnedOfTemplates, IsWhatTheAssistantSaysAndItsEnd) {
+  std::mt19937 random(11);
+  EncodeOptions options;
+  options.max_length = 100000;
+  for (const text::Rule& rule : text::kRules) {
+    const text::ChatTemplate chat = text::LoadTemplate(rule.name);
+    const Encoder encoder(VocabularyOf(tokenizer_, &chat, 0), options);
+    int checked = 0;
+    for (int round = 0; round < 40; ++round) {
+      const Conversation made = Make(rule, random);
+      const Result<Example> encoded = encoder.Encode(made.record);
+      if (made.ends_empty || made.turns.empty()) {
+        EXPECT_FALSE(encoded.ok()) << rule.name;
+        continue;
+      }
+      ASSERT_TRUE(encoded.ok()) << rule.name << ": " << encoded.failure().message;
+      const std::vector<std::string> got = LearnedTexts(tokenizer_, encoded.value());
+      ASSERT_EQ(got.size(), made.turns.size()) << rule.name;
+      const bool answered = made.record.learned.back();
+      for (size_t i = 0; i + (answered ? 1 : 0) < got.size(); ++i) {
+        ASSERT_EQ(got[i], made.turns[i]) << rule.name;
+      }
+      if (answered) ExpectLast(encoder, made, encoded.value(), got.back(), made.turns.back());
+      if (HasFatalFailure() || HasNonfatalFailure()) FAIL() << rule.name;
+      ++checked;
+    }
+    EXPECT_GE(checked, 15) << rule.name;
+  }
+}
+
+}  // namespace
+}  // namespace rung::data

@@ -1,0 +1,155 @@
+#include "data/token_cache.h"
+
+#include <encoder_sources.h>  // made by cmake/encoder_sources.cmake
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "base/file_calls.h"
+#include "data/byte_source.h"
+#include "data/rows.h"
+#include "io/sha256.h"
+
+namespace rung::data {
+namespace {
+
+using std::filesystem::file_time_type;
+
+constexpr size_t kKeyDigits = 32;
+constexpr std::string_view kTokens = ".tokens", kTemporary = ".tmp";
+// A file that is whole but not yet renamed is its process's for an instant only.
+constexpr auto kRenamedWithin = std::chrono::minutes(10);
+
+// What a file of a cache is by its name.
+struct Entry {
+  bool tokens = false;       // whole, under its name
+  std::optional<pid_t> pid;  // of the process that makes it
+  bool temporary = false;    // half-written: locked while its process lives
+};
+
+Entry EntryOf(std::string_view name) {
+  Entry entry;
+  if (name.size() < kKeyDigits + kTokens.size()) return entry;
+  const std::string_view key = name.substr(0, kKeyDigits);
+  if (key.find_first_not_of("0123456789abcdef") != key.npos) return entry;
+  name.remove_prefix(kKeyDigits);
+  if (!name.starts_with(kTokens)) return entry;
+  name.remove_prefix(kTokens.size());
+  entry.tokens = name.empty();
+  entry.temporary = name.ends_with(kTemporary);
+  if (entry.temporary) name.remove_suffix(kTemporary.size());
+  if (!name.starts_with('.')) return entry;
+  pid_t pid = 0;
+  const auto [end, code] = std::from_chars(name.data() + 1, name.data() + name.size(), pid);
+  if (code == std::errc() && end == name.data() + name.size() && pid > 0) entry.pid = pid;
+  return entry;
+}
+
+// Removes a file that nobody holds a lock on. False: it is in use, or cannot be removed.
+bool RemoveUnused(const Path& path) {
+  const int descriptor = Files().open(path.c_str(), O_RDONLY | O_CLOEXEC, 0);
+  if (descriptor < 0) return false;
+  const bool removed = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 && Files().unlink(path.c_str()) == 0;
+  ::close(descriptor);
+  return removed;
+}
+
+bool IsDead(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
+
+struct Whole {
+  Path path;
+  uint64_t bytes = 0;
+  file_time_type used;
+};
+
+}  // namespace
+
+Result<std::string> TokenFileName(std::span<const DataFile> files, std::span<const std::string> settings,
+                                  const std::function<bool(uint64_t bytes)>& on_bytes) {
+  io::Sha256 sum;
+  const auto add = [&](std::string_view part) { sum.Add(fmt::format("{}:{}\n", part.size(), part)); };
+  add(kEncoderSources);
+  for (const std::string& setting : settings) add(setting);
+  for (const DataFile& file : files) {
+    Result<std::string> content = io::Sha256OfFile(file.path, on_bytes);
+    if (!content.ok()) return content.failure();
+    add(fmt::format("kind={} {}", static_cast<int>(KindOf(file.path)), content.value()));
+  }
+  return sum.Hex().substr(0, kKeyDigits) + std::string(kTokens);
+}
+
+Path OwnTokenFile(const Path& path) {
+  Path own = path;
+  own += fmt::format(".{}", ::getpid());
+  return own;
+}
+
+Tidied TidyCache(const Path& folder, uint64_t limit) {
+  std::vector<Whole> whole;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
+    const Entry entry = EntryOf(file.path().filename().string());
+    if (!file.is_regular_file(error)) continue;
+    const file_time_type time = file.last_write_time(error);
+    if (error) continue;  // removed meanwhile
+    if (entry.tokens) {
+      const uintmax_t bytes = file.file_size(error);
+      if (!error) whole.push_back({file.path(), bytes, time});
+    } else if (entry.pid) {
+      const bool old = file_time_type::clock::now() - time > kRenamedWithin;
+      if (entry.temporary || (old && IsDead(*entry.pid))) RemoveUnused(file.path());
+    }
+  }
+  std::sort(whole.begin(), whole.end(), [](const Whole& a, const Whole& b) { return a.used < b.used; });
+  uint64_t total = 0;
+  for (const Whole& file : whole) total += file.bytes;
+  Tidied tidied;
+  for (const Whole& file : whole) {
+    if (total <= limit) break;
+    if (!RemoveUnused(file.path)) continue;
+    total -= file.bytes;
+    tidied.bytes += file.bytes;
+    ++tidied.files;
+  }
+  return tidied;
+}
+
+void MarkUsed(const Path& path) { (void)::utimensat(AT_FDCWD, path.c_str(), nullptr, 0); }
+
+Path DefaultCache(std::span<const DataFile> files) {
+  uint64_t bytes = 0;
+  std::vector<char> buffer(size_t{256} << 10);
+  for (const DataFile& file : files) {
+    // What cannot be read is told by the one who reads it.
+    Result<std::unique_ptr<ByteSource>> source = ByteSource::Open(file.path);
+    while (source.ok() && bytes < kCacheFromBytes) {
+      const Result<size_t> read = source.value()->Read(buffer);
+      if (!read.ok() || read.value() == 0) break;
+      bytes += read.value();
+    }
+  }
+  if (bytes < kCacheFromBytes) return {};
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return Path(value ? value : "");
+  };
+  if (const Path own = variable("RUNG_CACHE"); !own.empty()) return own / "tokens";
+  if (const Path cache = variable("XDG_CACHE_HOME"); !cache.empty()) return cache / "rung" / "tokens";
+  if (const Path home = variable("HOME"); !home.empty()) return home / ".cache" / "rung" / "tokens";
+  return {};
+}
+
+}  // namespace rung::data
