@@ -21,7 +21,7 @@ import numpy as np
 
 # Typical size of what rounding changes, relative to the largest weight of a block.
 STEP = {"F32": 0, "F16": 2**-11, "BF16": 2**-8, "Q8_0": 1 / 127, "Q5_0": 1 / 15, "Q5_1": 1 / 31, "Q4_0": 1 / 7,
-        "Q4_1": 1 / 15}
+        "Q4_1": 1 / 15, "MXFP4": 1 / 4}
 IDS = [1, 80, 47, 101, 82, 57, 33, 12, 200, 5]
 # What a reader may leave out of a config; then its logits say nothing of the file.
 READ = ("rope_parameters", "sliding_window", "head_dim", "final_logit_softcapping", "attn_logit_softcapping",

@@ -10,6 +10,7 @@
 #include "cli/output_folder.h"
 #include "io/gguf_writer.h"
 #include "model/adapter_file.h"
+#include "model/config_difference.h"
 
 namespace rung::cli {
 namespace {
@@ -63,7 +64,7 @@ ExportResult ExportGguf(const ExportOptions& options) {
                     "a Hugging Face folder of the model with its adapter, which other programs read",
                     config.family, GgufFamilyNames()));
   }
-  if (model::IsGgufFile(options.model)) config = AsFolder(config);
+  if (model::IsGgufFile(options.model)) config = model::AsFolder(config);
   const model::Adapter adapter = model::LoadAdapter(options.adapter, config, false, 1).OrThrow();
   std::map<std::string, ModelTensor> matrices;
   for (ModelTensor& tensor : ModelTensors(config)) matrices[tensor.name] = std::move(tensor);

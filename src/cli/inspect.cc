@@ -12,7 +12,7 @@ namespace rung::cli {
 namespace {
 
 struct InspectCommand {
-  std::string path;
+  ModelFlags flags;  // the model is what is inspected
   bool tensors = false, json = false;
 };
 
@@ -155,7 +155,10 @@ std::string TokenizerText(const text::Tokenizer& t) {
 }
 
 void RunInspect(const InspectCommand& command) {
-  const Inspection found = Inspect(command.path);
+  const ModelFlags& flags = command.flags;
+  const bool asked = flags.quantize_given || !flags.quantize_embeddings.empty() || !flags.keep.empty();
+  const model::Recipe recipe = asked ? RecipeOf(flags) : model::Recipe();
+  const Inspection found = Inspect(flags.model, asked ? &recipe : nullptr);
   if (command.json) {
     // Names come from the file: in ASCII none steers a terminal, and broken UTF-8 does not lose the rest.
     fmt::print("{}\n", InspectionJson(found, command.tensors)
@@ -179,6 +182,11 @@ std::string InspectionText(const Inspection& found, bool tensors) {
     text += Line("tensors", fmt::format("{:<10} {:>4}  {:>10}{}", format, total.tensors,
                                         FormatBytes(total.bytes), total.supported ? "" : "  not supported"));
   }
+  for (const auto& [format, bytes] : found.loaded) {
+    text += Line("as loaded", fmt::format("{:<10} {:>4}  {:>10}", format, "", FormatBytes(bytes)));
+  }
+  if (found.no_vocabulary)
+    text += Line("tokenizer", "none: the file says that it has weights alone (no_vocab)");
   if (found.tokenizer)
     text += TokenizerText(*found.tokenizer) + TemplateText(found.tokenizer->chat_template());
   if (found.adapter) text += TemplateText(found.adapter->chat_template);
@@ -187,8 +195,10 @@ std::string InspectionText(const Inspection& found, bool tensors) {
   if (!tensors) return text;
   text += "\n";
   for (const TensorRow& row : found.tensors) {
-    text += fmt::format("{:<48} {:<10} {:>16} {:>11}\n", Printable(row.name), Printable(row.format),
-                        fmt::format("{}", fmt::join(row.shape, "x")), FormatBytes(row.bytes));
+    const std::string format = row.used.empty() ? row.format : row.format + " -> " + row.used;
+    text += fmt::format("{:<48} {:<{}} {:>16} {:>11}\n", Printable(row.name), Printable(format),
+                        found.loaded.empty() ? 10 : 18, fmt::format("{}", fmt::join(row.shape, "x")),
+                        FormatBytes(row.bytes));
   }
   return text;
 }
@@ -220,6 +230,8 @@ nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
                          {"eos", t.eos()},   {"adds_bos", t.adds_bos()},     {"end_ids", t.end_ids()}};
     json["chat_template"] = t.chat_template();
   }
+  if (found.no_vocabulary) json["tokenizer"] = nullptr;
+  if (!found.loaded.empty()) json["loaded"] = found.loaded;
   json["not_supported"] = found.not_supported;
   json["warnings"] = found.warnings;
   if (!tensors) return json;
@@ -227,16 +239,19 @@ nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
   for (const TensorRow& row : found.tensors) {
     json["tensors"].push_back(
         {{"name", row.name}, {"format", row.format}, {"shape", row.shape}, {"bytes", row.bytes}});
+    if (!found.loaded.empty()) json["tensors"].back()["used"] = row.used.empty() ? row.format : row.used;
   }
   return json;
 }
 
 Action AddInspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
-  app.add_option("path", command->path, "a .gguf file, a model folder, a config.json or an adapter folder")
+  app.add_option("path", command->flags.model,
+                 "a .gguf file, a model folder, a config.json or an adapter folder")
       ->required();
   app.add_flag("--tensors", command->tensors, "name, format, shape and bytes of every tensor");
   app.add_flag("--json", command->json, "print one JSON object");
+  AddRecipeFlags(app, &command->flags);
   return [command] { RunInspect(*command); };
 }
 

@@ -6,17 +6,12 @@
 #include "io/gguf.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "model/backbone.h"
 #include "model/quantization.h"
 #include "model/stored_tensors.h"
 
 namespace rung::cli {
 namespace {
-
-int64_t Elements(const std::vector<int64_t>& shape) {
-  int64_t count = 1;
-  for (const int64_t dim : shape) count *= dim;
-  return count;
-}
 
 void AddTensor(Inspection* found, TensorRow row, bool supported) {
   FormatTotal& total = found->formats[row.format];
@@ -65,7 +60,7 @@ Inspection InspectGguf(const Path& path) {
                   type ? std::string(type->name) : fmt::format("type {}", tensor.type),
                   {tensor.dims.rbegin(), tensor.dims.rend()},
                   tensor.data.size()};
-    found.parameters += Elements(row.shape);
+    found.parameters += io::ElementCount(row.shape);
     AddTensor(&found, std::move(row), format::FromGguf(tensor.type, &format) != nullptr);
   }
   found.warnings = model::ConfigWarnings(gguf);
@@ -76,8 +71,12 @@ Inspection InspectGguf(const Path& path) {
     found.not_supported.push_back(config.failure().message);
     found.shapes = GgufShapes(gguf, found.architecture);
   }
+  const std::string* kind = gguf.GetString("tokenizer.ggml.model");
+  found.no_vocabulary = kind && *kind == "no_vocab";
   Result<text::Tokenizer> tokenizer = text::Tokenizer::FromGguf(gguf);
-  if (tokenizer.ok()) {
+  if (found.no_vocabulary) {
+    // Weights alone: nothing is missing that the file should have.
+  } else if (tokenizer.ok()) {
     found.tokenizer = tokenizer.value();
   } else {
     found.not_supported.push_back(tokenizer.failure().message);
@@ -99,7 +98,7 @@ void ReadFolderTensors(const Path& folder, Inspection* found) {
            opened.value(), quantization.ok() ? quantization.value() : model::Quantization())) {
     // Codes alone do not tell an odd number from the next even one.
     packed = packed || tensor.format.starts_with("nf4") || tensor.format.starts_with("fp4");
-    found->parameters += Elements(tensor.shape);
+    found->parameters += io::ElementCount(tensor.shape);
     AddTensor(found, {tensor.name, tensor.format, tensor.shape, tensor.bytes}, tensor.supported);
   }
   if (packed && found->config) found->parameters = found->config->parameter_count();
@@ -148,15 +147,37 @@ Inspection InspectAdapter(const Path& path) {
   for (const auto& [name, entry] : file.tensors()) {
     // Calibrated arrays are no parameters.
     if (!name.ends_with(".mean") && !name.ends_with(".inv_deviation"))
-      found.parameters += Elements(entry.shape);
+      found.parameters += io::ElementCount(entry.shape);
     AddTensor(&found, {name, "f32", entry.shape, entry.bytes}, entry.dtype == "F32");
   }
   return found;
 }
 
-}  // namespace
+// What loading makes of the tensors.
+void AddRecipe(const Path& path, const model::Recipe& recipe, Inspection* found) {
+  if (found->adapter) {
+    throw Error(ExitCode::kUsage, fmt::format("{}: an adapter is loaded as it is; leave --quantize, "
+                                              "--quantize-embeddings and --keep out",
+                                              path.string()));
+  }
+  model::BackboneOptions options;
+  options.recipe = recipe;
+  options.positions = 1;
+  const Result<model::Backbone> planned = model::Backbone::PlannedFrom(path, options);
+  if (!planned.ok()) {
+    found->not_supported.push_back(planned.failure().message);
+    return;
+  }
+  found->loaded = planned.value().weight_totals().bytes;
+  const std::map<std::string, model::Quantize> choices = model::ChoicesOf(recipe, path);
+  for (TensorRow& row : found->tensors) {
+    const auto choice = choices.find(row.name);
+    if (choice == choices.end() || choice->second == model::Quantize::kNone) continue;
+    if (const std::string_view used = model::NameOf(choice->second); used != row.format) row.used = used;
+  }
+}
 
-Inspection Inspect(const Path& path) {
+Inspection InspectAny(const Path& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
     const bool adapter = std::filesystem::exists(path / "adapter_config.json", error);
@@ -164,6 +185,14 @@ Inspection Inspect(const Path& path) {
   }
   if (!model::IsGgufFile(path) && path.extension() == ".json") return InspectFolder(path, true);
   return InspectGguf(path);
+}
+
+}  // namespace
+
+Inspection Inspect(const Path& path, const model::Recipe* recipe) {
+  Inspection found = InspectAny(path);
+  if (recipe) AddRecipe(path, *recipe, &found);
+  return found;
 }
 
 }  // namespace rung::cli

@@ -1,7 +1,7 @@
 #include "cli/inspect.h"
 
 #include "base/text.h"
-#include "cli/quantize_folder.h"
+#include "cli/quantize_gguf.h"
 #include "cli/test_support.h"
 #include "infer/test_support.h"
 #include "io/gguf_writer.h"
@@ -50,6 +50,56 @@ TEST_F(InspectTest, FolderPlainAndQuantised) {
   EXPECT_EQ(packed["formats"]["nf4"]["tensors"], 2 * 7);
   EXPECT_EQ(packed["parameters"], plain["parameters"]);
   EXPECT_EQ(packed["tensors"].size(), plain["tensors"].size());
+}
+
+TEST_F(InspectTest, AModelWithoutVocabularyIsNotBroken) {
+  QuantizeGguf({"tests/data/families/llama3", folder_ / "x.gguf", {model::Quantize::kQ8_0, {}, {}}}, nullptr,
+               nullptr);
+  const json found = InspectJson(folder_ / "x.gguf");
+  EXPECT_TRUE(found["not_supported"].empty()) << found["not_supported"];
+  EXPECT_TRUE(found["tokenizer"].is_null());
+  EXPECT_NE(
+      RunVerb(AddInspect, {(folder_ / "x.gguf").string()}).find("none: the file says that it has weights"),
+      std::string::npos);
+}
+
+// What loading would make of each tensor, with the options of loading.
+TEST_F(InspectTest, ARecipeIsShownByTensor) {
+  const Path model = "tests/data/families/qwen3";
+  const std::vector<std::string> recipe = {"--quantize", "q8_0",   "--quantize-embeddings",
+                                           "q4_0",       "--keep", "*.0.*=f32"};
+  std::vector<std::string> arguments = {model.string(), "--tensors", "--json"};
+  arguments.insert(arguments.end(), recipe.begin(), recipe.end());
+  const json found = json::parse(RunVerb(AddInspect, arguments));
+  std::map<std::string, std::string> used;
+  for (const json& tensor : found["tensors"]) used[tensor["name"]] = tensor["used"];
+  EXPECT_EQ(used["model.layers.0.mlp.up_proj.weight"], "f32");
+  EXPECT_EQ(used["model.layers.1.mlp.up_proj.weight"], "q8_0");
+  EXPECT_EQ(used["model.embed_tokens.weight"], "q4_0");
+  EXPECT_EQ(used["model.norm.weight"], found["tensors"].back()["format"]) << "no matrix";
+  model::BackboneOptions options;
+  options.recipe = {model::Quantize::kQ8_0, model::Quantize::kQ4_0, {{"*.0.*", model::Quantize::kF32}}};
+  const model::Backbone loaded = model::Backbone::Load(model, options).OrThrow();
+  EXPECT_EQ(found["loaded"].get<decltype(model::WeightTotals::bytes)>(), loaded.weight_totals().bytes);
+  arguments = {model.string(), "--tensors"};
+  arguments.insert(arguments.end(), recipe.begin(), recipe.end());
+  const std::string text = RunVerb(AddInspect, arguments);
+  EXPECT_NE(text.find("as loaded        q8_0"), std::string::npos) << text;
+  EXPECT_NE(text.find(" -> q4_0"), std::string::npos) << text;
+  EXPECT_FALSE(InspectJson(model).contains("loaded"));
+  const auto [code, message] = Refusal(AddInspect, {kStories, "--quantize", "nf4"});
+  EXPECT_EQ(code, ExitCode::kUsage);
+  EXPECT_NE(message.find("packed already"), std::string::npos) << message;
+}
+
+// A shape of no numbers whose dimensions multiply to more than 2^63.
+TEST_F(InspectTest, ShapesOfNoNumbersCountNone) {
+  Write("config.json", R"({"model_type": "mamba"})");
+  const std::string header =
+      R"({"x": {"dtype": "F32", "shape": [4611686018427387904, 4611686018427387904, 0], "data_offsets": [0, 0]}})";
+  const uint64_t length = header.size();
+  Write("model.safetensors", std::string(reinterpret_cast<const char*>(&length), sizeof length) + header);
+  EXPECT_EQ(InspectJson(folder_)["parameters"], 0);
 }
 
 TEST_F(InspectTest, AdapterFolder) {

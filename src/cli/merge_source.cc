@@ -9,7 +9,9 @@
 #include <set>
 
 #include "io/json_file.h"
+#include "model/config_difference.h"
 #include "model/families.h"
+#include "model/four_bit.h"
 
 namespace rung::cli {
 namespace {
@@ -41,7 +43,7 @@ bool IsPlain(const io::TensorEntry* entry, const ModelTensor& tensor) {
 MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
   if (model::IsGgufFile(model)) {
     gguf_ = std::make_shared<const io::Gguf>(io::Gguf::Open(model).OrThrow());
-    folder_config_ = AsFolder(config_);
+    folder_config_ = model::AsFolder(config_);
     ListGguf();
   } else {
     folder_config_ = config_;
@@ -134,9 +136,9 @@ void MergeSource::ListKept() {
     const bool is_part = std::any_of(packed.begin(), packed.end(),
                                      [&](const std::string& module) { return name.starts_with(module); });
     if (listed.contains(name) || is_part) continue;
-    if (IsNf4(*folder_, name)) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is NF4 and no weight of this model",
-                                                   folder_->path(entry).string(), name));
+    if (const model::FourBit* kind = model::FourBitOf(*folder_, name)) {
+      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is {} and no weight of this model",
+                                                   folder_->path(entry).string(), name, kind->name));
     }
     SourceTensor kept;
     kept.name = name;

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "io/json_file.h"
+#include "model/config_difference.h"
 #include "model/shapes.h"
 
 namespace rung::cli {
@@ -21,22 +22,26 @@ double Wavelength(const model::Config& config, size_t pair) {
          std::pow(config.rope.theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.rotary()));
 }
 
-// What Llama 3's scaling divides the frequency of `wavelength` by.
-double DivisorOf(const model::RopeConfig& rope, double wavelength) {
-  const double context = rope.original_context;
-  if (wavelength > context / rope.low_factor) return rope.factor;
-  if (wavelength < context / rope.high_factor) return 1.0;
-  const double smooth = (context / wavelength - rope.low_factor) / (rope.high_factor - rope.low_factor);
-  return 1.0 / ((1.0 - smooth) / rope.factor + smooth);
-}
-
 std::string GgufConfig(const MergeSource& source) {
-  model::Config config = source.folder_config();
+  const model::Config& want = source.folder_config();
+  model::Config config = want;
   if (!IsUtf8(config.name)) config.name.clear();  // JSON has no place for it
   const bool llama3 = config.rope.scaling == model::RopeScaling::kNone && !config.rope.divisors.empty();
   if (llama3) config.rope = RopeOfDivisors(config, source.gguf()->name());
   config.tied_head = source.gguf()->Find("output.weight") == nullptr;
-  return model::HfConfigJson(config);
+  const Result<std::string> text = model::HfConfigJson(config);
+  std::string why = text.ok() ? "" : text.failure().message;
+  if (llama3 && why.empty()) {
+    // What the divisors were taken for.
+    const model::Config got = model::ParseHfConfig(text.value(), "config.json").OrThrow();
+    const std::string difference = model::ConfigDifference(want, got);
+    if (!difference.empty()) why = "rope_freqs.weight as Llama 3's scaling: " + difference;
+  }
+  if (why.empty()) return text.value();
+  throw Error(ExitCode::kBadInput,
+              fmt::format("{}: no Hugging Face folder can say what this file does: {}; keep it a GGUF file "
+                          "(rung quantize --out X.gguf), or begin with the folder that the file was made of",
+                          source.gguf()->name(), why));
 }
 
 }  // namespace
@@ -44,7 +49,7 @@ std::string GgufConfig(const MergeSource& source) {
 std::vector<float> Llama3Divisors(const model::Config& config) {
   std::vector<float> divisors(static_cast<size_t>(config.rotary() / 2));
   for (size_t i = 0; i < divisors.size(); ++i) {
-    divisors[i] = static_cast<float>(DivisorOf(config.rope, Wavelength(config, i)));
+    divisors[i] = static_cast<float>(model::Llama3Divisor(config.rope, Wavelength(config, i)));
   }
   return divisors;
 }
@@ -69,7 +74,7 @@ model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string&
     break;
   }
   for (size_t i = 0; i < divisors.size(); ++i) {
-    const double want = DivisorOf(rope, Wavelength(config, i));
+    const double want = model::Llama3Divisor(rope, Wavelength(config, i));
     if (std::abs(static_cast<double>(divisors[i]) - want) <= 1e-3 * want) continue;
     throw Error(
         ExitCode::kBadInput,

@@ -119,9 +119,7 @@ class Lister {
 }  // namespace
 
 int64_t ModelTensor::cols() const {
-  int64_t count = 1;
-  for (size_t i = shape.size() < 2 ? 0 : 1; i < shape.size(); ++i) count *= shape[i];
-  return count;
+  return io::ElementCount(std::span(shape).subspan(shape.size() < 2 ? 0 : 1));
 }
 
 int64_t ModelTensor::FolderPlace(int64_t place) const {
@@ -165,30 +163,8 @@ std::string GgufFamilyNames() {
   return names;
 }
 
-model::Config AsFolder(const model::Config& config) {
-  model::Config folder = config;
-  const model::Family* family = model::FindFamily(config.family);
-  RUNG_CHECK(family, "a GGUF file of a family that is not known");
-  folder.rope.half = true;
-  if (folder.local_rope) folder.local_rope->half = true;
-  folder.norm_offset = family->norm_offset;
-  folder.transposed = family->transposed;
-  folder.qkv = family->qkv;
-  return folder;
-}
-
 std::vector<ModelTensor> ModelTensors(const model::Config& config, const model::Names* hf) {
   return Lister(config, hf ? *hf : model::HfNames(config)).List();
-}
-
-bool IsNf4(const io::Safetensors& folder, const std::string& name) {
-  return folder.Find(name + std::string(kNf4State)) != nullptr;
-}
-
-bool IsNf4Part(const io::Safetensors& folder, const std::string& name) {
-  return std::any_of(std::begin(kNf4Parts), std::end(kNf4Parts), [&](std::string_view part) {
-    return name.ends_with(part) && IsNf4(folder, name.substr(0, name.size() - part.size()));
-  });
 }
 
 }  // namespace rung::cli

@@ -1,4 +1,4 @@
-// The tensors of a model by name, and what bitsandbytes keeps beside those of an NF4 folder.
+// The tensors of a model by name.
 #pragma once
 
 #include <string>
@@ -46,23 +46,9 @@ struct ModelTensor {
 std::string_view GgufArchitecture(const model::Config& config);
 std::string GgufFamilyNames();  // "llama, mistral, ...": those that have one, for messages
 
-// The config of a GGUF file as a folder of the same model has it: its order of rows, its way of storing.
-model::Config AsFolder(const model::Config& config);
-
-// Every tensor that a model of this config (a folder's, see AsFolder) may have, in the order of a pass; last
-// the head, which is absent or stands for the embedding where the two are tied. `hf`: how the folder spells
-// its names; nullptr: as transformers does.
+// Every tensor that a model of this config (a folder's, see model::AsFolder) may have, in the order of a
+// pass; last the head, which is absent or stands for the embedding where the two are tied. `hf`: how the
+// folder spells its names; nullptr: as transformers does.
 std::vector<ModelTensor> ModelTensors(const model::Config& config, const model::Names* hf = nullptr);
-
-// The JSON of an NF4 weight, which only such weights have.
-inline constexpr std::string_view kNf4State = ".quant_state.bitsandbytes__nf4";
-// All that is kept beside the codes of an NF4 weight.
-inline constexpr std::string_view kNf4Parts[] = {".absmax", ".quant_map", ".nested_absmax",
-                                                 ".nested_quant_map", kNf4State};
-
-// `name` is the codes of an NF4 weight.
-bool IsNf4(const io::Safetensors& folder, const std::string& name);
-// `name` is kept beside the codes of one.
-bool IsNf4Part(const io::Safetensors& folder, const std::string& name);
 
 }  // namespace rung::cli

@@ -133,8 +133,8 @@ Action AddQuantize(CLI::App& app) {
       ->required();
   app.add_option(
       "--format", command->format,
-      "of the linear layers: nf4, nf4-single (folders); q8_0, q4_0, q4_1, q5_0, q5_1 (GGUF); bf16, "
-      "f16, f32; none: as they are. Default: nf4 for a folder, q8_0 for a GGUF file");
+      "of the linear layers: nf4, nf4-single (folders); q8_0, q4_0, q4_1, q5_0, q5_1, mxfp4 (GGUF); "
+      "bf16, f16, f32; none: as they are. Default: nf4 for a folder, q8_0 for a GGUF file");
   app.add_flag("--single", command->single, "nf4-single: scales stay f32, 4.5 instead of 4.13 bits a weight");
   CLI::Option* embeddings =
       app.add_option(

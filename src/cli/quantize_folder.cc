@@ -126,6 +126,7 @@ class FolderWriter {
         file->Write(output.name, static_cast<uint64_t>(begin * cols) * width, Rounded(output));
         continue;
       }
+      CheckRows(tile_, cols, begin, format::Format::kNf4, tensor.name);
       const format::Nf4Encoded part =
           format::EncodeNf4(tile_.data(), static_cast<int64_t>(tile_.size()), false);
       file->Write(output.name, static_cast<uint64_t>(begin * cols) / 2, std::as_bytes(std::span(part.codes)));
@@ -236,6 +237,14 @@ void CheckKeep(const model::Recipe& recipe, const MergeSource& source) {
                             "lists them",
                             Printable(pattern.first)));
   }
+}
+
+void CheckRows(std::span<const float> rows, int64_t cols, int64_t begin, format::Format format,
+               const std::string& name) {
+  const int64_t row = model::UnencodableRow(format, rows, cols);
+  if (row < 0) return;
+  const Failure failure = model::NotEncodable("tensor " + name, begin + row, format);
+  throw Error(failure.code, failure.message);
 }
 
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress,

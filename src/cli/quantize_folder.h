@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 
 #include "base/files.h"
@@ -33,6 +34,11 @@ model::Quantize ChoiceFor(const model::Recipe& recipe, const ModelTensor& tensor
 
 // Throws Error for a pattern that no matrix matches.
 void CheckKeep(const model::Recipe& recipe, const MergeSource& source);
+
+// Throws Error (kBadInput) for a number among rows `begin` on, of `cols` weights, that `format` cannot hold.
+// name: the tensor's.
+void CheckRows(std::span<const float> rows, int64_t cols, int64_t begin, format::Format format,
+               const std::string& name);
 
 // Memory: tens of megabytes, and the packed bytes of one matrix where the model has them packed. `out` is
 // complete or not there. Throws Error.

@@ -11,6 +11,7 @@
 #include "cli/quantize_vocabulary.h"
 #include "format/encode.h"
 #include "io/gguf_writer.h"
+#include "model/config_difference.h"
 
 namespace rung::cli {
 namespace {
@@ -55,12 +56,14 @@ Format GgufFormatOf(Quantize quantize) {
       return Format::kF16;
     case Quantize::kF32:
       return Format::kF32;
+    case Quantize::kMxfp4:
+      return Format::kMxfp4;
     default:
       break;
   }
   throw Error(ExitCode::kUsage,
-              fmt::format("GGUF has no {}: choose q8_0, q4_0, q4_1, q5_0, q5_1, bf16, f16 or f32, or name a "
-                          "folder with --out",
+              fmt::format("GGUF has no {}: choose q8_0, q4_0, q4_1, q5_0, q5_1, mxfp4, bf16, f16 or f32, or "
+                          "name a folder with --out",
                           model::NameOf(quantize)));
 }
 
@@ -174,14 +177,6 @@ class GgufPlan {
   std::vector<std::string> left_out_, odd_;
 };
 
-void CheckRange(const std::vector<float>& values, Format format, const std::string& name) {
-  if (format::IsEncodable(format, values.data(), static_cast<int64_t>(values.size()))) return;
-  throw Error(ExitCode::kBadInput,
-              fmt::format("tensor {} has a weight that is no number or that {} cannot hold; rung verify says "
-                          "more, --format bf16 or f32 keeps it as it is",
-                          name, format::Of(format).name));
-}
-
 void WriteItem(MergeSource& source, const Item& item, size_t number, io::GgufWriter* writer) {
   if (item.copied) {
     const std::span<const std::byte> data = item.copied->data;
@@ -204,9 +199,7 @@ void WriteItem(MergeSource& source, const Item& item, size_t number, io::GgufWri
     const int64_t end = std::min(rows, begin + step);
     tile.resize(static_cast<size_t>((end - begin) * cols));
     source.ReadGgufRows(begin, end, tile.data());
-    if (item.format != Format::kF32 && item.format != Format::kBf16) {
-      CheckRange(tile, item.format, item.source->name);
-    }
+    CheckRows(tile, cols, begin, item.format, item.source->name);
     bytes.resize(static_cast<size_t>(end - begin) * row_bytes);
     format::Encode(item.format, tile.data(), static_cast<int64_t>(tile.size()), bytes.data());
     writer->Write(number, static_cast<uint64_t>(begin) * row_bytes, bytes).OrThrow();
@@ -224,9 +217,9 @@ void CheckReadBack(MergeSource& source, const std::vector<Item>& items, const Pa
   }
   Path temporary = out;
   temporary += ".tmp";
-  const model::Config got = AsFolder(model::ReadConfig(temporary).OrThrow());
+  const model::Config got = model::AsFolder(model::ReadConfig(temporary).OrThrow());
   model::Config want = source.folder_config();
-  const std::string difference = ConfigDifference(want, got);
+  const std::string difference = model::ConfigDifference(want, got);
   if (difference.empty()) return;
   throw Error(
       ExitCode::kUsage,

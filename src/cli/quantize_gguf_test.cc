@@ -14,6 +14,7 @@
 #include "format/encode.h"
 #include "infer/test_support.h"
 #include "io/json_file.h"
+#include "model/config_difference.h"
 #include "text/tokenizer.h"
 
 namespace rung::cli {
@@ -81,13 +82,15 @@ TEST_P(ConversionTest, IsWhatTheGgufPackageWrites) {
     }
   }
   model::Config mine = model::ReadConfig(out).OrThrow(), theirs = model::ReadConfig(want.name()).OrThrow();
-  EXPECT_EQ(ConfigDifference(AsFolder(theirs), AsFolder(mine)), "");
+  EXPECT_EQ(model::ConfigDifference(model::AsFolder(theirs), model::AsFolder(mine)), "");
   EXPECT_LE(
       infer::Apart(LogitsOf(out, All(Quantize::kNone)), LogitsOf(kFamilies + name, All(Quantize::kNone))),
       1e-4);
 }
 
-TEST_P(ConversionTest, ComesBackBitForBit) {
+class RoundTripTest : public ConversionTest {};
+
+TEST_P(RoundTripTest, ComesBackBitForBit) {
   const std::string name = GetParam();
   const Path gguf = ToGguf(kFamilies + name, All(Quantize::kF32));
   const io::Safetensors want = io::Safetensors::OpenFolder(kFamilies + name).OrThrow();
@@ -108,21 +111,44 @@ TEST_P(ConversionTest, ComesBackBitForBit) {
   }
   const model::Config a = model::ReadConfig(back).OrThrow(),
                       b = model::ReadConfig(kFamilies + name).OrThrow();
-  EXPECT_EQ(ConfigDifference(b, a), "");
+  EXPECT_EQ(model::ConfigDifference(b, a), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ConversionTest,
-                         testing::Values("llama3", "smollm2", "qwen2", "qwen2_yarn", "qwen3", "smollm3",
-                                         "granite", "olmo2", "phi3", "phi3_long", "gemma", "gemma2", "gemma3",
-                                         "gpt2", "gpt_neox"),
+constexpr const char* kConverted[] = {"llama3",  "smollm2", "qwen2",  "qwen2_yarn", "qwen3",
+                                      "smollm3", "granite", "olmo2",  "phi3",       "phi3_long",
+                                      "gemma",   "gemma2",  "gemma3", "gpt2",       "gpt_neox"};
+INSTANTIATE_TEST_SUITE_P(All, ConversionTest, testing::ValuesIn(kConverted),
                          [](const auto& tested) { return std::string(tested.param); });
+INSTANTIATE_TEST_SUITE_P(All, RoundTripTest, testing::ValuesIn(kConverted),
+                         [](const auto& tested) { return std::string(tested.param); });
+// Their GGUF files say "llama", with a window or without.
+INSTANTIATE_TEST_SUITE_P(Mistral, RoundTripTest, testing::Values("mistral", "mistral_window"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+TEST_F(QuantizeGgufTest, ALlamaFileWithAWindowBecomesAMistral) {
+  const Path gguf = ToGguf(kFamilies + "mistral_window", All(Quantize::kF32));
+  const model::Config config = model::ReadConfig(gguf).OrThrow();
+  EXPECT_EQ(config.family, "llama");
+  ASSERT_EQ(config.window, 7);
+  const Path back = ToFolder(gguf, All(Quantize::kF32));
+  const model::Config folder = model::ReadConfig(back).OrThrow();
+  EXPECT_EQ(folder.family, "mistral");
+  EXPECT_EQ(folder.window, 7);
+  // More tokens than the window.
+  const std::vector<int32_t> ids = {1, 8, 47, 11, 30, 57, 2, 9, 60, 71, 5, 33};
+  const auto logits = [&](const Path& path) {
+    return infer::LastLogits(infer::LoadSmall(path.string(), DType::kF32, 16), nullptr, ids);
+  };
+  EXPECT_LE(infer::Apart(logits(back), logits(kFamilies + "mistral_window")), 1e-5);
+}
 
 TEST_F(QuantizeGgufTest, BlocksAreTheEncodersOfTheSource) {
   const Path exact = ToGguf(kFamilies + "llama3", All(Quantize::kF32), "exact.gguf");
   const io::Gguf want = io::Gguf::Open(exact).OrThrow();
   const std::pair<Quantize, format::Format> formats[] = {{Quantize::kQ8_0, format::Format::kQ8_0},
                                                          {Quantize::kQ4_0, format::Format::kQ4_0},
-                                                         {Quantize::kQ5_1, format::Format::kQ5_1}};
+                                                         {Quantize::kQ5_1, format::Format::kQ5_1},
+                                                         {Quantize::kMxfp4, format::Format::kMxfp4}};
   for (const auto& [quantize, format] : formats) {
     const Path out =
         ToGguf(kFamilies + "llama3", All(quantize), std::string(model::NameOf(quantize)) + ".gguf");

@@ -21,8 +21,4 @@ uint32_t GgufFileType(format::Format format);
 // "rope_freqs.weight" and its like: f32 vectors by name.
 std::vector<std::pair<std::string, std::vector<float>>> RopeTensors(const model::Config& config);
 
-// The first thing that the two say differently of what is computed, "" when there is none. Names, and how
-// weights are stored, do not count.
-std::string ConfigDifference(const model::Config& want, const model::Config& got);
-
 }  // namespace rung::cli

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "cli/model_tensors.h"
 #include "io/json_file.h"
+#include "model/four_bit.h"
 
 namespace rung::cli {
 namespace {
@@ -104,7 +104,7 @@ void Nf4File::WriteScales(const OutputTensor& tensor, const format::Nf4Encoded& 
 
 void Nf4File::Commit() {
   for (const auto& [name, state] : states_) {
-    names_.push_back(name + std::string(kNf4State));
+    names_.push_back(name + std::string(model::kNf4State));
     writer_.Append({names_.back(), "U8", {static_cast<int64_t>(state.size())}}, BytesOf(state)).OrThrow();
   }
   writer_.Commit().OrThrow();

@@ -147,7 +147,7 @@ QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgre
   QuantizeResult result = WriteShards(tensors, bytes, options, folder.path(), on_progress);
   result.bytes_before = 2 * static_cast<uint64_t>(config.parameter_count());  // of a 16-bit folder
   WriteTextFile(folder.path() / "config.json",
-                WithQuantizationConfig(model::HfConfigJson(config), options.nested, {}))
+                WithQuantizationConfig(model::HfConfigJson(config).OrThrow(), options.nested, {}))
       .OrThrow();
   folder.Commit();
   return result;

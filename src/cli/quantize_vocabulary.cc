@@ -233,28 +233,6 @@ class VocabularyWriter {
   io::GgufFields fields_;
 };
 
-// nullopt: a value that no key of a model has.
-std::optional<io::GgufField> FieldOf(const io::GgufValue& value) {
-  const auto whole = [](auto number) -> std::optional<io::GgufField> {
-    if (number < 0 || static_cast<uint64_t>(number) > UINT32_MAX) return std::nullopt;
-    return static_cast<uint32_t>(number);
-  };
-  if (const auto* n = std::get_if<uint64_t>(&value)) return whole(*n);
-  if (const auto* n = std::get_if<int64_t>(&value)) return whole(*n);
-  if (const auto* x = std::get_if<double>(&value)) return static_cast<float>(*x);
-  if (const auto* b = std::get_if<bool>(&value)) return *b;
-  if (const auto* s = std::get_if<std::string>(&value)) return *s;
-  if (const auto* list = std::get_if<std::vector<std::string>>(&value)) return *list;
-  if (const auto* list = std::get_if<std::vector<double>>(&value)) {
-    std::vector<float> reals;
-    for (const double x : *list) reals.push_back(static_cast<float>(x));
-    return reals;
-  }
-  std::vector<int32_t> numbers;
-  for (const int64_t n : std::get<std::vector<int64_t>>(value)) numbers.push_back(static_cast<int32_t>(n));
-  return numbers;
-}
-
 }  // namespace
 
 io::GgufFields VocabularyFields(const Path& folder, int64_t V,
@@ -276,13 +254,12 @@ io::GgufFields VocabularyFields(const Path& folder, int64_t V,
 
 io::GgufFields CopiedFields(const io::Gguf& gguf) {
   io::GgufFields fields;
-  for (const auto& [key, value] : gguf.metadata()) {
+  for (const auto& [key, value] : gguf.raw_metadata()) {
     if (key == "general.file_type" || key == "general.alignment" || key.starts_with("split.") ||
         key.starts_with("quantize.")) {
       continue;
     }
-    std::optional<io::GgufField> field = FieldOf(value);
-    if (field) fields.emplace_back(key, std::move(*field));
+    fields.emplace_back(key, value);
   }
   return fields;
 }

@@ -16,8 +16,8 @@ namespace rung::cli {
 io::GgufFields VocabularyFields(const Path& folder, int64_t V,
                                 const std::function<void(const std::string& note)>& on_note);
 
-// The metadata of a GGUF file for another one of the same model: all but what says how its tensors are
-// stored.
+// The metadata of a GGUF file for another one of the same model, byte for byte: all but what says how its
+// tensors are stored. `gguf` outlives it.
 io::GgufFields CopiedFields(const io::Gguf& gguf);
 
 }  // namespace rung::cli

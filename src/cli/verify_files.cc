@@ -27,10 +27,10 @@ bool IsSum(std::string_view text) {
          std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
 }
 
-// Of a folder: weights, and what decides how they are used.
+// Of a folder: weights, and what decides how they are used. Of a GGUF file that was split: all parts.
 std::vector<Path> FilesOf(const Path& model) {
   std::error_code error;
-  if (!std::filesystem::is_directory(model, error)) return {model};
+  if (!std::filesystem::is_directory(model, error)) return io::GgufFiles(model);
   std::vector<Path> files;
   for (const auto& item : std::filesystem::directory_iterator(model, error)) {
     const Path extension = item.path().extension();
@@ -103,7 +103,11 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
   }
   uint64_t total = 0, done = 0;
   std::error_code error;
-  for (const Path& file : files) total += std::filesystem::file_size(file, error);
+  const auto size_of = [&error](const Path& file) {
+    const uintmax_t size = std::filesystem::file_size(file, error);
+    return error ? uintmax_t{0} : size;  // what is missing is a problem below
+  };
+  for (const Path& file : files) total += size_of(file);
   for (const Path& file : files) {
     const std::string name = file.filename().string();
     const Result<std::string> sum = io::Sha256OfFile(file, [&](uint64_t bytes) {
@@ -119,7 +123,7 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
     found->sha256[name] = sum.value();
     Expected expected = ExpectedSum(file);
     if (!given.empty() && IsWeights(file)) expected = {given, "--sha256"};
-    const std::string size = FormatBytes(std::filesystem::file_size(file, error));
+    const std::string size = FormatBytes(size_of(file));
     if (expected.sum.empty()) {
       found->Add("files", Finding::kOk, fmt::format("{}: {}, sha256 {}", name, size, sum.value()));
     } else if (expected.sum == sum.value()) {

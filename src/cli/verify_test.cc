@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/test_support.h"
+#include "io/gguf_writer.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
 
@@ -106,6 +107,54 @@ TEST_F(VerifyTest, SoundModelsPass) {
     EXPECT_LT(*found.perplexity, 60.0);
     EXPECT_GT(*found.perplexity, 2.0);
   }
+}
+
+// Cut in two as gguf-split does: either part stands for the model, and both are looked at.
+TEST_F(VerifyTest, EveryPartOfASplitFileIsChecked) {
+  const Path parts[] = {folder_ / "split-00001-of-00002.gguf", folder_ / "split-00002-of-00002.gguf"};
+  {
+    const io::Gguf whole = io::Gguf::Open(kStories).OrThrow();
+    const auto& tensors = whole.tensors();
+    std::string sums;
+    for (size_t part = 0; part < 2; ++part) {
+      io::GgufFields fields = {{"split.no", static_cast<uint32_t>(part)},
+                               {"split.count", uint32_t{2}},
+                               {"split.tensors.count", static_cast<uint32_t>(tensors.size())}};
+      for (const auto& [key, value] : whole.raw_metadata()) {
+        if (part == 0) fields.emplace_back(key, value);
+      }
+      const size_t begin = part * (tensors.size() / 2), end = part == 0 ? tensors.size() / 2 : tensors.size();
+      std::vector<io::GgufLayout> layouts;
+      for (size_t i = begin; i < end; ++i)
+        layouts.push_back({tensors[i].name, tensors[i].type, tensors[i].dims});
+      io::GgufWriter writer = io::GgufWriter::Create(parts[part], fields, layouts).OrThrow();
+      for (size_t i = begin; i < end; ++i) writer.Write(i - begin, 0, tensors[i].data).OrThrow();
+      writer.Commit().OrThrow();
+      sums +=
+          io::Sha256OfFile(parts[part], nullptr).OrThrow() + "  " + parts[part].filename().string() + "\n";
+    }
+    Write("SHA256SUMS", sums);
+  }
+  for (const Path& path : parts) {
+    const Verification found = Run(path);
+    EXPECT_EQ(found.Count(Finding::kProblem), 0) << Problems(found, "files") << Problems(found, "tensors");
+    EXPECT_EQ(found.sha256.size(), 2u);
+  }
+  {
+    std::fstream file(parts[1], std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(-40, std::ios::end);
+    const auto at = file.tellg();
+    const char flipped = static_cast<char>(file.get() ^ 1);
+    file.seekp(at);
+    file.put(flipped);
+  }
+  const Verification damaged = Run(parts[0]);
+  const std::string problem = Problems(damaged, "files");
+  EXPECT_NE(problem.find("split-00002-of-00002.gguf"), std::string::npos) << problem;
+  EXPECT_NE(problem.find("SHA256SUMS says"), std::string::npos) << problem;
+  EXPECT_EQ(problem.find("split-00001-of-00002.gguf"), std::string::npos) << problem;
+  std::filesystem::remove(parts[1]);
+  EXPECT_NE(Problems(Run(parts[0]), "files").find("split-00002-of-00002.gguf"), std::string::npos);
 }
 
 TEST_F(VerifyTest, JsonAndExitCode) {

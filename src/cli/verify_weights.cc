@@ -10,6 +10,7 @@
 
 #include "cli/merge_source.h"
 #include "cli/verify.h"
+#include "model/config_difference.h"
 
 namespace rung::cli {
 namespace {
@@ -53,7 +54,7 @@ bool IsOfRope(std::string_view name) {
 HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
   HeaderFindings found;
   std::set<std::string> listed;
-  for (const ModelTensor& tensor : ModelTensors(AsFolder(config))) {
+  for (const ModelTensor& tensor : ModelTensors(model::AsFolder(config))) {
     if (tensor.role == TensorRole::kHead && config.tied_head) continue;
     listed.insert(tensor.gguf);
     const io::GgufTensor* entry = gguf.Find(tensor.gguf);

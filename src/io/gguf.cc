@@ -80,7 +80,8 @@ class Parser {
   Parser(std::span<const std::byte> bytes, const std::string& name) : bytes_(bytes), name_(name) {}
 
   bool ReadHeader(uint64_t* tensor_count, uint64_t* key_count);
-  bool ReadMetadata(uint64_t key_count, std::map<std::string, GgufValue, std::less<>>* metadata);
+  bool ReadMetadata(uint64_t key_count, std::map<std::string, GgufValue, std::less<>>* metadata,
+                    std::map<std::string, GgufRawValue, std::less<>>* raw);
   bool ReadTensors(uint64_t tensor_count, std::vector<GgufTensor>* tensors,
                    std::map<std::string, size_t, std::less<>>* index);
   bool PlaceTensors(std::vector<GgufTensor>* tensors);
@@ -331,7 +332,8 @@ bool Parser::SetAlignment(const GgufValue& value) {
   return true;
 }
 
-bool Parser::ReadMetadata(uint64_t key_count, std::map<std::string, GgufValue, std::less<>>* metadata) {
+bool Parser::ReadMetadata(uint64_t key_count, std::map<std::string, GgufValue, std::less<>>* metadata,
+                          std::map<std::string, GgufRawValue, std::less<>>* raw) {
   for (uint64_t i = 0; i < key_count; ++i) {
     where_ = fmt::format("metadata key {} of {}", i + 1, key_count);
     std::string_view key;
@@ -341,7 +343,9 @@ bool Parser::ReadMetadata(uint64_t key_count, std::map<std::string, GgufValue, s
     if (!Read(&type, "the value's type")) return false;
     auto [entry, fresh] = metadata->try_emplace(std::string(key));
     if (!fresh) return Fail("appears twice");
+    const uint64_t begin = position_;
     if (!ReadValue(type, &entry->second)) return false;
+    (*raw)[entry->first] = {type, bytes_.subspan(begin, position_ - begin)};
     if (key == "general.alignment" && !SetAlignment(entry->second)) return false;
   }
   where_.clear();
@@ -457,7 +461,8 @@ Result<Gguf> Gguf::Parse(std::span<const std::byte> bytes, std::string name) {
   gguf.name_ = std::move(name);
   Parser parser(bytes, gguf.name_);
   uint64_t tensor_count = 0, key_count = 0;
-  if (!parser.ReadHeader(&tensor_count, &key_count) || !parser.ReadMetadata(key_count, &gguf.metadata_) ||
+  if (!parser.ReadHeader(&tensor_count, &key_count) ||
+      !parser.ReadMetadata(key_count, &gguf.metadata_, &gguf.raw_metadata_) ||
       !parser.ReadTensors(tensor_count, &gguf.tensors_, &gguf.index_) || !parser.PlaceTensors(&gguf.tensors_))
     return parser.failure();
   return gguf;

@@ -20,6 +20,13 @@ namespace rung::io {
 using GgufValue = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<int64_t>,
                                std::vector<double>, std::vector<std::string>>;
 
+// A value as the file has it: the number of its kind, and behind it the bytes, for an array with the kind and
+// number of its elements before them.
+struct GgufRawValue {
+  uint32_t type = 0;
+  std::span<const std::byte> bytes;
+};
+
 struct GgufTensor {
   std::string name;
   int type = 0;                     // ggml type number
@@ -49,6 +56,8 @@ class Gguf {
   static Result<Gguf> Join(std::vector<Gguf> parts);
 
   const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  // Of every key of `metadata`, inside the mapping.
+  const std::map<std::string, GgufRawValue, std::less<>>& raw_metadata() const { return raw_metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* Find(std::string_view name) const;  // nullptr when absent
   const std::string& name() const { return name_; }     // the path (of the first part), for messages
@@ -69,6 +78,7 @@ class Gguf {
   std::string name_;
   std::vector<MappedFile> files_;
   std::map<std::string, GgufValue, std::less<>> metadata_;
+  std::map<std::string, GgufRawValue, std::less<>> raw_metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
 };

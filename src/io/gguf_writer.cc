@@ -5,7 +5,6 @@
 #include <set>
 
 #include "base/text.h"
-#include "io/gguf.h"
 
 namespace rung::io {
 namespace {
@@ -63,6 +62,9 @@ void PutField(std::string* header, const GgufField& field) {
     PutArray(header, 6, *reals);
   } else if (const auto* truths = std::get_if<std::vector<bool>>(&field)) {
     PutArray(header, 7, *truths);
+  } else if (const auto* raw = std::get_if<GgufRawValue>(&field)) {
+    Put(header, raw->type);
+    header->append(reinterpret_cast<const char*>(raw->bytes.data()), raw->bytes.size());
   } else {
     PutArray(header, 5, std::get<std::vector<int32_t>>(field));
   }

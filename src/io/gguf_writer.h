@@ -11,11 +11,13 @@
 
 #include "base/files.h"
 #include "base/result.h"
+#include "io/gguf.h"
 
 namespace rung::io {
 
+// GgufRawValue: the bytes of another file, which outlives their use here.
 using GgufField = std::variant<uint32_t, float, bool, std::string, std::vector<std::string>,
-                               std::vector<float>, std::vector<int32_t>, std::vector<bool>>;
+                               std::vector<float>, std::vector<int32_t>, std::vector<bool>, GgufRawValue>;
 using GgufFields = std::vector<std::pair<std::string, GgufField>>;
 
 struct GgufLayout {

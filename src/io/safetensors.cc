@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -86,6 +88,15 @@ Failure NothingFound(const Path& folder) {
 }
 
 }  // namespace
+
+int64_t ElementCount(std::span<const int64_t> shape) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
+  int64_t count = 1;
+  for (const int64_t dim : shape) {
+    if (__builtin_mul_overflow(count, dim, &count)) return std::numeric_limits<int64_t>::max();
+  }
+  return count;
+}
 
 Result<Safetensors> Safetensors::Open(const Path& file) {
   Result<RandomAccessFile> opened = RandomAccessFile::Open(file);

@@ -17,6 +17,8 @@ namespace rung::io {
 inline constexpr uint64_t kSafetensorsPrefix = 8;                 // bytes: the header's length
 inline constexpr uint64_t kSafetensorsHeaderLimit = 100'000'000;  // bytes: the reference implementation's
 
+// Numbers of a shape: 0 where one dimension is, whatever the others; 2^63 - 1 stands for more.
+int64_t ElementCount(std::span<const int64_t> shape);
 // Bits of one number; 0 for a dtype the format does not know.
 int BitsOfDtype(std::string_view dtype);
 

@@ -47,6 +47,17 @@ std::vector<T> Numbers(const Safetensors& file, std::string_view name) {
   return numbers;
 }
 
+TEST(ElementCount, OfShapesOfAnySize) {
+  constexpr int64_t kLarge = int64_t{1} << 62;
+  const auto count = [](std::vector<int64_t> shape) { return ElementCount(shape); };
+  EXPECT_EQ(count({}), 1);
+  EXPECT_EQ(count({3, 4, 5}), 60);
+  EXPECT_EQ(count({kLarge, kLarge, 0}), 0);
+  EXPECT_EQ(count({0, kLarge, kLarge}), 0);
+  EXPECT_EQ(count({kLarge, 1}), kLarge);
+  EXPECT_EQ(count({kLarge, 2}), INT64_MAX);
+}
+
 TEST_F(SafetensorsTest, ReadsTheReferenceWriter) {
   const Safetensors file = OpenGood("tests/data/io/tiny.safetensors");
   EXPECT_EQ(file.tensors().size(), 8u);

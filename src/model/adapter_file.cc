@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/folders.h"
 #include "base/half.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
@@ -199,16 +200,14 @@ Status CheckModel(const AdapterInfo& info, const Config& config, const Path& fol
 }  // namespace
 
 Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& config,
-                   const std::string& base_model, const std::string& chat_template) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) {
-    return Failure{fmt::format("cannot create {}: {}", folder.string(), error.message()), ExitCode::kFailed};
-  }
+                   const std::string& base_model, const std::string& chat_template,
+                   std::optional<int64_t> template_time) {
+  if (Status made = MakeFolders(folder); !made.ok()) return made;
   AdapterInfo info;
   info.spec = adapter.spec();
   info.base_model = base_model;
   info.chat_template = chat_template;
+  info.template_time = template_time;
   info.family = config.family;
   info.L = config.L;
   info.C = config.C;

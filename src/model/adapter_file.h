@@ -7,6 +7,8 @@
 //   rung_adapter.json           beside PEFT's file: what PEFT has no place for. Absent in foreign folders
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "model/adapter.h"
@@ -17,6 +19,8 @@ struct AdapterInfo {
   AdapterSpec spec;
   std::string base_model;     // as given to `rung train`
   std::string chat_template;  // empty: trained without
+  // What that template took for the time: text::RenderOptions::now. Nothing where it does not ask.
+  std::optional<int64_t> template_time = std::nullopt;
   // False for an adapter that says nothing about templates: PEFT's. The model's own is then used.
   bool has_template_choice = true;
   // Of the backbone it belongs to; a foreign adapter does not say: those of the model it is read for, or 0.
@@ -26,7 +30,8 @@ struct AdapterInfo {
 
 // Written atomically, the config last: a folder with a config is complete.
 Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& config,
-                   const std::string& base_model, const std::string& chat_template);
+                   const std::string& base_model, const std::string& chat_template,
+                   std::optional<int64_t> template_time = std::nullopt);
 // Refuses, naming both, an adapter trained for a model of another shape.
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder, const Config& config);
 // What the folder says of itself, for no model in particular.

@@ -151,7 +151,8 @@ TEST_F(AdapterFileTest, EveryFieldOfALadderComesBack) {
   SaveAdapter(folder_, saved, config, "base", "{{ template }}").OrThrow();
   const AdapterInfo info = ReadAdapterInfo(folder_, config).OrThrow();
   EXPECT_EQ(info.base_model, "base");
-  EXPECT_EQ(info.chat_template, "{{ template }}");
+  EXPECT_EQ(std::tie(info.chat_template, info.template_time),
+            std::make_tuple("{{ template }}", std::nullopt));
   EXPECT_TRUE(info.has_template_choice);
   EXPECT_EQ(info.family, config.family);
   EXPECT_EQ(std::tie(info.L, info.C, info.V), std::tie(config.L, config.C, config.V));
@@ -317,8 +318,9 @@ TEST_F(AdapterFileTest, PairsComeBack) {
     AdapterSpec spec;
     spec.lora = SmallLora(config, layers);
     const Adapter saved = Random(config, spec);
-    SaveAdapter(folder_, saved, config, "base", "{{ template }}").OrThrow();
+    SaveAdapter(folder_, saved, config, "base", "{{ template }}", 86400).OrThrow();
     const AdapterInfo info = ReadAdapterInfo(folder_, config).OrThrow();
+    EXPECT_EQ(info.template_time, 86400);
     EXPECT_EQ(std::tie(info.base_model, info.chat_template, info.family, info.L, info.C, info.V),
               std::make_tuple("base", "{{ template }}", config.family, config.L, config.C, config.V));
     EXPECT_TRUE(info.has_template_choice);

@@ -271,7 +271,7 @@ void Backbone::Logits(Exec& ex, In z, Out logits) const {
   const ops::FrozenProduct product{&head_, nullptr, logits.t, false};
   ops::ProjectFrozen(ex, HeadInput(ex, z, nullptr), {&product, 1});
   if (const float cap = config_.logit_cap; cap > 0.0f) {
-    ex.Launch("cap_logits", {}, [&] {
+    ex.Launch("cap_logits", {}, {logits.t}, [&] {
       float* values = logits.as<float>();
       for (int64_t i = 0; i < logits.t.size(); ++i) values[i] = cap * std::tanh(values[i] / cap);
     });

@@ -30,15 +30,6 @@ std::pair<double, double> YarnRamp(const RopeConfig& rope, int64_t rotary) {
   return {low, low == high ? high + 0.001 : high};
 }
 
-double Llama3Frequency(const RopeConfig& rope, double f) {
-  const double wavelength = 2.0 * std::numbers::pi / f;
-  if (wavelength > rope.original_context / rope.low_factor) return f / rope.factor;
-  if (wavelength <= rope.original_context / rope.high_factor) return f;
-  const double smooth =
-      (rope.original_context / wavelength - rope.low_factor) / (rope.high_factor - rope.low_factor);
-  return (1.0 - smooth) * f / rope.factor + smooth * f;
-}
-
 std::vector<double> Frequencies(const RopeConfig& rope, int64_t rotary, int64_t positions) {
   const bool is_long =
       rope.scaling == RopeScaling::kLongRope && static_cast<double>(positions) > rope.original_context;
@@ -47,7 +38,7 @@ std::vector<double> Frequencies(const RopeConfig& rope, int64_t rotary, int64_t 
   for (int64_t i = 0; i < rotary / 2; ++i) {
     double f = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rotary));
     if (rope.scaling == RopeScaling::kLinear) f /= rope.factor;
-    if (rope.scaling == RopeScaling::kLlama3) f = Llama3Frequency(rope, f);
+    if (rope.scaling == RopeScaling::kLlama3) f /= Llama3Divisor(rope, 2.0 * std::numbers::pi / f);
     if (rope.scaling == RopeScaling::kYarn) {
       const auto [low, high] = YarnRamp(rope, rotary);
       const double stretched = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
@@ -60,6 +51,15 @@ std::vector<double> Frequencies(const RopeConfig& rope, int64_t rotary, int64_t 
 }
 
 }  // namespace
+
+double Llama3Divisor(const RopeConfig& rope, double wavelength) {
+  const double context = rope.original_context;
+  if (wavelength > context / rope.low_factor) return rope.factor;
+  // With equality: where the two factors are one, nothing is between them.
+  if (wavelength <= context / rope.high_factor) return 1.0;
+  const double smooth = (context / wavelength - rope.low_factor) / (rope.high_factor - rope.low_factor);
+  return 1.0 / ((1.0 - smooth) / rope.factor + smooth);
+}
 
 bool Config::has_window(int64_t layer) const {
   return window > 0 && (windowed.empty() || std::binary_search(windowed.begin(), windowed.end(), layer));

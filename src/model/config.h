@@ -88,7 +88,8 @@ std::string KnownFamilies();
 // The text of a Hugging Face folder's config.json. `name` stands in messages.
 Result<Config> ParseHfConfig(std::string_view text, const std::string& name);
 Result<Config> ConfigFromGguf(const io::Gguf& gguf);
-// A line for each metadata key of the architecture's own that is not read and may change the computation.
+// A line for each metadata key of the architecture's own that is not read and may change the computation, and
+// for each kind of tensor that the model would not use.
 std::vector<std::string> ConfigWarnings(const io::Gguf& gguf);
 // True for a file that begins as GGUF files do, whatever its name.
 bool IsGgufFile(const Path& path);
@@ -100,5 +101,7 @@ struct RopeAngles {
   std::vector<float> cos, sin;
 };
 RopeAngles MakeRopeAngles(const RopeConfig& rope, int64_t rotary, int64_t positions);
+// What Llama 3's scaling divides a frequency of this wavelength, in tokens, by.
+double Llama3Divisor(const RopeConfig& rope, double wavelength);
 
 }  // namespace rung::model

@@ -87,6 +87,34 @@ TEST(HfConfig, GemmaScalesTheEmbeddingInTheTypeOfTheModel) {
   EXPECT_EQ(scale(text("float32")), static_cast<float>(std::sqrt(3072.0)));
 }
 
+// transformers' own names of its functions, by the formulas of its ACT2FN.
+TEST(HfConfig, ActivationsByTheirNames) {
+  const auto activation = [](const char* name) {
+    return Read("gpt_neox", "\"hidden_act\": \"" + std::string(name) + "\"").activation;
+  };
+  for (const char* name : {"gelu", "gelu_python"})
+    EXPECT_EQ(activation(name), cpu::Activation::kGelu) << name;
+  for (const char* name :
+       {"gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"}) {
+    EXPECT_EQ(activation(name), cpu::Activation::kGeluTanh) << name;
+  }
+  EXPECT_NE(Refusal("gpt_neox", R"("hidden_act": "gelu_10")").find("gelu_fast, "), std::string::npos);
+}
+
+// transformers' defaults of a key that is not there, which is another thing than null.
+TEST(HfConfig, WindowsWithoutTheKey) {
+  EXPECT_EQ(Read("mistral", "").window, 4096);
+  for (const char* family : {"qwen2", "qwen3"}) {
+    EXPECT_EQ(Read(family, "").window, 0);
+    const char* used = R"("use_sliding_window": true, "max_window_layers": 2)";
+    EXPECT_EQ(Read(family, used).window, 4096) << family;
+    EXPECT_EQ(Read(family, used).windowed, (std::vector<int64_t>{2, 3})) << family;
+  }
+  for (const char* family : {"llama", "phi3", "smollm3", "olmo2", "granite"}) {
+    EXPECT_EQ(Read(family, "").window, 0) << family;
+  }
+}
+
 TEST(HfConfig, WindowsByFamily) {
   EXPECT_TRUE(Read("mistral", R"("sliding_window": 16)").windowed.empty());
   EXPECT_EQ(Read("mistral", R"("sliding_window": 16)").window, 16);
@@ -277,6 +305,10 @@ TEST(GgufConfig, AnUnknownKeyIsAWarning) {
 TEST(GgufConfig, WhatFilesSay) {
   EXPECT_EQ(GgufConfig("gemma2", {}).OrThrow().windowed, (std::vector<int64_t>{0, 2}));
   EXPECT_EQ(GgufConfig("gemma2", {{"attention.sliding_window", 7}}).OrThrow().window, 7);
+  // A config.json without the key has a default, a GGUF file none.
+  for (const char* architecture : {"llama", "qwen2", "qwen3", "phi3"}) {
+    EXPECT_EQ(GgufConfig(architecture, {}).OrThrow().window, 0) << architecture;
+  }
   EXPECT_EQ(GgufConfig("gemma3", {{"attention.sliding_window", 7}}).OrThrow().local_rope, std::nullopt);
   const Config pattern = GgufConfig("gemma3", {{"attention.sliding_window", 7},
                                                {"attention.sliding_window_pattern", 2},

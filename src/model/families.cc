@@ -19,18 +19,21 @@ constexpr std::array<Family, 15> kFamilies = {{
      .architecture = "llama",
      .model_class = "MistralForCausalLM",
      .gguf_pairs = true,
-     .context = 131072},
+     .context = 131072,
+     .window = 4096},
     {.type = "qwen2",
      .architecture = "qwen2",
      .model_class = "Qwen2ForCausalLM",
      .qkv_bias = true,
-     .context = 32768},
+     .context = 32768,
+     .window = 4096},
     {.type = "qwen3",
      .architecture = "qwen3",
      .model_class = "Qwen3ForCausalLM",
      .qk_norm = QkNorm::kHead,
      .head_size = 128,
-     .context = 32768},
+     .context = 32768,
+     .window = 4096},
     {.type = "smollm3",
      .architecture = "smollm3",
      .model_class = "SmolLM3ForCausalLM",
@@ -188,12 +191,35 @@ std::string KnownFamilies() {
   return names;
 }
 
+namespace {
+
+// transformers has several names for a function, one for each way to compute it.
+constexpr std::pair<std::string_view, cpu::Activation> kActivations[] = {
+    {"silu", cpu::Activation::kSilu},
+    {"swish", cpu::Activation::kSilu},
+    {"gelu", cpu::Activation::kGelu},
+    {"gelu_python", cpu::Activation::kGelu},
+    {"gelu_new", cpu::Activation::kGeluTanh},
+    {"gelu_fast", cpu::Activation::kGeluTanh},
+    {"gelu_accurate", cpu::Activation::kGeluTanh},
+    {"gelu_pytorch_tanh", cpu::Activation::kGeluTanh},
+    {"gelu_python_tanh", cpu::Activation::kGeluTanh},
+    {"relu", cpu::Activation::kRelu}};
+
+}  // namespace
+
 std::optional<cpu::Activation> ParseActivation(std::string_view name) {
-  if (name == "silu" || name == "swish") return cpu::Activation::kSilu;
-  if (name == "gelu") return cpu::Activation::kGelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return cpu::Activation::kGeluTanh;
-  if (name == "relu") return cpu::Activation::kRelu;
+  for (const auto& [known, activation] : kActivations) {
+    if (known == name) return activation;
+  }
   return std::nullopt;
+}
+
+std::string KnownActivations() {
+  std::string names;
+  for (const auto& [known, activation] : kActivations)
+    names += (names.empty() ? "" : ", ") + std::string(known);
+  return names;
 }
 
 void SetSwitches(const Family& family, Config* config) {

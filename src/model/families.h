@@ -34,7 +34,7 @@ struct Family {
   int64_t head_size = 0;  // 0: C / Hq
   int64_t context = 2048;
   int64_t heads = 0, kv_heads = 0, vocabulary = 0;  // 0: the file must say, kv_heads: as heads
-  int64_t window = 0;
+  int64_t window = 0;  // of a config.json without the key: GGUF files have defaults of their own
 };
 
 std::span<const Family> Families();
@@ -50,6 +50,7 @@ std::string MixtureMessage(const std::string& where, std::string_view what);
 void SetSwitches(const Family& family, Config* config);
 // nullopt: not a function that is known.
 std::optional<cpu::Activation> ParseActivation(std::string_view name);
+std::string KnownActivations();  // "silu, swish, ...": for messages
 // Extents within what the engine can run.
 Result<Config> Validated(Config config, const std::string& where);
 

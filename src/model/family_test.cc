@@ -109,6 +109,27 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+// Superblocks of 256: q4_k, and q6_k of v, down and the embedding (tools/make_kquant_golden.py).
+TEST(KQuantTest, AMixtureEqualsTransformersOfTheDequantisedWeights) {
+  const Golden golden("tests/data/kquants/golden.safetensors");
+  const Backbone backbone = LoadExact("tests/data/kquants/model.gguf", DType::kF32);
+  EXPECT_EQ(backbone.block(0).attention.q.frozen.format, format::Format::kQ4K);
+  EXPECT_EQ(backbone.block(0).mlp.down.frozen.format, format::Format::kQ6K);
+  EXPECT_EQ(backbone.head().format, format::Format::kQ6K);
+  for (int isa = 0; isa <= static_cast<int>(cpu::BestIsa()); ++isa) {
+    const cpu::Context context{static_cast<cpu::Isa>(isa), 2};
+    const Outcome run =
+        RunBackbone(backbone, context, DType::kF32, golden.Ints("ids"), golden.Ints("starts"));
+    EXPECT_LE(RelativeError(run.hidden, golden.Floats("hidden")), 1e-4) << cpu::NameOf(context.isa);
+    EXPECT_LE(RelativeError(run.logits, golden.Floats("logits")), 1e-4) << cpu::NameOf(context.isa);
+  }
+  if (cpu::BestIsa() != cpu::Isa::kAvx512Bf16) return;
+  const Backbone rounded = LoadExact("tests/data/kquants/model.gguf", DType::kBf16);
+  const Outcome run = RunBackbone(rounded, {cpu::Isa::kAvx512Bf16, 2}, DType::kBf16, golden.Ints("ids"),
+                                  golden.Ints("starts"));
+  EXPECT_LE(RelativeError(run.logits, golden.Floats("logits")), 3e-2);
+}
+
 TEST(FamilyTest, PackedEqualsSeparateBitwise) {
   const Golden golden("tests/data/families/llama3/golden.safetensors");
   const std::vector<int32_t> ids = golden.Ints("ids"), starts = golden.Ints("starts");

@@ -1,6 +1,7 @@
 // Matrices of a folder that another program quantised: bitsandbytes' NF4 and FP4, GPTQ, AWQ, float8.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -11,12 +12,6 @@ namespace rung::model {
 namespace {
 
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;  // bytes; written ones have some hundred
-
-int64_t ElementCount(const io::TensorEntry& entry) {
-  int64_t count = 1;
-  for (const int64_t dim : entry.shape) count *= dim;
-  return count;
-}
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -33,19 +28,14 @@ std::span<const T> As(const std::vector<std::byte>& bytes) {
 
 }  // namespace
 
-const FolderSource::FourBit FolderSource::kNf4 = {format::Format::kNf4, "nf4",
-                                                  ".quant_state.bitsandbytes__nf4"};
-const FolderSource::FourBit FolderSource::kFp4 = {format::Format::kFp4, "fp4",
-                                                  ".quant_state.bitsandbytes__fp4"};
-
 Result<const io::TensorEntry*> FolderSource::Part(const std::string& name, const char* dtype,
                                                   int64_t count) const {
   const io::TensorEntry* entry = tensors_.Find(name);
   if (!entry) return Failure{fmt::format("tensor {} is missing", name)};
-  if (entry->dtype != dtype || ElementCount(*entry) != count) {
+  const int64_t found = io::ElementCount(entry->shape);
+  if (entry->dtype != dtype || found != count) {
     return Failure{fmt::format("{}: tensor {} is {} of {} elements, {} of {} are expected",
-                               tensors_.path(*entry).string(), name, entry->dtype, ElementCount(*entry),
-                               dtype, count)};
+                               tensors_.path(*entry).string(), name, entry->dtype, found, dtype, count)};
   }
   return entry;
 }
@@ -82,7 +72,22 @@ Result<float> FolderSource::ReadState(const std::string& name, const FourBit& ki
   if (!is("nested_blocksize", format::kNf4NestedBlock) || offset == fields.end() || !offset->is_number()) {
     return Failure{fmt::format("{} has no nested_blocksize 256 and nested_offset", where)};
   }
-  return offset->get<float>();
+  const auto value = offset->get<float>();
+  if (!std::isfinite(value)) {
+    return Failure{
+        fmt::format("{}: nested_offset {} is no finite f32: the file is damaged", where, offset->dump())};
+  }
+  return value;
+}
+
+// Scales that are no numbers would make a row of weights so, and every token that reads it.
+Status FolderSource::CheckScales(const std::string& name, const std::byte* scales, int64_t count) const {
+  if (!scales) return Ok{};
+  const std::span<const float> values(reinterpret_cast<const float*>(scales), static_cast<size_t>(count));
+  const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  if (bad == values.end()) return Ok{};
+  return Failure{fmt::format("{}: tensor {} has {} at place {}: the file is damaged",
+                             tensors_.path(*tensors_.Find(name)).string(), name, *bad, bad - values.begin())};
 }
 
 Result<format::Matrix> FolderSource::ReadFourBit(const std::string& name, const FourBit& kind, int64_t rows,
@@ -113,14 +118,23 @@ Result<format::Matrix> FolderSource::ReadFourBit(const std::string& name, const 
   if (!absmax.ok()) return absmax.failure();
   AddFourBitBytes(&totals_, kind.name, weights, nested);
   if (!nested) {
+    if (Status good = CheckScales(name + ".absmax", absmax.value(), blocks); !good.ok())
+      return good.failure();
     matrix.scales.absmax = reinterpret_cast<const float*>(absmax.value());
     return matrix;
   }
-  Result<std::byte*> second = part(".nested_absmax", "F32", CeilDiv(blocks, format::kNf4NestedBlock));
+  const int64_t outer = CeilDiv(blocks, format::kNf4NestedBlock);
+  Result<std::byte*> second = part(".nested_absmax", "F32", outer);
   if (!second.ok()) return second.failure();
   // Always the file's own map: some writers changed its first entry.
   Result<std::byte*> map = part(".nested_quant_map", "F32", 256);
   if (!map.ok()) return map.failure();
+  if (Status good = CheckScales(name + ".nested_absmax", second.value(), outer); !good.ok()) {
+    return good.failure();
+  }
+  if (Status good = CheckScales(name + ".nested_quant_map", map.value(), 256); !good.ok()) {
+    return good.failure();
+  }
   matrix.scales = {reinterpret_cast<const float*>(second.value()),
                    reinterpret_cast<const uint8_t*>(absmax.value()),
                    reinterpret_cast<const float*>(map.value()), offset.value()};
@@ -232,7 +246,7 @@ Result<Float8Scales> FolderSource::ReadFloat8Scales(const std::string& module, i
                     "weight_scale_inv beside it",
                     module)};
   }
-  scales.count = ElementCount(*entry);
+  scales.count = io::ElementCount(entry->shape);
   const std::vector<int64_t> grid = {CeilDiv(rows, q.tile_rows), CeilDiv(cols, q.tile_cols)};
   const bool by_row =
       entry->shape == std::vector<int64_t>{rows} || entry->shape == std::vector<int64_t>{rows, 1};

@@ -21,22 +21,17 @@ std::string Module(const std::string& name) {
   return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
 }
 
+std::string Where(const io::Safetensors& tensors, const io::TensorEntry& entry) {
+  return fmt::format("{}: tensor {}", tensors.path(entry).string(), entry.name);
+}
+
 Path FolderOf(const io::Safetensors& tensors) {
   const auto& entries = tensors.tensors();
   return entries.empty() ? Path() : tensors.path(entries.begin()->second).parent_path();
 }
 
-// The first row that `format` cannot hold, or -1. f32 and bf16 hold all.
-int64_t UnencodableRow(format::Format format, const std::vector<float>& values, int64_t cols) {
-  const auto count = static_cast<int64_t>(values.size());
-  if (format == format::Format::kF32 || format == format::Format::kBf16) return -1;
-  if (format::IsEncodable(format, values.data(), count)) return -1;
-  int64_t row = 0;
-  while (format::IsEncodable(format, values.data() + row * cols, cols)) ++row;
-  return row;
-}
-
-Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested) {
+// Of a floating-point tensor into NF4. where: the tensor, for messages.
+Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested, const std::string& where) {
   format::Nf4Encoded whole;
   whole.codes.reserve(static_cast<size_t>((source->rows() * source->cols() + 1) / 2));
   const int64_t step = source->PieceRows(format::kNf4Block);
@@ -45,6 +40,9 @@ Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested) {
     const int64_t end = std::min(begin + step, source->rows());
     values.resize(static_cast<size_t>((end - begin) * source->cols()));
     if (Status read = source->Read(begin, end, values.data()); !read.ok()) return read.failure();
+    if (const int64_t row = UnencodableRow(format::Format::kNf4, values, source->cols()); row >= 0) {
+      return NotEncodable(where, begin + row, format::Format::kNf4);
+    }
     const format::Nf4Encoded part = format::EncodeNf4(values.data(), (end - begin) * source->cols(), false);
     whole.codes.insert(whole.codes.end(), part.codes.begin(), part.codes.end());
     whole.absmax.insert(whole.absmax.end(), part.absmax.begin(), part.absmax.end());
@@ -54,6 +52,24 @@ Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested) {
 }
 
 }  // namespace
+
+int64_t UnencodableRow(format::Format format, std::span<const float> values, int64_t cols) {
+  // NF4's scales are f32: every finite weight goes.
+  const format::Format as = format == format::Format::kNf4 ? format::Format::kF32 : format;
+  const auto count = static_cast<int64_t>(values.size());
+  if (format == format::Format::kF32 || format == format::Format::kBf16) return -1;
+  if (format::IsEncodable(as, values.data(), count)) return -1;
+  int64_t row = 0;
+  while (format::IsEncodable(as, values.data() + row * cols, cols)) ++row;
+  return row;
+}
+
+Failure NotEncodable(const std::string& where, int64_t row, format::Format format) {
+  return {
+      fmt::format("{} has a number in row {} that is infinite, none, or too large for {}; rung verify says "
+                  "more, bf16 and f32 keep it as it is",
+                  where, row, format::Of(format).name)};
+}
 
 FolderSource::FolderSource(io::Safetensors tensors, FolderRead read)
     : tensors_(std::move(tensors)), read_(read), quantization_(ReadQuantization(FolderOf(tensors_))) {}
@@ -112,9 +128,7 @@ Result<format::Matrix> FolderSource::ReadMatrix(const std::string& name, int64_t
   // A parameter of no module has no ".weight".
   const std::string weight =
       tensors_.Find(module + ".weight") || !tensors_.Find(module) ? module + ".weight" : module;
-  for (const FourBit& kind : {kNf4, kFp4}) {
-    if (tensors_.Find(weight + kind.state)) return ReadFourBit(weight, kind, rows, cols);
-  }
+  if (const FourBit* kind = FourBitOf(tensors_, weight)) return ReadFourBit(weight, *kind, rows, cols);
   Result<const io::TensorEntry*> entry = transposed ? Find(weight, {cols, rows}) : Find(weight, {rows, cols});
   if (!entry.ok()) return entry.failure();
   if (!FloatOrFloat8(entry.value()->dtype)) return Unreadable(*entry.value());
@@ -136,7 +150,7 @@ Result<format::Matrix> FolderSource::ReadFloat(const io::TensorEntry& entry, int
   if (!target || (*target == source.format() && scales.count == 0)) {
     return KeepFloat(&source, entry, transposed, scales);
   }
-  if (*target == format::Format::kNf4) return EncodeFourBit(&source, quantize == Quantize::kNf4);
+  if (*target == format::Format::kNf4) return EncodeFourBit(&source, entry, quantize == Quantize::kNf4);
   if (Status fits = CheckBlocks(entry.name, quantize, cols); !fits.ok()) return fits.failure();
   return EncodePlain(&source, entry, *target);
 }
@@ -167,14 +181,15 @@ Result<format::Matrix> FolderSource::KeepFloat(FloatRows* source, const io::Tens
   return matrix;
 }
 
-Result<format::Matrix> FolderSource::EncodeFourBit(FloatRows* source, bool nested) {
+Result<format::Matrix> FolderSource::EncodeFourBit(FloatRows* source, const io::TensorEntry& entry,
+                                                   bool nested) {
   format::Matrix matrix;
   matrix.format = format::Format::kNf4;
   matrix.rows = source->rows();
   matrix.cols = source->cols();
   AddFourBitBytes(&totals_, "nf4", matrix.rows * matrix.cols, nested);
   if (shapes_only()) return matrix;
-  Result<format::Nf4Encoded> encoded = EncodeRows(source, nested);
+  Result<format::Nf4Encoded> encoded = EncodeRows(source, nested, Where(tensors_, entry));
   if (!encoded.ok()) return encoded.failure();
   encoded_.push_back(std::make_unique<format::Nf4Encoded>(std::move(encoded).value()));
   const format::Nf4Encoded& kept = *encoded_.back();
@@ -206,10 +221,7 @@ Result<format::Matrix> FolderSource::EncodePlain(FloatRows* source, const io::Te
     values.resize(static_cast<size_t>(count));
     if (Status read = source->Read(begin, end, values.data()); !read.ok()) return read.failure();
     if (const int64_t row = UnencodableRow(format, values, matrix.cols); row >= 0) {
-      return Failure{
-          fmt::format("{}: tensor {} has a number in row {} that is infinite, none, or too large "
-                      "for {}",
-                      tensors_.path(entry).string(), entry.name, begin + row, format::Of(format).name)};
+      return NotEncodable(Where(tensors_, entry), begin + row, format);
     }
     format::Encode(format, values.data(), count, data + begin * row_bytes);
   }
@@ -242,12 +254,11 @@ Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io
     return Failure{fmt::format("{}: tensor {} is {}; F32, F16 or BF16 can be quantised",
                                tensors.path(entry).string(), entry.name, entry.dtype)};
   }
-  int64_t count = 1;
-  for (const int64_t dim : entry.shape) count *= dim;
+  const int64_t count = io::ElementCount(entry.shape);
   if (count == 0) return format::Nf4Encoded{};
   const int64_t rows = entry.shape.empty() ? 1 : entry.shape.front();
   FloatRows source(tensors, entry, rows, count / rows);
-  return EncodeRows(&source, nested);
+  return EncodeRows(&source, nested, Where(tensors, entry));
 }
 
 std::optional<format::Format> FormatOf(Quantize quantize) {
@@ -273,6 +284,8 @@ std::optional<format::Format> FormatOf(Quantize quantize) {
       return format::Format::kF16;
     case Quantize::kF32:
       return format::Format::kF32;
+    case Quantize::kMxfp4:
+      return format::Format::kMxfp4;
   }
   return std::nullopt;
 }

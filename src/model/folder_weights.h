@@ -4,9 +4,11 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "model/float_rows.h"
+#include "model/four_bit.h"
 #include "model/packed_int4.h"
 #include "model/quantization.h"
 #include "model/weights.h"
@@ -29,14 +31,6 @@ class FolderSource final : public WeightSource {
   bool shapes_only() const override { return read_ == FolderRead::kHeaders; }
 
  private:
-  // A packed 4-bit matrix of bitsandbytes. state: the suffix of the tensor that describes it.
-  struct FourBit {
-    format::Format format;
-    const char* name;
-    const char* state;
-  };
-  static const FourBit kNf4, kFp4;
-
   Result<const io::TensorEntry*> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   Result<const io::TensorEntry*> Part(const std::string& name, const char* dtype, int64_t count) const;
   Failure Unreadable(const io::TensorEntry& entry) const;  // as a matrix
@@ -47,7 +41,7 @@ class FolderSource final : public WeightSource {
                                    Quantize quantize, bool transposed, const Float8Scales& scales);
   Result<format::Matrix> KeepFloat(FloatRows* source, const io::TensorEntry& entry, bool transposed,
                                    const Float8Scales& scales);
-  Result<format::Matrix> EncodeFourBit(FloatRows* source, bool nested);
+  Result<format::Matrix> EncodeFourBit(FloatRows* source, const io::TensorEntry& entry, bool nested);
   Result<format::Matrix> EncodePlain(FloatRows* source, const io::TensorEntry& entry, format::Format format);
   Result<Float8Scales> ReadFloat8Scales(const std::string& module, int64_t rows, int64_t cols) const;
   Result<std::vector<float>> ReadFloats(const io::TensorEntry& entry) const;
@@ -57,6 +51,8 @@ class FolderSource final : public WeightSource {
   // What bitsandbytes wrote beside the codes, checked: the offset of nested scales.
   Result<float> ReadState(const std::string& name, const FourBit& kind, int64_t rows, int64_t cols,
                           bool nested) const;
+  // `count` finite scales, or none where shapes are all that is read.
+  Status CheckScales(const std::string& name, const std::byte* scales, int64_t count) const;
   Result<format::Matrix> ReadInt4(const std::string& module, int64_t rows, int64_t cols);
   Result<int64_t> ReadGroups(const std::string& module, int64_t cols, std::vector<int32_t>* index) const;
   Result<Int4Matrix> Repack(const std::string& module, int64_t rows, int64_t cols, int64_t groups);
@@ -74,6 +70,12 @@ class FolderSource final : public WeightSource {
   std::vector<std::unique_ptr<Int4Matrix>> int4_;
   std::vector<std::unique_ptr<Float8Scales>> float8_;
 };
+
+// The first row of `cols` numbers in `values` that `format` cannot hold, or -1: infinities and NaN, and what
+// is beyond its scales. f32 and bf16 hold all.
+int64_t UnencodableRow(format::Format format, std::span<const float> values, int64_t cols);
+// What is said of it. where: the tensor.
+Failure NotEncodable(const std::string& where, int64_t row, format::Format format);
 
 // One tensor, read as f32 and encoded in pieces: never more than a piece of it is in memory.
 Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,

@@ -28,8 +28,12 @@ nn::BlockCall Pass::CallOf(int64_t layer) const {
 }
 
 void Pass::RunBelow(const Tensor& x) {
-  backbone_.Embed(ex_, input_.ids, input_.rows.position, Out{x});
+  {
+    At at(ex_, "the embedding");
+    backbone_.Embed(ex_, input_.ids, input_.rows.position, Out{x});
+  }
   for (int64_t layer = 0; layer < first_crossed_; ++layer) {
+    At at(ex_, "layer", layer);
     backbone_.block(layer).Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
     if (climb_) climb_->Absorb(layer, x);
   }
@@ -41,7 +45,10 @@ void Pass::LoadBelow(const Tensor& x) {
   for (size_t j = 0; j < ladder_->spec().taps.size(); ++j) {
     states.taps.push_back(climb_->TakeStored(backbone_.config().C));
   }
-  ex_.Launch("load_states", {}, [&] { input_.crossing->load(states); });
+  At at(ex_, "the tap cache");
+  std::vector<Tensor> written = {x};
+  for (const StoredTap& tap : states.taps) written.insert(written.end(), {tap.data, tap.scale});
+  ex_.Launch("load_states", {}, std::span<const Tensor>(written), [&] { input_.crossing->load(states); });
   for (const StoredTap& tap : states.taps) climb_->ClimbStored(tap);
 }
 
@@ -51,6 +58,7 @@ void Pass::StoreBelow(const Tensor& x) {
 
 void Pass::JoinPicked(const Tensor& x, Out z) {
   const int64_t M = z.t.rows(), S = ladder_->spec().S;
+  At at(ex_, "the ladder's output");
   const Tensor state = climb_->Finish();
   joined_state_ = saving_ ? ex_.arena().Keep(DType::kF32, M, S, Use::kRungs, "picked ladder state")
                           : ex_.arena().Scratch(DType::kF32, M, S, Use::kRungs, "picked ladder state");
@@ -90,6 +98,7 @@ void Pass::Forward(Out z) {
   }
   if (ladder_) {
     joined_state_ = climb_->Finish();
+    At at(ex_, "the ladder's output");
     Frame inner(ex_.arena());
     const Tensor up = ex_.arena().Scratch(DType::kF32, N, C, Use::kRungs, "ladder output");
     ladder_->up().Forward(ex_, joined_state_, Out{up});
@@ -103,6 +112,7 @@ Tensor Pass::RunCrossed(Tensor x) {
   const int64_t L = backbone_.config().L;
   for (int64_t layer = first_crossed_; layer < L; ++layer) {
     const nn::DecoderBlock& block = backbone_.block(layer);
+    At at(ex_, "layer", layer);
     if (!saving_) {
       block.Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
       continue;
@@ -125,6 +135,7 @@ void Pass::CrossBack(Acc dx) {
   for (size_t i = crossed_.size(); i-- > 0;) {
     const int64_t layer = first_crossed_ + static_cast<int64_t>(i);
     const nn::DecoderBlock& block = backbone_.block(layer);
+    At at(ex_, "the backward pass of layer", layer);
     Crossed& crossed = crossed_[i];
     if (adapter_->policy.blocks == BlockMemory::kKeep) {
       block.Backward(ex_, CallOf(layer), crossed.block, dx);
@@ -141,6 +152,7 @@ void Pass::CrossBack(Acc dx) {
 
 // From the gradient of the joined stream to that of the ladder's last state.
 void Pass::JoinBack(Acc dx, const Tensor& ds) {
+  At at(ex_, "the backward pass of the ladder's output");
   ops::Scale(ex_, ladder_->spec().output_scale, dx);
   ladder_->up().Backward(ex_, dx.t, joined_state_, Out{ds});
 }

@@ -1,12 +1,16 @@
 // Metadata of GGUF files. Keys and meanings: docs/formats/gguf.md.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/text.h"
 #include "format/format.h"
 #include "model/families.h"
+#include "model/weights.h"
 
 namespace rung::model {
 namespace {
@@ -28,7 +32,7 @@ class GgufReader {
     ReadWindow();
     if (!config_.no_rope && config_.D > 0) ReadRope();
     if (!failure_.empty()) return Failure{failure_};
-    return Validated(std::move(config_), gguf_.name());
+    return Validated(config_, gguf_.name());
   }
 
   // Keys of the architecture that Read did not ask for.
@@ -38,6 +42,7 @@ class GgufReader {
     for (const auto& [key, value] : gguf_.metadata()) {
       if (!key.starts_with(prefix) || asked_.contains(key)) continue;
       const std::string_view suffix = std::string_view(key).substr(prefix.size());
+      if (config_.no_rope && suffix.starts_with("rope.")) continue;  // of what the model does not have
       if (std::find(std::begin(kHarmless), std::end(kHarmless), suffix) == std::end(kHarmless))
         keys.push_back(key);
     }
@@ -301,6 +306,78 @@ Result<const Family*> FamilyOf(const io::Gguf& gguf) {
                              Printable(*architecture), known)};
 }
 
+// Names without the layer's number: "blk.*.attn_q_norm.weight".
+std::string KindOf(const std::string& name) {
+  constexpr std::string_view kLayer = "blk.";
+  if (!name.starts_with(kLayer)) return name;
+  const size_t end = name.find_first_not_of("0123456789", kLayer.size());
+  return end == std::string::npos ? name : std::string(kLayer) + "*" + name.substr(end);
+}
+
+// -1: of no layer.
+int64_t LayerOf(const std::string& name) {
+  constexpr std::string_view kLayer = "blk.";
+  int64_t layer = -1;
+  if (name.starts_with(kLayer))
+    std::from_chars(name.data() + kLayer.size(), name.data() + name.size(), layer);
+  return layer;
+}
+
+// The kinds of tensors that are read of a layer, or stand outside of the layers.
+std::set<std::string> KindsOf(const Config& c) {
+  const Names& names = GgufNames(c);
+  std::set<std::string> kinds;
+  const auto add = [&](const std::string& module, bool bias) {
+    if (module.empty()) return;
+    const std::string kind = KindOf(Names::Layer(module, 0));
+    kinds.insert(kind + ".weight");
+    if (bias) kinds.insert(kind + ".bias");
+  };
+  add(names.embedding, false);
+  add(names.head, false);
+  if (c.position_rows > 0) add(names.position, false);
+  if (c.final_norm) add(names.final_norm, c.norm_bias);
+  if (c.norms || c.norm_after_sum) {
+    add(names.attention_norm, c.norm_bias);
+    add(names.mlp_norm, c.norm_bias);
+  }
+  if (c.output_norms) {
+    add(names.attention_output_norm, c.norm_bias);
+    add(names.mlp_output_norm, c.norm_bias);
+  }
+  if (c.qkv == nn::QkvRows::kSeparate) {
+    for (const std::string* module : {&names.q, &names.k, &names.v}) add(*module, c.qkv_bias);
+  } else {
+    add(names.qkv, c.qkv_bias);
+  }
+  add(names.o, c.o_bias);
+  if (c.qk_norm != nn::QkNorm::kNone) {
+    add(names.q_norm, false);
+    add(names.k_norm, false);
+  }
+  if (c.fused_gate_up) {
+    add(names.gate_up, c.mlp_bias);
+  } else {
+    if (c.gated_mlp) add(names.gate, c.mlp_bias);
+    add(names.up, c.mlp_bias);
+  }
+  add(names.down, c.mlp_bias);
+  for (const char* rope : {"rope_freqs", "rope_factors_short", "rope_factors_long"}) add(rope, false);
+  return kinds;
+}
+
+// By kind, those that no part of the model reads; those of further layers are one kind.
+std::map<std::string, std::vector<std::string>> UnusedTensors(const io::Gguf& gguf, const Config& config) {
+  const std::set<std::string> kinds = KindsOf(config);
+  std::map<std::string, std::vector<std::string>> unused;
+  for (const io::GgufTensor& tensor : gguf.tensors()) {
+    const std::string kind = KindOf(tensor.name);
+    if (!kinds.contains(kind)) unused[kind].push_back(tensor.name);
+    if (kinds.contains(kind) && LayerOf(tensor.name) >= config.L) unused["layers"].push_back(tensor.name);
+  }
+  return unused;
+}
+
 }  // namespace
 
 Result<Config> ConfigFromGguf(const io::Gguf& gguf) {
@@ -313,11 +390,19 @@ std::vector<std::string> ConfigWarnings(const io::Gguf& gguf) {
   const Result<const Family*> family = FamilyOf(gguf);
   if (!family.ok()) return {};
   GgufReader reader(gguf, *family.value(), std::string(family.value()->architecture));
-  if (!reader.Read().ok()) return {};
+  const Result<Config> config = reader.Read();
+  if (!config.ok()) return {};
   std::vector<std::string> warnings;
   for (const std::string& key : reader.Unread()) {
     warnings.push_back(fmt::format("{}: metadata key {} is not known and may change what the model computes",
                                    gguf.name(), Printable(key)));
+  }
+  for (const auto& [kind, names] : UnusedTensors(gguf, config.value())) {
+    const std::string more =
+        names.size() > 1 ? fmt::format(" and {} more of its kind", names.size() - 1) : "";
+    warnings.push_back(
+        fmt::format("{}: tensor {}{}: no part of a {} model here, left out of what the model computes",
+                    gguf.name(), Printable(names.front()), more, config.value().family));
   }
   return warnings;
 }

@@ -152,8 +152,8 @@ void HfReader::ReadActivation() {
   if (Is("gemma") && name == "gelu") name = "gelu_pytorch_tanh";
   const std::optional<cpu::Activation> activation = ParseActivation(name);
   if (!activation || (value && !value->is_string())) {
-    Fail(fmt::format("{}: {} {} is not known; known are: silu, gelu, gelu_new, gelu_pytorch_tanh, relu",
-                     where_, key, value ? Dump(*value) : name));
+    Fail(fmt::format("{}: {} {} is not known; known are: {}", where_, key, value ? Dump(*value) : name,
+                     KnownActivations()));
     return;
   }
   config_.activation = *activation;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "model/config_difference.h"
 #include "model/families.h"
 #include "model/shapes.h"
 
@@ -34,7 +35,7 @@ class HfWriter {
  public:
   explicit HfWriter(const Config& config) : c_(config), family_(*FindFamily(config.family)) {}
 
-  Json Write() {
+  Result<Json> Write() {
     json_ = {{"architectures", {family_.model_class}},
              {"model_type", Is("gemma3") ? "gemma3_text" : c_.family}};
     WriteShape();
@@ -56,6 +57,7 @@ class HfWriter {
                {"torch_dtype", Type()}};
     }
     if (!c_.name.empty()) json_["_name_or_path"] = c_.name;
+    if (!failure_.empty()) return Failure{failure_};
     return json_;
   }
 
@@ -63,6 +65,9 @@ class HfWriter {
   bool Is(std::string_view type) const { return family_.type == type; }
   bool IsGemma() const { return family_.type.starts_with("gemma"); }
   bool IsGemma3() const { return family_.type.starts_with("gemma3"); }
+  void Refuse(std::string_view what) {
+    if (failure_.empty()) failure_ = fmt::format("config.json of {} has no words for {}", family_.type, what);
+  }
 
   void WriteShape();
   void WriteSwitches();
@@ -77,6 +82,7 @@ class HfWriter {
   const Config& c_;
   const Family& family_;
   Json json_;
+  std::string failure_;
 };
 
 // Gemma's embedding is multiplied in this type.
@@ -109,8 +115,9 @@ void HfWriter::WriteShape() {
   if (!gpt2 && !opt && !Is("gpt_neox")) {
     json_["num_key_value_heads"] = c_.Hkv;
     json_["head_dim"] = c_.D;
-  } else {
-    RUNG_CHECK(c_.Hkv == c_.Hq && c_.D * c_.Hq == c_.C, "config.json: the family has C / Hq and no groups");
+  } else if (c_.Hkv != c_.Hq || c_.D * c_.Hq != c_.C) {
+    Refuse(fmt::format("{} heads, {} for keys and values, {} wide, of a hidden size of {}", c_.Hq, c_.Hkv,
+                       c_.D, c_.C));
   }
   json_["vocab_size"] = c_.V;
   json_[gpt2 ? "n_positions" : "max_position_embeddings"] = c_.context;
@@ -178,7 +185,9 @@ void HfWriter::WriteWindow() {
     json_["sliding_window"] = c_.window > 0 ? window : Json(family_.window);
     WriteLayerTypes();
   } else if (c_.window > 0) {
-    RUNG_CHECK(Is("qwen2") || Is("qwen3") || Is("smollm3"), "config.json: the family has no window");
+    if (!Is("qwen2") && !Is("qwen3") && !Is("smollm3")) {
+      return Refuse(fmt::format("an attention window of {} tokens", c_.window));
+    }
     json_["sliding_window"] = window;
     json_["use_sliding_window"] = true;
     WriteLayerTypes();
@@ -187,8 +196,15 @@ void HfWriter::WriteWindow() {
 
 void HfWriter::WriteRope() {
   const RopeConfig& rope = c_.rope;
-  RUNG_CHECK(rope.half && (rope.divisors.empty() || rope.scaling == RopeScaling::kLongRope),
-             "config.json: RoPE as GGUF files have it");
+  if (!rope.half) return Refuse("RoPE of interleaved pairs");
+  if (!rope.divisors.empty() && rope.scaling != RopeScaling::kLongRope) {
+    return Refuse(rope.scaling == RopeScaling::kNone ? "divisors of RoPE's frequencies (rope_freqs.weight)"
+                                                     : "divisors of RoPE's frequencies (rope_freqs.weight) "
+                                                       "beside another scaling");
+  }
+  if (!(rope.original_context >= 1.0 && rope.original_context < 0x1p40)) {
+    return Refuse(fmt::format("an original context of {} tokens", rope.original_context));
+  }
   json_[Is("gpt_neox") ? "rotary_emb_base" : "rope_theta"] = rope.theta;
   const double part = static_cast<double>(c_.rotary()) / static_cast<double>(c_.D);
   if (Is("gpt_neox")) json_["rotary_pct"] = part;
@@ -242,12 +258,26 @@ Json HfWriter::Scaling() const {
 
 }  // namespace
 
-std::string HfConfigJson(const Config& config) {
-  RUNG_CHECK(CanRun(config), "config.json: the family has no forward pass");
-  const Family& family = *FindFamily(config.family);
-  RUNG_CHECK(config.norm_offset == family.norm_offset && config.transposed == family.transposed,
-             "config.json: weights as GGUF files have them");
-  return HfWriter(config).Write().dump(2) + "\n";
+Result<std::string> HfConfigJson(const Config& config) {
+  if (!CanRun(config)) return Failure{fmt::format("config.json: {} is not known", config.family)};
+  Config said = config;
+  // GGUF files of Mistral models say "llama".
+  if (config.family == "llama" && config.window > 0) said.family = "mistral";
+  const Family& family = *FindFamily(said.family);
+  if (said.norm_offset != family.norm_offset || said.transposed != family.transposed) {
+    return Failure{
+        fmt::format("config.json of {} has no words for weights as GGUF files have them", said.family)};
+  }
+  const Result<Json> json = HfWriter(said).Write();
+  if (!json.ok()) return json.failure();
+  // A name may be any bytes.
+  const std::string text = json.value().dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  // As who opens the folder will take it.
+  const Result<Config> got = ParseHfConfig(text, "config.json");
+  if (!got.ok()) return got.failure();
+  const std::string difference = ConfigDifference(said, got.value());
+  if (difference.empty()) return text;
+  return Failure{fmt::format("config.json of {} would say otherwise: {}", said.family, difference)};
 }
 
 }  // namespace rung::model

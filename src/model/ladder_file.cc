@@ -81,11 +81,17 @@ json BaseModel(const AdapterInfo& info) {
           {"vocab_size", info.V}};
 }
 
+void AddTemplate(const AdapterInfo& info, json* object) {
+  if (!info.chat_template.empty()) (*object)["chat_template"] = info.chat_template;
+  if (info.template_time) (*object)["chat_template_time"] = *info.template_time;
+}
+
 // What both files say.
 Status ReadCommon(Fields& fields, const std::string& where, AdapterInfo* info) {
   const auto version = fields.Get<int>("format_version");
   const auto base = fields.Get<json>("base_model");
   if (fields.Has("chat_template")) info->chat_template = fields.Get<std::string>("chat_template");
+  if (fields.Has("chat_template_time")) info->template_time = fields.Get<int64_t>("chat_template_time");
   if (!fields.failure().empty()) return Failure{fields.failure()};
   if (version != kVersion) {
     return Failure{fmt::format("{}: format_version {} is not {}: written by another version of rung", where,
@@ -216,7 +222,7 @@ std::string LadderConfigText(const AdapterInfo& info) {
   }
   if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
   if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);
-  if (!info.chat_template.empty()) object["chat_template"] = info.chat_template;
+  AddTemplate(info, &object);
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -241,7 +247,7 @@ Result<AdapterInfo> ParseLadderConfig(std::string_view text, const std::string& 
 
 std::string BesideText(const AdapterInfo& info) {
   json object = {{"format_version", kVersion}, {"base_model", BaseModel(info)}};
-  if (!info.chat_template.empty()) object["chat_template"] = info.chat_template;
+  AddTemplate(info, &object);
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

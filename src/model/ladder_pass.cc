@@ -45,6 +45,7 @@ StoredTap LadderPass::TakeStored(int64_t C) {
 void LadderPass::Absorb(int64_t layer, In x) {
   const std::vector<int64_t>& taps = ladder_.spec().taps;
   if (next_ >= taps.size() || taps[next_] != layer) return;
+  At at(ex_, "the tap of layer", layer);
   Frame frame(ex_.arena());
   const StoredTap tap = TakeStored(x.t.cols());
   Store(ladder_.rungs()[next_], x, tap);
@@ -147,6 +148,7 @@ Tensor LadderPass::Fuse(size_t j, const StoredTap& tap, Saved* saved) {
 
 void LadderPass::Climb(size_t j, const StoredTap* tap) {
   const Rung& rung = ladder_.rungs()[j];
+  At at(ex_, "rung", static_cast<int64_t>(j));
   Saved saved;
   saved.previous = state_;
   const Tensor u = tap ? Fuse(j, *tap, &saved) : state_;
@@ -165,6 +167,7 @@ void LadderPass::Backward(Acc ds) {
   RUNG_CHECK(saved_.size() == ladder_.rungs().size(), "ladder: backward before the end of forward");
   for (size_t j = saved_.size(); j-- > 0;) {
     const Rung& rung = ladder_.rungs()[j];
+    At at(ex_, "the backward pass of rung", static_cast<int64_t>(j));
     Saved& saved = saved_[j];
     if (policy_.rungs == RungMemory::kKeep) {
       rung.block.Backward(ex_, call(nullptr), saved.block, ds);

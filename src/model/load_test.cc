@@ -182,6 +182,12 @@ TEST_F(LoadTest, DescriptionsOfNf4AreCheckedFieldByField) {
         EXPECT_SAYS(MessageOf(ReadNf4With(folder_, fields.dump(), nested)), "w.weight.quant_state");
       }
     }
+    if (nested) {
+      json fields = good;
+      fields["nested_offset"] = 1e300;  // infinite as f32
+      EXPECT_SAYS(MessageOf(ReadNf4With(folder_, fields.dump(), nested)),
+                  "nested_offset 1e+300 is no finite");
+    }
     for (const char* text : {"[]", "7", "{", "\"nf4\"", "{\"quant_type\": \"\xff\"}"}) {
       EXPECT_SAYS(MessageOf(ReadNf4With(folder_, text, nested)), "w.weight.quant_state");
     }

@@ -2,9 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <ctime>
+
 namespace rung::model {
 
-Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template, int64_t vocabulary) {
+std::string ModelText::chat_identity() const {
+  return time ? fmt::format("{}\ntime {}", chat_source(), *time) : chat_source();
+}
+
+int64_t Today() {
+  constexpr int64_t kDay = 86400;
+  return static_cast<int64_t>(std::time(nullptr)) / kDay * kDay;
+}
+
+Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_template, int64_t vocabulary,
+                           std::optional<int64_t> time) {
   const auto tokenizer = [&]() -> Result<text::Tokenizer> {
     if (!IsGgufFile(path)) return text::Tokenizer::FromFolder(path);
     Result<io::Gguf> gguf = io::Gguf::Open(path);
@@ -25,6 +37,7 @@ Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_t
   if (!chat.ok())
     return Failure{fmt::format("{} (--raw goes on without a chat template)", chat.failure().message)};
   loaded.chat = std::move(chat).value();
+  if (loaded.chat->asks_time()) loaded.time = time ? *time : Today();
   return loaded;
 }
 

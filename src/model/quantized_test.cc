@@ -231,6 +231,48 @@ TEST_F(LyingTest, GroupsOfColumnsAreChecked) {
   EXPECT_EQ(HeaderMessage(), "");
 }
 
+TEST_F(LyingTest, ScalesOfFourBitAreChecked) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  for (const char* kind : {"nf4", "fp4"}) {
+    Take(kind);
+    EXPECT_EQ(Message(), "");
+    Set<float>("weight.absmax", 3, nan);
+    EXPECT_SAYS(Message(), "k_proj.weight.absmax has nan at place 3: the file is damaged");
+    Take(std::string(kind) + "_double");
+    EXPECT_EQ(Message(), "");
+    Set<float>("weight.nested_quant_map", 255, -inf);
+    EXPECT_SAYS(Message(), "nested_quant_map has -inf at place 255");
+    Take(std::string(kind) + "_double");
+    Set<float>("weight.nested_absmax", 0, inf);
+    EXPECT_SAYS(Message(), "nested_absmax has inf at place 0");
+  }
+}
+
+// A matrix with one number that no format can stand for is refused by row, in whatever piece it stands.
+TEST_F(LyingTest, WhatIsNoNumberIsNotQuantised) {
+  const int64_t rows = 24, cols = 64;
+  const auto read = [&](size_t place, float value, Quantize quantize) {
+    std::vector<float> weights(static_cast<size_t>(rows * cols), 0.25f);
+    weights[place] = value;
+    const io::TensorToWrite tensor{"w.weight", "F32", {rows, cols}, std::as_bytes(std::span(weights))};
+    io::WriteSafetensors(folder_ / "model.safetensors", {&tensor, 1}, {}).OrThrow();
+    const Result<format::Matrix> matrix = Open(folder_).ReadMatrix("w", rows, cols, quantize);
+    return matrix.ok() ? "" : matrix.failure().message;
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  for (const Quantize quantize : {Quantize::kNf4, Quantize::kNf4Single, Quantize::kQ8_0, Quantize::kQ4_0,
+                                  Quantize::kQ4_1, Quantize::kQ5_0, Quantize::kQ5_1, Quantize::kMxfp4}) {
+    EXPECT_EQ(read(0, -0.5f, quantize), "") << NameOf(quantize);
+    for (const float value : {nan, -nan, inf, -inf}) {
+      EXPECT_SAYS(read(0, value, quantize), "tensor w.weight has a number in row 0 that is infinite");
+      EXPECT_SAYS(read(static_cast<size_t>(rows * cols) - 1, value, quantize), "in row 23 that is infinite");
+    }
+  }
+  for (const Quantize quantize : {Quantize::kNone, Quantize::kBf16, Quantize::kF32}) {
+    EXPECT_EQ(read(3, nan, quantize), "") << "kept as it is";
+  }
+}
+
 TEST_F(LyingTest, ScalesOfFloat8AreChecked) {
   Take("fp8_tiles");
   Set<float>("weight_scale_inv", 4, std::numeric_limits<float>::infinity());
@@ -329,7 +371,7 @@ TEST_F(AtLoadTest, FloatsOfEveryKindBecomeEveryFormat) {
       EXPECT_EQ(kept.format, stored.format);
       const std::vector<float> floats = Decoded(kept);
       for (size_t i = 0; i < floats.size(); ++i) ASSERT_NEAR(floats[i], values_[i], 4e-3) << i;
-      for (int q = static_cast<int>(Quantize::kNf4); q <= static_cast<int>(Quantize::kF32); ++q) {
+      for (int q = static_cast<int>(Quantize::kNf4); q <= static_cast<int>(Quantize::kMxfp4); ++q) {
         const auto quantize = static_cast<Quantize>(q);
         FolderSource source = Open(folder_), headers = Open(folder_, FolderRead::kHeaders);
         const format::Matrix found = source.ReadMatrix("w", kRows, kCols, quantize, transposed).OrThrow();

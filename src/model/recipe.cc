@@ -6,14 +6,17 @@
 
 #include "base/text.h"
 #include "io/safetensors.h"
+#include "model/four_bit.h"
+#include "model/quantization.h"
+#include "model/stored_tensors.h"
 #include "model/weights.h"
 
 namespace rung::model {
 namespace {
 
 // In the order of Quantize.
-constexpr std::array<std::string_view, 11> kNames = {"none", "nf4",  "nf4-single", "q8_0", "q4_0", "q4_1",
-                                                     "q5_0", "q5_1", "bf16",       "f16",  "f32"};
+constexpr std::array<std::string_view, 12> kNames = {"none", "nf4",  "nf4-single", "q8_0", "q4_0", "q4_1",
+                                                     "q5_0", "q5_1", "bf16",       "f16",  "f32",  "mxfp4"};
 
 constexpr std::string_view kWeight = ".weight";
 
@@ -100,14 +103,62 @@ std::string Recipe::Key() const {
   return key;
 }
 
-Status CheckPatterns(const Recipe& recipe, const Path& model, const std::string& flag) {
-  if (recipe.patterns.empty()) return Ok{};
-  const auto usage = [&](const std::string& pattern, const std::string& why) {
-    return Failure{fmt::format("{} {}: {}", flag, Printable(pattern), why), ExitCode::kUsage};
+namespace {
+
+// Of a folder's matrices, as far as a recipe decides.
+struct Deciding {
+  std::string stored, name;  // as the folder has it, and without ".weight"
+  bool is_end = false;       // the embedding or the head
+  bool packed = false, nf4 = false;
+};
+
+std::vector<Deciding> DecidedTensors(const io::Safetensors& tensors, const Path& model) {
+  const Result<Quantization> quantization = ReadQuantization(model);
+  const Result<Config> config = ReadConfig(model);
+  if (!quantization.ok() || !config.ok()) return {};  // what is wrong, loading says
+  const auto has = [&](const std::string& name) {
+    return tensors.Find(name + ".weight") || tensors.Find(name + ".qweight");
   };
+  const Names& names = FindHfNames(config.value(), has);
+  std::vector<Deciding> decided;
+  for (const StoredTensor& tensor : StoredTensors(tensors, quantization.value())) {
+    const bool packed = FourBitOf(tensors, tensor.name) || tensor.format == "int4";
+    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+    if ((!packed && tensor.shape.size() != 2) || module == names.position) continue;
+    decided.push_back({tensor.name, module, module == names.embedding || module == names.head, packed,
+                       tensor.format.starts_with("nf4")});
+  }
+  return decided;
+}
+
+}  // namespace
+
+std::map<std::string, Quantize> ChoicesOf(const Recipe& recipe, const Path& folder) {
+  std::map<std::string, Quantize> choices;
+  const Result<io::Safetensors> tensors = io::Safetensors::OpenFolder(folder);
+  if (!tensors.ok()) return choices;
+  for (const Deciding& tensor : DecidedTensors(tensors.value(), folder)) {
+    if (!tensor.packed) choices[tensor.stored] = recipe.For(tensor.name, tensor.is_end);
+  }
+  return choices;
+}
+
+Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& given) {
+  const auto usage = [&](const std::string& flag, const std::string& why) {
+    return Failure{fmt::format("{}: {}", flag, why), ExitCode::kUsage};
+  };
+  const auto packed = [&](const std::string& flag, const char* what) {
+    return usage(flag, fmt::format("{} {} packed already and used as they are; leave {} out, or make another "
+                                   "file of the model with rung quantize",
+                                   model.string(), what, flag.substr(0, flag.find(' '))));
+  };
+  const auto keep = [&](const std::string& pattern) { return given.patterns + " " + Printable(pattern); };
   if (IsGgufFile(model)) {
-    return usage(recipe.patterns.front().first,
-                 fmt::format("{} is a GGUF file, whose tensors are used as they are", model.string()));
+    constexpr const char* kFile = "is a GGUF file, whose tensors are";
+    if (!given.matrices.empty()) return packed(given.matrices, kFile);
+    if (!given.embeddings.empty()) return packed(given.embeddings, kFile);
+    if (!recipe.patterns.empty()) return packed(keep(recipe.patterns.front().first), kFile);
+    return Ok{};
   }
   Result<io::Safetensors> tensors = io::Safetensors::OpenFolder(model);
   if (!tensors.ok()) return Ok{};  // a config alone is planned; what is wrong else, loading says
@@ -115,9 +166,33 @@ Status CheckPatterns(const Recipe& recipe, const Path& model, const std::string&
     bool found = false;
     for (const auto& [name, entry] : tensors.value().tensors()) found = found || MatchesTensor(pattern, name);
     if (!found) {
-      return usage(pattern,
-                   fmt::format("no tensor of {} has such a name; rung inspect {} --tensors lists them",
-                               model.string(), model.string()));
+      return usage(keep(pattern), fmt::format("no tensor of {} has such a name; rung inspect {} --tensors "
+                                              "lists them",
+                                              model.string(), model.string()));
+    }
+  }
+  const std::vector<Deciding> decided = DecidedTensors(tensors.value(), model);
+  // Some of those that `concerned` names are packed, and none is not.
+  const auto no_use = [&](const auto& concerned) {
+    bool any = false, plain = false;
+    for (const Deciding& tensor : decided) {
+      if (!concerned(tensor)) continue;
+      any = any || tensor.packed;
+      plain = plain || !tensor.packed;
+    }
+    return any && !plain;
+  };
+  // Asking for NF4 of what is NF4 is no contradiction: files of other programs' settings do.
+  const bool nf4 = recipe.matrices == Quantize::kNf4 || recipe.matrices == Quantize::kNf4Single;
+  if (!given.matrices.empty() && no_use([&](const Deciding& t) { return !t.is_end && !(nf4 && t.nf4); })) {
+    return packed(given.matrices, "has layers that are");
+  }
+  if (!given.embeddings.empty() && no_use([](const Deciding& t) { return t.is_end; })) {
+    return packed(given.embeddings, "has an embedding and a head that are");
+  }
+  for (const auto& [pattern, format] : recipe.patterns) {
+    if (no_use([&](const Deciding& t) { return MatchesTensor(pattern, t.name); })) {
+      return packed(keep(pattern), "has tensors of this name that are");
     }
   }
   return Ok{};

@@ -8,7 +8,7 @@ namespace {
 
 TEST(RecipeTest, NamesAreParsedBack) {
   std::string names;
-  for (int i = 0; i <= static_cast<int>(Quantize::kF32); ++i) {
+  for (int i = 0; i <= static_cast<int>(Quantize::kMxfp4); ++i) {
     const auto quantize = static_cast<Quantize>(i);
     EXPECT_EQ(ParseQuantize(std::string(NameOf(quantize))).OrThrow(), quantize);
     names += (i > 0 ? ", " : "") + std::string(NameOf(quantize));
@@ -79,18 +79,53 @@ TEST(RecipeTest, PatternsAreWrittenAsPatternEqualsFormat) {
 TEST(RecipeTest, PatternsOfNoTensorAreRefused) {
   const Path folder = "tests/data/families/qwen2", file = "tests/data/families/qwen2.gguf";
   Recipe recipe;
-  EXPECT_TRUE(CheckPatterns(recipe, file, "--keep").ok());
+  const RecipeFlags keep{"", "", "--keep"};
+  EXPECT_TRUE(CheckRecipe(recipe, file, keep).ok());
   recipe.patterns = {{"*.layers.0.*", Quantize::kBf16}};
-  EXPECT_TRUE(CheckPatterns(recipe, folder, "--keep").ok());
-  EXPECT_TRUE(CheckPatterns(recipe, folder / "config.json", "--keep").ok()) << "no names to compare with";
-  const Status of_gguf = CheckPatterns(recipe, file, "--keep");
+  EXPECT_TRUE(CheckRecipe(recipe, folder, keep).ok());
+  EXPECT_TRUE(CheckRecipe(recipe, folder / "config.json", keep).ok()) << "no names to compare with";
+  const Status of_gguf = CheckRecipe(recipe, file, keep);
   ASSERT_FALSE(of_gguf.ok());
   EXPECT_NE(of_gguf.failure().message.find("as they are"), std::string::npos);
   recipe.patterns.push_back({"blk.0.*", Quantize::kBf16});
-  const Status none = CheckPatterns(recipe, folder, "--keep");
+  const Status none = CheckRecipe(recipe, folder, keep);
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.failure().code, ExitCode::kUsage);
   EXPECT_NE(none.failure().message.find("--keep blk.0.*"), std::string::npos) << none.failure().message;
+}
+
+// What would change nothing is refused where it was asked for, and is no matter where it is the default.
+TEST(RecipeTest, FormatsOfWhatIsPackedAreRefused) {
+  const Recipe recipe{Quantize::kQ8_0, Quantize::kQ8_0, {}};
+  const auto said = [&](const Path& model, const RecipeFlags& given) {
+    const Status status = CheckRecipe(recipe, model, given);
+    return status.ok() ? "" : status.failure().message;
+  };
+  const RecipeFlags matrices{"--quantize q8_0", "", ""}, embeddings{"", "--quantize-embeddings", ""};
+  const Path gguf = "tests/data/families/qwen2.gguf", folder = "tests/data/families/qwen2";
+  for (const RecipeFlags& flags : {matrices, embeddings}) {
+    EXPECT_EQ(said(folder, flags), "");
+    EXPECT_NE(said(gguf, flags).find("packed already and used as they are; leave --quantize"),
+              std::string::npos);
+  }
+  EXPECT_EQ(said(gguf, {}), "");
+  for (const char* kind : {"gptq", "awq", "nf4", "fp4"}) {
+    const Path packed = Path("tests/data/quantized") / kind;
+    if (!std::filesystem::exists(packed)) continue;
+    EXPECT_NE(said(packed, matrices).find("has layers that are packed already"), std::string::npos) << kind;
+    EXPECT_EQ(said(packed, embeddings), "") << kind << ": its embedding is not packed";
+    EXPECT_EQ(said(packed, {}), "");
+    const Recipe keep{Quantize::kNf4, Quantize::kNone, {{"*.0.*_proj", Quantize::kBf16}}};
+    const Status kept = CheckRecipe(keep, packed, {"", "", "--keep"});
+    ASSERT_FALSE(kept.ok()) << kind;
+    EXPECT_TRUE(kept.failure().message.starts_with("--keep *.0.*_proj: ")) << kept.failure().message;
+  }
+  const Recipe nf4;
+  EXPECT_TRUE(CheckRecipe(nf4, "tests/data/quantized/nf4_double", {"--quantize nf4", "", ""}).ok())
+      << "it is";
+  EXPECT_FALSE(CheckRecipe(nf4, "tests/data/quantized/gptq", {"--quantize nf4", "", ""}).ok());
+  // float8 weights are quantised while they are read.
+  EXPECT_EQ(said("tests/data/quantized/fp8_rows", matrices), "");
 }
 
 TEST(RecipeTest, KeysTellRecipesApart) {

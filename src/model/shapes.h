@@ -17,8 +17,9 @@ std::vector<std::string> ShapeNames();
 // False for a shape whose family has no forward pass here: it can be planned, its weights cannot be loaded.
 bool CanRun(const Config& config);
 
-// A config.json that ParseHfConfig reads back to the same config, and that transformers accepts. The config
-// can be run and is not a GGUF file's: those keep RoPE in ways that the text has no words for.
-std::string HfConfigJson(const Config& config);
+// A config.json that transformers accepts and that ParseHfConfig reads back to a config without
+// ConfigDifference. A llama with a window, which only Mistral's has, is called mistral. A failure names what
+// there are no words for.
+Result<std::string> HfConfigJson(const Config& config);
 
 }  // namespace rung::model

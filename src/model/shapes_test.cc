@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -106,7 +107,7 @@ TEST(Shapes, ConfigJsonIsReadBack) {
     const Config config = ShapeOf(name).OrThrow();
     if (!CanRun(config)) continue;
     ++runnable;
-    const std::string text = HfConfigJson(config);
+    const std::string text = HfConfigJson(config).OrThrow();
     EXPECT_EQ(ParseHfConfig(text, name).OrThrow(), config) << text;
   }
   EXPECT_EQ(runnable, 21);
@@ -119,20 +120,54 @@ TEST(Shapes, ConfigJsonOfWhatOtherFilesSay) {
         "gemma",      "gemma2",         "gemma3",  "gemma3_images", "opt",   "opt_350m", "gpt2",
         "gpt_neox",   "gpt_neox_serial"}) {
     const Config config = ReadConfig(Path("tests/data/families") / family).OrThrow();
-    EXPECT_EQ(ParseHfConfig(HfConfigJson(config), family).OrThrow(), config) << HfConfigJson(config);
+    const std::string text = HfConfigJson(config).OrThrow();
+    EXPECT_EQ(ParseHfConfig(text, family).OrThrow(), config) << text;
   }
   Config config = ShapeOf("qwen2.5-0.5b").OrThrow();
   config.window = 4096;
   config.rope.scaling = RopeScaling::kLinear;
   config.rope.factor = 2.5;
-  EXPECT_EQ(ParseHfConfig(HfConfigJson(config), "qwen2").OrThrow(), config);
+  EXPECT_EQ(ParseHfConfig(HfConfigJson(config).OrThrow(), "qwen2").OrThrow(), config);
   config = ReadConfig("tests/data/families/mistral").OrThrow();
   config.window = 0;
-  EXPECT_EQ(ParseHfConfig(HfConfigJson(config), "mistral").OrThrow(), config);
+  EXPECT_EQ(ParseHfConfig(HfConfigJson(config).OrThrow(), "mistral").OrThrow(), config);
+}
+
+// What GGUF files can say and the family's config.json cannot: refused by name, never written otherwise.
+TEST(Shapes, ConfigJsonRefusesWhatItHasNoWordsFor) {
+  const auto refusal = [](const char* family, const std::function<void(Config*)>& change) {
+    Config config = ReadConfig(Path("tests/data/families") / family).OrThrow();
+    change(&config);
+    const Result<std::string> text = HfConfigJson(config);
+    return text.ok() ? "not refused" : text.failure().message;
+  };
+  EXPECT_EQ(refusal("olmo2", [](Config* c) { c->window = 8; }),
+            "config.json of olmo2 has no words for an attention window of 8 tokens");
+  const std::string heads = "has no words for ";
+  EXPECT_NE(refusal("gpt2", [](Config* c) { c->Hkv = 1; }).find(heads + "4 heads, 1 for keys and values"),
+            std::string::npos);
+  EXPECT_NE(refusal("gpt_neox", [](Config* c) { c->D = 8; }).find(", 8 wide, of a hidden size of"),
+            std::string::npos);
+  const auto divide = [](Config* c) {
+    c->rope.divisors.assign(static_cast<size_t>(c->rotary() / 2), 2.0f);
+    c->rope.scaling = RopeScaling::kLinear;
+  };
+  EXPECT_NE(refusal("smollm2", divide).find("(rope_freqs.weight) beside another scaling"), std::string::npos);
+}
+
+TEST(Shapes, ALlamaWithAWindowIsAMistral) {
+  Config config = ReadConfig("tests/data/families/smollm2").OrThrow();
+  ASSERT_EQ(config.family, "llama");
+  config.window = 8;
+  const Config got = ParseHfConfig(HfConfigJson(config).OrThrow(), "x").OrThrow();
+  EXPECT_EQ(got.family, "mistral");
+  EXPECT_EQ(got.window, 8);
+  EXPECT_EQ(got.rope, config.rope);
 }
 
 TEST(Shapes, NumbersAreWrittenAsPeopleWriteThem) {
-  const nlohmann::json json = nlohmann::json::parse(HfConfigJson(ShapeOf("llama-3.1-8b").OrThrow()));
+  const nlohmann::json json =
+      nlohmann::json::parse(HfConfigJson(ShapeOf("llama-3.1-8b").OrThrow()).OrThrow());
   EXPECT_EQ(json["rms_norm_eps"].dump(), "1e-05");
   EXPECT_EQ(json["architectures"], nlohmann::json::array({"LlamaForCausalLM"}));
   EXPECT_EQ(json["rope_scaling"]["original_max_position_embeddings"].dump(), "8192");

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "model/float_rows.h"
+#include "model/four_bit.h"
 #include "model/packed_int4.h"
 
 namespace rung::model {
@@ -13,12 +14,6 @@ namespace {
 using Method = Quantization::Method;
 
 constexpr std::string_view kInt4Parts[] = {".qzeros", ".scales", ".g_idx"};
-constexpr std::string_view kFourBitParts[] = {".absmax",
-                                              ".quant_map",
-                                              ".nested_absmax",
-                                              ".nested_quant_map",
-                                              ".quant_state.bitsandbytes__nf4",
-                                              ".quant_state.bitsandbytes__fp4"};
 constexpr std::string_view kFloat8Parts[] = {"_scale_inv", "_scale"};
 constexpr std::string_view kCodes = ".qweight";
 
@@ -40,7 +35,7 @@ class Folder {
       if (name.ends_with(part) && tensors_.Find(stem(part) + std::string(kCodes))) return true;
     }
     for (const std::string_view part : kFourBitParts) {
-      if (name.ends_with(part) && !FourBitOf(stem(part)).empty()) return true;
+      if (name.ends_with(part) && FourBitOf(tensors_, stem(part))) return true;
     }
     for (const std::string_view part : kFloat8Parts) {
       if (name.ends_with(part) && IsFloat8(stem(part))) return true;
@@ -53,10 +48,10 @@ class Folder {
                         FloatOrFloat8(entry.dtype).has_value()};
     if (entry.name.ends_with(kCodes)) {
       DescribeInt4(entry, &stored);
-    } else if (const std::string format = FourBitOf(entry.name); !format.empty()) {
+    } else if (const FourBit* kind = FourBitOf(tensors_, entry.name)) {
       AddParts(entry.name, kFourBitParts, &stored);
       const bool nested = tensors_.Find(entry.name + ".nested_absmax") != nullptr;
-      stored.format = format + (nested ? "" : "-single");
+      stored.format = std::string(kind->name) + (nested ? "" : "-single");
       stored.shape = {2 * static_cast<int64_t>(entry.bytes)};
       stored.supported = true;
     } else if (IsFloat8(entry.name)) {
@@ -66,14 +61,6 @@ class Folder {
   }
 
  private:
-  // "nf4", "fp4" or empty.
-  std::string FourBitOf(const std::string& name) const {
-    for (const char* format : {"nf4", "fp4"}) {
-      if (tensors_.Find(name + ".quant_state.bitsandbytes__" + format)) return format;
-    }
-    return "";
-  }
-
   bool IsFloat8(const std::string& name) const {
     const io::TensorEntry* entry = tensors_.Find(name);
     return entry && entry->dtype == "F8_E4M3";

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,13 +28,14 @@ enum class Quantize : uint8_t {
   kQ5_1,
   kBf16,
   kF16,
-  kF32
+  kF32,
+  kMxfp4
 };
 Result<Quantize> ParseQuantize(const std::string& name);  // "none", "nf4", "nf4-single", "q8_0", ...
 std::string_view NameOf(Quantize quantize);
 std::string QuantizeNames();  // "none, nf4, ...": for messages
 
-// Formats by tensor. Files that are quantised already are used as they are, whatever this says.
+// Formats by tensor. Tensors that are packed already are used as they are, whatever this says (CheckRecipe).
 struct Recipe {
   Quantize matrices = Quantize::kNf4;
   Quantize embeddings = Quantize::kNone;  // the embedding and the head
@@ -48,8 +50,17 @@ struct Recipe {
 };
 // "PATTERN=FORMAT". `flag` stands in messages.
 Result<std::pair<std::string, Quantize>> ParsePattern(const std::string& text, const std::string& flag);
-// Refuses (kUsage) patterns that no tensor of the model has, by the headers.
-Status CheckPatterns(const Recipe& recipe, const Path& model, const std::string& flag);
+// A choice of formats as the options of a verb name it; empty: not given, the default.
+struct RecipeFlags {
+  std::string matrices, embeddings, patterns;  // "--quantize", "--quantize-embeddings", "--keep"
+};
+// Refuses (kUsage) by the headers what was given and would change nothing of this model: patterns that no
+// tensor has, formats of tensors that are packed already and are used as they are.
+Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& given);
+
+// By name, as a folder has them (StoredTensors), the matrices that the recipe decides about and what it makes
+// of each. A folder whose config cannot be read has none.
+std::map<std::string, Quantize> ChoicesOf(const Recipe& recipe, const Path& folder);
 
 struct WeightTotals {
   // Bytes by format name, scales included; what stays resident after loading.

@@ -57,7 +57,7 @@ void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::
   const size_t bytes = cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
   std::byte* scratch =
       ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
-  ex.Launch("attention", {2.0 * PairFlops(shape, spans), 0}, [&] {
+  ex.Launch("attention", {2.0 * PairFlops(shape, spans), 0}, {out.t, lse ? lse->t : Tensor{}}, [&] {
     float* kept = lse ? lse->as<float>() : nullptr;
     if (q.t.dtype == DType::kBf16) {
       cpu::AttentionForward(ex.cpu(), shape, spans, q.as<Bf16>(), q.t.stride, k.as<Bf16>(), k.t.stride,
@@ -85,7 +85,7 @@ void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const c
   const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
   std::byte* scratch =
       ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
-  ex.Launch("attention_grad", {5.0 * PairFlops(shape, spans), 0}, [&] {
+  ex.Launch("attention_grad", {5.0 * PairFlops(shape, spans), 0}, {dq.t, dk.t, dv.t}, [&] {
     const auto run = [&]<class T>(const T* queries) {
       cpu::AttentionBackward(ex.cpu(), shape, spans, queries, q.t.stride, k.as<T>(), k.t.stride, v.as<T>(),
                              v.t.stride, out.as<T>(), out.t.stride, dout.as<T>(), dout.t.stride,

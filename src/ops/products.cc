@@ -25,7 +25,7 @@ void ProjectInto(Exec& ex, In x, In weight, const Tensor& y, bool add) {
   RUNG_CHECK(weight.t.cols() == K, "project: weight must be (O,K)");
   RUNG_CHECK(y.rows() == N && y.cols() == O, "project: y must be (N,O)");
   const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
-  ex.Launch("project", {flops, 0}, [&] {
+  ex.Launch("project", {flops, 0}, {y}, [&] {
     cpu::Dense(ex.cpu(), x.as<float>(), x.t.stride, weight.as<float>(), weight.t.stride, N, K, O, add,
                Out{y}.as<float>(), y.stride);
   });
@@ -36,7 +36,7 @@ void ProjectGradInputInto(Exec& ex, In dy, In weight, const Tensor& dx, bool add
   RUNG_CHECK(weight.t.rows() == O, "project_grad_input: weight must be (O,K)");
   RUNG_CHECK(dx.rows() == N && dx.cols() == K, "project_grad_input: dx must be (N,K)");
   const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
-  ex.Launch("project_grad_input", {flops, 0}, [&] {
+  ex.Launch("project_grad_input", {flops, 0}, {dx}, [&] {
     cpu::DenseGradInput(ex.cpu(), dy.as<float>(), dy.t.stride, weight.as<float>(), weight.t.stride, N, K, O,
                         add, Out{dx}.as<float>(), dx.stride);
   });
@@ -60,7 +60,7 @@ void ProjectFrozenGradInputInto(Exec& ex, In dy, const format::Matrix& weight, c
   std::byte* scratch =
       KernelScratch(ex, cpu::ProjectGradInputScratch(ex.cpu(), SizeOf(ex.compute()), N, weight),
                     Use::kBackbone, "panels of frozen gradients");
-  ex.Launch("project_frozen_grad_input", cost, [&] {
+  ex.Launch("project_frozen_grad_input", cost, {dx}, [&] {
     float* out = Out{dx}.as<float>();
     if (ex.compute() == DType::kBf16) {
       cpu::ProjectGradInput(ex.cpu(), dy.as<Bf16>(), dy.t.stride, N, weight, add, out, dx.stride, scratch);
@@ -83,6 +83,7 @@ void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
   RUNG_CHECK(HasWholePairs(x.t), "project_frozen: bf16 x of odd K must have a column more in memory");
   Cost cost;
   std::vector<cpu::Product> jobs;
+  std::vector<Tensor> written;
   for (const FrozenProduct& product : products) {
     const format::Matrix& w = *product.weight;
     RUNG_CHECK(w.cols == K, "project_frozen: weight must be (O,K)");
@@ -91,13 +92,14 @@ void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
                "project_frozen: out must have the compute type or be f32");
     cost.flops += 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(w.rows);
     cost.bytes += static_cast<double>(format::TotalBytes(w));
+    if (ex.watched()) written.push_back(product.out);
     jobs.push_back(
         {product.weight, product.bias, StoreOf(product, ex.compute()), product.out.data, product.out.stride});
   }
   Frame frame(ex.arena());
   std::byte* scratch = KernelScratch(ex, cpu::ProjectScratch(ex.cpu(), SizeOf(ex.compute()), N, K),
                                      Use::kBackbone, "panels of frozen products");
-  ex.Launch("project_frozen", cost, [&] {
+  ex.Launch("project_frozen", cost, std::span<const Tensor>(written), [&] {
     if (ex.compute() == DType::kBf16) {
       cpu::Project(ex.cpu(), x.as<Bf16>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
     } else {
@@ -127,7 +129,7 @@ void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight) {
   RUNG_CHECK(x.t.rows() == N, "project_grad_weight: x must be (N,K)");
   RUNG_CHECK(dweight.t.rows() == O && dweight.t.cols() == K, "project_grad_weight: dW must be (O,K)");
   const double flops = 2.0 * static_cast<double>(N) * static_cast<double>(K) * static_cast<double>(O);
-  ex.Launch("project_grad_weight", {flops, 0}, [&] {
+  ex.Launch("project_grad_weight", {flops, 0}, {dweight.t}, [&] {
     cpu::DenseGradWeight(ex.cpu(), dy.as<float>(), dy.t.stride, x.as<float>(), x.t.stride, N, K, O, true,
                          dweight.as<float>(), dweight.t.stride);
   });
@@ -135,13 +137,14 @@ void ProjectGradWeight(Exec& ex, In dy, In x, Acc dweight) {
 
 void Decode(Exec& ex, const format::Matrix& matrix, Out out) {
   RUNG_CHECK(out.t.rows() == matrix.rows && out.t.cols() == matrix.cols, "decode: out must be (O,K)");
-  ex.Launch("decode", {}, [&] { cpu::DecodeMatrix(ex.cpu(), matrix, out.as<float>(), out.t.stride); });
+  ex.Launch("decode", {}, {out.t},
+            [&] { cpu::DecodeMatrix(ex.cpu(), matrix, out.as<float>(), out.t.stride); });
 }
 
 void Embed(Exec& ex, In ids, const format::Matrix& embedding, float scale, Out x) {
   const int64_t N = ids.t.cols();
   RUNG_CHECK(x.t.rows() == N && x.t.cols() == embedding.cols, "embed: x must be (N,C)");
-  ex.Launch("embed", {}, [&] {
+  ex.Launch("embed", {}, {x.t}, [&] {
     cpu::EmbedRows(ex.cpu(), embedding, ids.as<int32_t>(), N, x.as<float>(), x.t.stride);
     if (scale != 1.0f) {
       cpu::Axpby(ex.cpu(), 0.0f, x.as<float>(), x.t.stride, scale, x.as<float>(), x.t.stride, N, x.t.cols());
@@ -162,18 +165,19 @@ void HeadLoss(Exec& ex, In x, const format::Matrix& head, float cap, In target, 
   Frame frame(ex.arena());
   std::byte* scratch = KernelScratch(
       ex, cpu::HeadLossScratch(ex.cpu(), SizeOf(x.t.dtype), M, C, dx != nullptr), Use::kHead, "head loss");
-  ex.Launch("head_loss", {dx ? 2.0 * product : product, static_cast<double>(format::TotalBytes(head))}, [&] {
-    float* gradient = dx ? dx->as<float>() : nullptr;
-    const int64_t lddx = dx ? dx->t.stride : 0;
-    int32_t* top = best ? best->as<int32_t>() : nullptr;
-    if (x.t.dtype == DType::kBf16) {
-      cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, cap, target.as<int32_t>(), loss.as<float>(),
-                    gradient, lddx, top, scratch);
-    } else {
-      cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, cap, target.as<int32_t>(), loss.as<float>(),
-                    gradient, lddx, top, scratch);
-    }
-  });
+  ex.Launch("head_loss", {dx ? 2.0 * product : product, static_cast<double>(format::TotalBytes(head))},
+            {loss.t, dx ? dx->t : Tensor{}}, [&] {
+              float* gradient = dx ? dx->as<float>() : nullptr;
+              const int64_t lddx = dx ? dx->t.stride : 0;
+              int32_t* top = best ? best->as<int32_t>() : nullptr;
+              if (x.t.dtype == DType::kBf16) {
+                cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, cap, target.as<int32_t>(),
+                              loss.as<float>(), gradient, lddx, top, scratch);
+              } else {
+                cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, cap, target.as<int32_t>(),
+                              loss.as<float>(), gradient, lddx, top, scratch);
+              }
+            });
 }
 
 }  // namespace rung::ops

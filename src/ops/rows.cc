@@ -24,7 +24,7 @@ void RmsNormGradInto(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd,
   RUNG_CHECK(IsVector(gain.t, x.t.cols()), "rms_norm_grad: gain must be (1,C)");
   RUNG_CHECK(IsVector(rstd.t, x.t.rows()), "rms_norm_grad: rstd must be (1,N)");
   RUNG_CHECK(!dgain || IsVector(dgain->t, x.t.cols()), "rms_norm_grad: dgain must be (1,C)");
-  ex.Launch("rms_norm_grad", {}, [&] {
+  ex.Launch("rms_norm_grad", {}, {dx, dgain ? dgain->t : Tensor{}}, [&] {
     OnElementsOf(x, [&](const auto* data) {
       cpu::RmsNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, data, x.t.stride, gain.as<float>(), gain_offset,
                        rstd.as<float>(), x.t.rows(), x.t.cols(), add, Out{dx}.as<float>(), dx.stride,
@@ -41,7 +41,7 @@ void LayerNormGradInto(Exec& ex, In dy, In x, In gain, In stats, const Tensor& d
   RUNG_CHECK(stats.t.rows() == 2 && stats.t.cols() == N, "layer_norm_grad: stats must be (2,N)");
   RUNG_CHECK((!dgain || IsVector(dgain->t, C)) && (!dbias || IsVector(dbias->t, C)),
              "layer_norm_grad: dgain and dbias must be (1,C)");
-  ex.Launch("layer_norm_grad", {}, [&] {
+  ex.Launch("layer_norm_grad", {}, {dx, dgain ? dgain->t : Tensor{}, dbias ? dbias->t : Tensor{}}, [&] {
     OnElementsOf(x, [&](const auto* data) {
       cpu::LayerNormGrad(ex.cpu(), dy.as<float>(), dy.t.stride, data, x.t.stride, gain.as<float>(),
                          stats.as<float>(), stats.t.stride, N, C, add, Out{dx}.as<float>(), dx.stride,
@@ -66,7 +66,7 @@ void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const
   RUNG_CHECK(SameShape(x.t, y.t), "rms_norm: y must be (N,C) like x");
   RUNG_CHECK(gain.t.cols() == C, "rms_norm: gain must be (1,C)");
   RUNG_CHECK(!rstd || rstd->t.cols() == N, "rms_norm: rstd must be (1,N)");
-  ex.Launch("rms_norm", {}, [&] {
+  ex.Launch("rms_norm", {}, {y.t, rstd ? rstd->t : Tensor{}}, [&] {
     float* r = rstd ? rstd->as<float>() : nullptr;
     const float* g = gain.as<float>();
     if (x.t.dtype == DType::kBf16) {
@@ -95,7 +95,7 @@ void LayerNorm(Exec& ex, In x, In gain, In bias, float eps, Out y, const Out* st
   RUNG_CHECK(IsVector(gain.t, C) && (bias.t.empty() || IsVector(bias.t, C)),
              "layer_norm: gain and bias must be (1,C)");
   RUNG_CHECK(!stats || (stats->t.rows() == 2 && stats->t.cols() == N), "layer_norm: stats must be (2,N)");
-  ex.Launch("layer_norm", {}, [&] {
+  ex.Launch("layer_norm", {}, {y.t, stats ? stats->t : Tensor{}}, [&] {
     const auto run = [&]<class TIn, class TOut>(const TIn* from, TOut* to) {
       cpu::LayerNorm(ex.cpu(), from, x.t.stride, gain.as<float>(),
                      bias.t.empty() ? nullptr : bias.as<float>(), eps, N, C, to, y.t.stride,
@@ -129,7 +129,7 @@ void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t heads, i
   RUNG_CHECK(table.cos.cols() >= table.rotary / 2, "rope: cos must be (positions, at least rotary/2)");
   RUNG_CHECK(SameShape(table.cos, table.sin) && table.cos.stride == table.sin.stride,
              "rope: sin must be like cos");
-  ex.Launch("rope", {}, [&] {
+  ex.Launch("rope", {}, {x.t}, [&] {
     OnElementsOf(x, [&](auto* data) {
       cpu::Rope(ex.cpu(), data, x.t.stride, position.as<int32_t>(), In(table.cos).as<float>(),
                 In(table.sin).as<float>(), table.cos.stride, N, heads, step, head_dim, table.rotary,
@@ -141,7 +141,7 @@ void Rope(Exec& ex, Acc x, In position, const RopeTable& table, int64_t heads, i
 void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y) {
   const int64_t N = gate.t.rows(), F = gate.t.cols();
   RUNG_CHECK(SameShape(gate.t, y.t) && (!up || SameShape(gate.t, up->t)), "activate: shapes must agree");
-  ex.Launch("activate", {}, [&] {
+  ex.Launch("activate", {}, {y.t}, [&] {
     OnElementsOf(y, [&]<class T>(T* to) {
       cpu::Activate(ex.cpu(), activation, gate.as<T>(), gate.t.stride, up ? up->as<T>() : nullptr,
                     up ? up->t.stride : 0, N, F, to, y.t.stride);
@@ -153,7 +153,7 @@ void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In
                   const Out* dup) {
   RUNG_CHECK(SameShape(dy.t, gate.t) && SameShape(dgate.t, gate.t), "activate_grad: shapes must agree");
   RUNG_CHECK((up == nullptr) == (dup == nullptr), "activate_grad: up and dup go together");
-  ex.Launch("activate_grad", {}, [&] {
+  ex.Launch("activate_grad", {}, {dgate.t, dup ? dup->t : Tensor{}}, [&] {
     OnElementsOf(gate, [&]<class T>(const T* data) {
       cpu::ActivateGrad(ex.cpu(), activation, dy.as<float>(), dy.t.stride, data, gate.t.stride,
                         up ? up->as<T>() : nullptr, up ? up->t.stride : 0, gate.t.rows(), gate.t.cols(),
@@ -165,7 +165,7 @@ void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In
 
 void Convert(Exec& ex, In x, Out y) {
   RUNG_CHECK(SameShape(x.t, y.t), "convert: shapes must agree");
-  ex.Launch("convert", {}, [&] {
+  ex.Launch("convert", {}, {y.t}, [&] {
     const int64_t N = x.t.rows(), C = x.t.cols();
     OnElementsOf(x, [&](const auto* from) {
       OnElementsOf(y, [&](auto* to) { cpu::Convert(ex.cpu(), from, x.t.stride, N, C, to, y.t.stride); });
@@ -178,7 +178,7 @@ void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, cons
   RUNG_CHECK((mean == nullptr) == (inv_deviation == nullptr), "standardize: mean and deviation go together");
   RUNG_CHECK(!mean || (IsVector(mean->t, x.t.cols()) && IsVector(inv_deviation->t, x.t.cols())),
              "standardize: mean and deviation must be (1,C)");
-  ex.Launch("standardize", {}, [&] {
+  ex.Launch("standardize", {}, {y.t}, [&] {
     const float* m = mean ? mean->as<float>() : nullptr;
     const float* d = inv_deviation ? inv_deviation->as<float>() : nullptr;
     OnElementsOf(x, [&](const auto* data) {
@@ -190,14 +190,14 @@ void Standardize(Exec& ex, In x, bool normalize, float eps, const In* mean, cons
 
 void AddBias(Exec& ex, In bias, Acc y) {
   RUNG_CHECK(bias.t.rows() == 1 && bias.t.cols() == y.t.cols(), "add_bias: bias must be (1,C)");
-  ex.Launch("add_bias", {}, [&] {
+  ex.Launch("add_bias", {}, {y.t}, [&] {
     cpu::AddBias(ex.cpu(), bias.as<float>(), y.t.rows(), y.t.cols(), y.as<float>(), y.t.stride);
   });
 }
 
 void SumRows(Exec& ex, In dy, Acc dbias) {
   RUNG_CHECK(dbias.t.rows() == 1 && dbias.t.cols() == dy.t.cols(), "sum_rows: dbias must be (1,C)");
-  ex.Launch("sum_rows", {}, [&] {
+  ex.Launch("sum_rows", {}, {dbias.t}, [&] {
     cpu::SumRows(ex.cpu(), dy.as<float>(), dy.t.stride, dy.t.rows(), dy.t.cols(), dbias.as<float>());
   });
 }
@@ -205,7 +205,7 @@ void SumRows(Exec& ex, In dy, Acc dbias) {
 void QuantizeRows(Exec& ex, In x, Out q, Out scale) {
   RUNG_CHECK(SameShape(x.t, q.t), "quantize_rows: q must be (N,C) like x");
   RUNG_CHECK(scale.t.rows() == 1 && scale.t.cols() == x.t.rows(), "quantize_rows: scale must be (1,N)");
-  ex.Launch("quantize_rows", {}, [&] {
+  ex.Launch("quantize_rows", {}, {q.t, scale.t}, [&] {
     OnElementsOf(x, [&](const auto* data) {
       cpu::QuantizeRows(ex.cpu(), data, x.t.stride, x.t.rows(), x.t.cols(), q.as<int8_t>(), q.t.stride,
                         scale.as<float>());
@@ -216,7 +216,7 @@ void QuantizeRows(Exec& ex, In x, Out q, Out scale) {
 void DequantizeRows(Exec& ex, In q, In scale, Out y) {
   RUNG_CHECK(SameShape(q.t, y.t), "dequantize_rows: y must be (N,C) like q");
   RUNG_CHECK(scale.t.rows() == 1 && scale.t.cols() == q.t.rows(), "dequantize_rows: scale must be (1,N)");
-  ex.Launch("dequantize_rows", {}, [&] {
+  ex.Launch("dequantize_rows", {}, {y.t}, [&] {
     OnElementsOf(y, [&](auto* to) {
       cpu::DequantizeRows(ex.cpu(), q.as<int8_t>(), q.t.stride, scale.as<float>(), q.t.rows(), q.t.cols(), to,
                           y.t.stride);
@@ -227,7 +227,7 @@ void DequantizeRows(Exec& ex, In q, In scale, Out y) {
 void PoolColumns(Exec& ex, In x, Out y) {
   RUNG_CHECK(y.t.rows() == x.t.rows() && y.t.cols() > 0 && y.t.cols() <= x.t.cols(),
              "pool_columns: y must be (N,S), S at most C");
-  ex.Launch("pool_columns", {}, [&] {
+  ex.Launch("pool_columns", {}, {y.t}, [&] {
     OnElementsOf(x, [&](const auto* data) {
       cpu::PoolColumns(ex.cpu(), data, x.t.stride, x.t.rows(), x.t.cols(), y.as<float>(), y.t.stride,
                        y.t.cols());
@@ -238,7 +238,7 @@ void PoolColumns(Exec& ex, In x, Out y) {
 void Drop(Exec& ex, const Dropout& dropout, In x, Out y) {
   RUNG_CHECK(SameShape(x.t, y.t), "drop: y must be (N,C) like x");
   CheckDropout(dropout, x.t);
-  ex.Launch("drop", {}, [&] {
+  ex.Launch("drop", {}, {y.t}, [&] {
     OnElementsOf(y, [&]<class T>(T* to) {
       cpu::Drop(ex.cpu(), dropout, x.as<T>(), x.t.stride, x.t.rows(), x.t.cols(), to, y.t.stride);
     });
@@ -248,7 +248,7 @@ void Drop(Exec& ex, const Dropout& dropout, In x, Out y) {
 void DropGrad(Exec& ex, const Dropout& dropout, In dy, Acc dx) {
   RUNG_CHECK(SameShape(dy.t, dx.t), "drop_grad: dx must be (N,C) like dy");
   CheckDropout(dropout, dy.t);
-  ex.Launch("drop_grad", {}, [&] {
+  ex.Launch("drop_grad", {}, {dx.t}, [&] {
     cpu::DropGrad(ex.cpu(), dropout, dy.as<float>(), dy.t.stride, dy.t.rows(), dy.t.cols(), dx.as<float>(),
                   dx.t.stride);
   });
@@ -256,7 +256,7 @@ void DropGrad(Exec& ex, const Dropout& dropout, In dy, Acc dx) {
 
 void Gather(Exec& ex, In x, In index, Out y) {
   RUNG_CHECK(y.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "gather: y must be (M,C)");
-  ex.Launch("gather", {}, [&] {
+  ex.Launch("gather", {}, {y.t}, [&] {
     cpu::GatherRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), y.t.rows(), y.t.cols(),
                     y.as<float>(), y.t.stride);
   });
@@ -265,7 +265,7 @@ void Gather(Exec& ex, In x, In index, Out y) {
 void Scatter(Exec& ex, In x, In index, Out y) {
   RUNG_CHECK(x.t.rows() == index.t.cols() && y.t.cols() == x.t.cols(), "scatter: x must be (M,C)");
   RUNG_CHECK(y.t.contiguous(), "scatter: y is contiguous");
-  ex.Launch("scatter", {}, [&] {
+  ex.Launch("scatter", {}, {y.t}, [&] {
     std::memset(y.t.data, 0, static_cast<size_t>(y.t.size()) * sizeof(float));
     cpu::ScatterRows(ex.cpu(), x.as<float>(), x.t.stride, index.as<int32_t>(), x.t.rows(), x.t.cols(),
                      y.as<float>(), y.t.stride);
@@ -274,13 +274,13 @@ void Scatter(Exec& ex, In x, In index, Out y) {
 
 void Axpby(Exec& ex, float a, In x, float b, Acc y) {
   RUNG_CHECK(SameShape(x.t, y.t), "axpby: shapes must agree");
-  ex.Launch("axpby", {}, [&] {
+  ex.Launch("axpby", {}, {y.t}, [&] {
     cpu::Axpby(ex.cpu(), a, x.as<float>(), x.t.stride, b, y.as<float>(), y.t.stride, x.t.rows(), x.t.cols());
   });
 }
 
 void Scale(Exec& ex, float a, Acc x) {
-  ex.Launch("scale", {}, [&] {
+  ex.Launch("scale", {}, {x.t}, [&] {
     cpu::Axpby(ex.cpu(), a, x.as<float>(), x.t.stride, 0.0f, x.as<float>(), x.t.stride, x.t.rows(),
                x.t.cols());
   });
@@ -290,7 +290,7 @@ void Mix(Exec& ex, In mu, In a, In b, Out out) {
   RUNG_CHECK(SameShape(a.t, b.t) && SameShape(a.t, out.t), "mix: shapes must agree");
   RUNG_CHECK(OneOrPerChannel(mu.t, a.t), "mix: mu must be (1,1) or (1,C)");
   RUNG_CHECK(a.t.contiguous() && b.t.contiguous() && out.t.contiguous(), "mix: tensors are contiguous");
-  ex.Launch("mix", {}, [&] {
+  ex.Launch("mix", {}, {out.t}, [&] {
     cpu::Mix(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, a.as<float>(), b.as<float>(), a.t.rows(), a.t.cols(),
              out.as<float>());
   });
@@ -304,7 +304,7 @@ void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu) {
   RUNG_CHECK(
       a.t.contiguous() && b.t.contiguous() && dout.t.contiguous() && da.t.contiguous() && db.t.contiguous(),
       "mix_grad: tensors are contiguous");
-  ex.Launch("mix_grad", {}, [&] {
+  ex.Launch("mix_grad", {}, {da.t, db.t, dmu.t}, [&] {
     cpu::MixGrad(ex.cpu(), mu.as<float>(), mu.t.cols() > 1, dout.as<float>(), a.as<float>(), b.as<float>(),
                  a.t.rows(), a.t.cols(), da.as<float>(), db.as<float>(), dmu.as<float>());
   });
@@ -313,7 +313,7 @@ void MixGrad(Exec& ex, In mu, In dout, In a, In b, Out da, Out db, Acc dmu) {
 void SigmoidGate(Exec& ex, In alpha, float temperature, Out mu) {
   RUNG_CHECK(SameShape(alpha.t, mu.t), "sigmoid_gate: shapes must agree");
   RUNG_CHECK(alpha.t.contiguous() && mu.t.contiguous(), "sigmoid_gate: tensors are contiguous");
-  ex.Launch("sigmoid_gate", {},
+  ex.Launch("sigmoid_gate", {}, {mu.t},
             [&] { cpu::SigmoidGate(alpha.as<float>(), temperature, mu.t.size(), mu.as<float>()); });
 }
 
@@ -321,14 +321,14 @@ void SigmoidGateGrad(Exec& ex, In dmu, In mu, float temperature, Acc dalpha) {
   RUNG_CHECK(SameShape(dmu.t, mu.t) && SameShape(dmu.t, dalpha.t), "sigmoid_gate_grad: shapes must agree");
   RUNG_CHECK(dmu.t.contiguous() && mu.t.contiguous() && dalpha.t.contiguous(),
              "sigmoid_gate_grad: tensors are contiguous");
-  ex.Launch("sigmoid_gate_grad", {}, [&] {
+  ex.Launch("sigmoid_gate_grad", {}, {dalpha.t}, [&] {
     cpu::SigmoidGateGrad(dmu.as<float>(), mu.as<float>(), temperature, mu.t.size(), dalpha.as<float>());
   });
 }
 
 void Zero(Exec& ex, Out x) {
   RUNG_CHECK(x.t.contiguous(), "zero: x is contiguous");
-  ex.Launch("zero", {},
+  ex.Launch("zero", {}, {x.t},
             [&] { std::memset(x.t.data, 0, static_cast<size_t>(x.t.size()) * SizeOf(x.t.dtype)); });
 }
 

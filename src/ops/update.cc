@@ -20,14 +20,14 @@ double Norm(Exec& ex, In x) {
 void AddSquares(Exec& ex, In x, Acc y) {
   const int64_t n = x.t.size();
   RUNG_CHECK(IsFlat(x.t, n) && IsFlat(y.t, n), "add_squares: arrays must be flat and have one length");
-  ex.Launch("add_squares", {}, [&] { cpu::AddSquares(ex.cpu(), x.as<float>(), n, y.as<float>()); });
+  ex.Launch("add_squares", {}, {y.t}, [&] { cpu::AddSquares(ex.cpu(), x.as<float>(), n, y.as<float>()); });
 }
 
 void AdamW(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m, Acc v) {
   const int64_t n = gradient.t.size();
   RUNG_CHECK(IsFlat(gradient.t, n) && IsFlat(weight.t, n) && IsFlat(m.t, n) && IsFlat(v.t, n),
              "adamw: arrays must be flat and have one length");
-  ex.Launch("adamw", {}, [&] {
+  ex.Launch("adamw", {}, {weight.t, m.t, v.t}, [&] {
     cpu::AdamWUpdate(ex.cpu(), step, gradient.as<float>(), n, weight.as<float>(), m.as<float>(),
                      v.as<float>());
   });
@@ -43,14 +43,14 @@ void AdamW8(Exec& ex, const cpu::AdamW& step, In gradient, Acc weight, Acc m_cod
   const cpu::Moments8 moments = {reinterpret_cast<uint8_t*>(m_codes.as<int8_t>()),
                                  reinterpret_cast<uint8_t*>(v_codes.as<int8_t>()), m_absmax.as<float>(),
                                  v_absmax.as<float>()};
-  ex.Launch("adamw8", {},
+  ex.Launch("adamw8", {}, {weight.t, m_absmax.t, v_absmax.t},
             [&] { cpu::AdamW8Update(ex.cpu(), step, gradient.as<float>(), n, weight.as<float>(), moments); });
 }
 
 void Moments(Exec& ex, In x, bool normalize, float eps, double* sum, double* sum_squares, Out row_rms) {
   const int64_t N = x.t.rows(), C = x.t.cols();
   RUNG_CHECK(row_rms.t.cols() == N, "moments: row_rms must be (1,N)");
-  ex.Launch("moments", {}, [&] {
+  ex.Launch("moments", {}, {row_rms.t}, [&] {
     if (x.t.dtype == DType::kBf16) {
       cpu::Moments(ex.cpu(), x.as<Bf16>(), x.t.stride, normalize, eps, N, C, sum, sum_squares,
                    row_rms.as<float>());
