@@ -5,8 +5,8 @@
 #include <chrono>
 
 #include "data/packer.h"
-#include "eval/answer_text.h"
 #include "eval/batch_runner.h"
+#include "infer/answers.h"
 
 namespace rung::eval {
 namespace {
@@ -31,9 +31,9 @@ std::string_view CompletionOf(const data::Record& record) {
 }
 
 std::optional<size_t> FindChoice(std::span<const std::string> choices, std::string_view text) {
-  const std::string wanted = Trimmed(text);
+  const std::string wanted = infer::Trimmed(text);
   for (size_t c = 0; c < choices.size(); ++c) {
-    if (Trimmed(choices[c]) == wanted) return c;
+    if (infer::Trimmed(choices[c]) == wanted) return c;
   }
   return std::nullopt;
 }

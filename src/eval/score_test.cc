@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "data/reader.h"
-#include "eval/answer_text.h"
 #include "infer/test_support.h"
 #include "model/test_support.h"
 
@@ -175,12 +174,6 @@ TEST_F(ScoreTest, ARecordMayBringItsOwnChoices) {
   EXPECT_TRUE(accuracy.answers[0].right);
   EXPECT_THROW(ScoreRanking(Of(nullptr), Parse(R"({"prompt": "a", "completion": "b"})"), {}, {}, nullptr),
                Error);
-}
-
-TEST(AnswerTextTest, Trims) {
-  EXPECT_EQ(Trimmed(" a b\n"), "a b");
-  EXPECT_EQ(Trimmed(" \t\n"), "");
-  EXPECT_EQ(Trimmed(""), "");
 }
 
 }  // namespace

@@ -52,6 +52,26 @@ void Session::Reserve(const model::PassInput& input) {
   slab_ = std::make_unique<Slab>(bytes);
 }
 
+uint64_t Session::MostBytes(int64_t rows) const {
+  // Each slot once as a sequence of few rows and once as one of many, all caches full: attention's scratch is
+  // a sum over sequences, the rest grows with rows. The planning Exec reads no row.
+  constexpr int64_t kFew = 8;
+  const int64_t N = std::min(std::max(rows, slots()), slots() * capacity_), V = backbone_.config().V;
+  model::PassInput input;
+  for (int64_t slot = 0; slot < slots(); ++slot) {
+    for (const int64_t count : {std::min(kFew, capacity_), std::min(N, capacity_)}) {
+      input.rows.spans.push_back({0, count, slot * capacity_, capacity_});
+    }
+  }
+  input.ids = View(static_cast<int32_t*>(nullptr), 1, N);
+  input.rows.position = input.ids;
+  input.picked = View(static_cast<int32_t*>(nullptr), 1, slots());
+  Exec planning = Exec::Planning(context_, compute_);
+  Run(planning, input, View(static_cast<float*>(nullptr), slots(), V));
+  return CacheBytes(backbone_.config(), compute_, adapter_, slots() * capacity_) +
+         static_cast<uint64_t>(slots() * V) * sizeof(float) + planning.arena().peak().bytes;
+}
+
 Tensor Session::Step(std::span<const Advance> advances) {
   ids_.clear();
   positions_.clear();

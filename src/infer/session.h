@@ -32,6 +32,11 @@ class Session {
   int64_t capacity() const { return capacity_; }
   int64_t slots() const { return static_cast<int64_t>(lengths_.size()); }
 
+  // The most memory that this session takes in calls of up to `rows` ids: caches, logits and the slab of any
+  // such call. Works for a planned backbone too.
+  uint64_t MostBytes(int64_t rows) const;
+  uint64_t slab_bytes() const { return slab_ ? slab_->bytes() : 0; }  // so far
+
   static uint64_t CacheBytes(const model::Config& config, DType compute, const model::Adapter* adapter,
                              int64_t rows);
   void set_trace(Trace* trace) { trace_ = trace; }

@@ -1,23 +1,31 @@
 #include "train/checkpoint.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
-#include <vector>
+#include <set>
+#include <stdexcept>
 
+#include "base/folders.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
 #include "model/adapter_file.h"
+#include "train/checksums.h"
 
 namespace rung::train {
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 constexpr std::string_view kPrefix = "checkpoint-";
+constexpr const char* kResume = "resume.json";
 constexpr const char* kState = "trainer_state.json";
 constexpr const char* kMoments = "optimizer.safetensors";
+constexpr int kFormatVersion = 1;
+constexpr uint64_t kResumeLimit = uint64_t{1} << 20;
 
 // Step numbers of the whole checkpoints under `out`, ascending.
 std::vector<int64_t> StepsUnder(const Path& out) {
@@ -39,89 +47,137 @@ size_t SizeOfState(std::string_view dtype) { return dtype == "F32" ? sizeof(floa
 
 Path FolderOf(const Path& out, int64_t step) { return out / fmt::format("{}{}", kPrefix, step); }
 
-Failure CannotWrite(const Path& path, const std::error_code& error) {
-  return Failure{fmt::format("cannot write {}: {}", path.string(), error.message()), ExitCode::kFailed};
-}
-
-// Puts `whole` in the place of `folder`, which may exist (a signal right after a save saves the same step
-// again): at any moment one of the two is complete under a name that is found or that can be renamed by hand.
-Status Replace(const Path& whole, const Path& folder) {
-  std::error_code error;
-  Path aside = folder;
-  aside += ".old";
-  std::filesystem::remove_all(aside, error);
-  if (std::filesystem::exists(folder, error)) std::filesystem::rename(folder, aside, error);
-  if (error) return CannotWrite(folder, error);
-  std::filesystem::rename(whole, folder, error);
-  if (error) return CannotWrite(folder, error);
-  if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
-  std::filesystem::remove_all(aside, error);
-  return Ok{};
-}
-
-}  // namespace
-
-void RemoveUnfinishedCheckpoints(const Path& out) {
-  std::error_code error;
-  std::vector<Path> unfinished;
-  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && (name.ends_with(".tmp") || name.ends_with(".old")))
-      unfinished.push_back(entry.path());
+ordered_json ToJson(const RunState& state, int64_t optimizer_steps, const Settings& settings) {
+  ordered_json best = nullptr;
+  if (state.best) {
+    best = {{"metric", state.best->metric},
+            {"step", state.best->step},
+            {"evaluations_since", state.best->evaluations_since}};
   }
-  for (const Path& path : unfinished) std::filesystem::remove_all(path, error);
+  return {{"format_version", kFormatVersion},
+          {"global_step", state.position.step},
+          {"epoch", state.position.epoch},
+          {"batch", state.position.batch},
+          {"optimizer_steps", optimizer_steps},
+          {"skipped_steps", state.skipped_steps},
+          {"skipped_in_row", state.skipped_in_row},
+          {"tokens", state.tokens},
+          {"seconds", state.seconds},
+          {"evaluated_step", state.evaluated_step},
+          {"best", best},
+          {"settings", settings}};
 }
 
-Status SaveCheckpoint(const Path& out, const RunPosition& position, const model::Adapter& adapter,
-                      Optimizer& optimizer, const CheckpointContext& context) {
-  const Path folder = FolderOf(out, position.step);
-  Path temporary = folder;
-  temporary += ".tmp";
-  std::error_code error;
-  std::filesystem::remove_all(temporary, error);
-  Status saved =
-      model::SaveAdapter(temporary, adapter, *context.config, context.base_model, context.chat_template);
+int64_t Count(const json& object, const char* key) {
+  const json& value = object.at(key);
+  if (!value.is_number_integer() || value < 0) throw std::out_of_range(fmt::format("{} is no count", key));
+  return value.get<int64_t>();
+}
+
+// Throws what json throws, and std::out_of_range.
+void FromJson(const json& object, Checkpoint* checkpoint) {
+  if (Count(object, "format_version") != kFormatVersion) {
+    throw std::out_of_range(fmt::format("format_version {} is not known to this version of rung",
+                                        Count(object, "format_version")));
+  }
+  RunState& state = checkpoint->state;
+  state.position = {Count(object, "global_step"), Count(object, "epoch"), Count(object, "batch")};
+  state.skipped_steps = Count(object, "skipped_steps");
+  state.skipped_in_row = Count(object, "skipped_in_row");
+  state.tokens = Count(object, "tokens");
+  state.seconds = object.at("seconds").get<double>();
+  state.evaluated_step = Count(object, "evaluated_step");
+  if (const json& best = object.at("best"); !best.is_null()) {
+    state.best = {best.at("metric").get<double>(), Count(best, "step"), Count(best, "evaluations_since")};
+  }
+  checkpoint->optimizer_steps = Count(object, "optimizer_steps");
+  checkpoint->settings = object.at("settings").get<Settings>();
+}
+
+Status WriteAll(const Path& folder, const RunState& state, const model::Adapter& adapter,
+                Optimizer& optimizer, const CheckpointContext& context) {
+  Status saved = model::SaveAdapter(folder, adapter, *context.config, context.base_model,
+                                    context.chat_template, context.template_time);
   if (!saved.ok()) return saved;
   std::vector<io::TensorToWrite> moments;
   optimizer.ForEachState([&](const std::string& name, const char* dtype, std::span<std::byte> bytes) {
     moments.push_back({name, dtype, {static_cast<int64_t>(bytes.size() / SizeOfState(dtype))}, bytes});
   });
-  if (Status written = io::WriteSafetensors(temporary / kMoments, moments, {}); !written.ok()) return written;
-  const json state = {{"global_step", position.step},
-                      {"epoch", position.epoch},
-                      {"batch", position.batch},
-                      {"optimizer_steps", optimizer.steps()},
-                      {"fingerprint", context.fingerprint}};
-  if (Status written =
-          WriteTextFile(temporary / kState, state.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-      !written.ok())
-    return written;
-  return Replace(temporary, folder);
+  if (Status written = io::WriteSafetensors(folder / kMoments, moments, {}); !written.ok()) return written;
+  if (!context.trainer_state.empty()) {
+    if (Status written = WriteTextFile(folder / kState, context.trainer_state); !written.ok()) return written;
+  }
+  const std::string resume = ToJson(state, optimizer.steps(), context.settings)
+                                 .dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  if (Status written = WriteTextFile(folder / kResume, resume + "\n"); !written.ok()) return written;
+  return WriteChecksums(folder);
 }
 
-Result<Checkpoint> NewestCheckpoint(const Path& out) {
-  const std::vector<int64_t> steps = StepsUnder(out);
-  if (steps.empty()) return Checkpoint{};
-  Checkpoint checkpoint;
-  checkpoint.folder = FolderOf(out, steps.back());
-  const Path file = checkpoint.folder / kState;
-  Result<json> state = io::ReadJson(file);
-  if (!state.ok()) return state.failure();
-  try {
-    checkpoint.position = {state.value().at("global_step").get<int64_t>(),
-                           state.value().at("epoch").get<int64_t>(),
-                           state.value().at("batch").get<int64_t>()};
-    checkpoint.fingerprint = state.value().at("fingerprint").get<std::string>();
-    checkpoint.optimizer_steps = state.value().at("optimizer_steps").get<int64_t>();
-  } catch (const json::exception& e) {
-    return Failure{fmt::format("{}: {}; delete the folder to go on from an earlier checkpoint", file.string(),
-                               e.what())};
+}  // namespace
+
+Status CleanCheckpoints(const Path& out) {
+  std::error_code error;
+  std::set<Path> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
+    const Path extension = entry.path().extension();
+    if (!entry.path().filename().string().starts_with(kPrefix)) continue;
+    if (extension == ".tmp" || extension == ".old") folders.insert(out / entry.path().stem());
   }
-  if (checkpoint.position.step < 0 || checkpoint.position.epoch < 0 || checkpoint.position.batch < 0 ||
-      checkpoint.optimizer_steps < 0) {
-    return Failure{fmt::format("{}: negative position", file.string())};
+  for (const Path& folder : folders) {
+    if (Status cleaned = CleanFolder(folder); !cleaned.ok()) return cleaned;
+  }
+  return Ok{};
+}
+
+Status SaveCheckpoint(const Path& out, const RunState& state, const model::Adapter& adapter,
+                      Optimizer& optimizer, const CheckpointContext& context) {
+  const Path folder = FolderOf(out, state.position.step), temporary = UnfinishedName(folder);
+  if (Status removed = RemoveAll(temporary); !removed.ok()) return removed;
+  Status saved = WriteAll(temporary, state, adapter, optimizer, context);
+  if (saved.ok()) saved = ReplaceFolder(folder);
+  // On a full disk its space is what the next attempt needs. What cannot be removed is removed then.
+  if (!saved.ok()) (void)RemoveAll(temporary).ok();
+  return saved;
+}
+
+bool HasCheckpoint(const Path& out) { return !StepsUnder(out).empty(); }
+
+Result<Checkpoint> ReadCheckpoint(const Path& folder) {
+  Result<std::set<std::string>> names = VerifyChecksums(folder);
+  if (!names.ok()) return names.failure();
+  for (const char* name : {"adapter_model.safetensors", "adapter_config.json", kMoments, kResume}) {
+    if (names.value().contains(name)) continue;
+    return Failure{fmt::format("{}: not in {}", (folder / name).string(), kChecksums)};
+  }
+  const Path file = folder / kResume;
+  Result<json> object = io::ReadJson(file, kResumeLimit);
+  if (!object.ok()) return object.failure();
+  Checkpoint checkpoint;
+  checkpoint.folder = folder;
+  try {
+    FromJson(object.value(), &checkpoint);
+  } catch (const std::exception& e) {
+    return Failure{fmt::format("{}: {}", file.string(), e.what())};
+  }
+  if (folder.filename() != FolderOf("", checkpoint.state.position.step)) {
+    return Failure{
+        fmt::format("{}: is of step {}, not of its folder's", file.string(), checkpoint.state.position.step)};
   }
   return checkpoint;
+}
+
+Result<Checkpoint> NewestCheckpoint(const Path& out, std::vector<std::string>* damaged) {
+  const std::vector<int64_t> steps = StepsUnder(out);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    Result<Checkpoint> read = ReadCheckpoint(FolderOf(out, *step));
+    if (read.ok()) return read;
+    damaged->push_back(read.failure().message);
+  }
+  if (steps.empty()) return Checkpoint{};
+  return Failure{
+      fmt::format("every checkpoint in {} is damaged:\n  {}\nbring back the files, or choose "
+                  "another --out to train again",
+                  out.string(), fmt::join(*damaged, "\n  "))};
 }
 
 Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Optimizer* optimizer) {
@@ -145,16 +201,18 @@ Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Opt
       status = opened.value().Read(*entry, 0, bytes);
     }
   });
+  if (!status.ok()) return status;
   // Skipped steps do not advance the optimizer, hence its own count.
   optimizer->set_steps(checkpoint.optimizer_steps);
   return status;
 }
 
-void PruneCheckpoints(const Path& out, int64_t keep) {
-  const std::vector<int64_t> steps = StepsUnder(out);
-  std::error_code error;  // a checkpoint that cannot be removed is in nobody's way
+void PruneCheckpoints(const Path& out, int64_t step, int64_t keep) {
+  std::vector<int64_t> steps = StepsUnder(out);
+  steps.erase(std::upper_bound(steps.begin(), steps.end(), step), steps.end());
   for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
-    std::filesystem::remove_all(FolderOf(out, steps[i]), error);
+    // A checkpoint that cannot be removed is in nobody's way.
+    (void)RemoveFolder(FolderOf(out, steps[i])).ok();
   }
 }
 

@@ -8,27 +8,38 @@
 
 namespace rung::train {
 
-EncodedData LoadData(std::span<const data::DataFile> files, data::Part part, const model::ModelText& text,
-                     const TrainOptions& options) {
-  const data::Encoder encoder(
-      text.vocabulary(), {options.max_length, !options.train_on_prompt, options.data_options.mask_history,
-                          options.data_options.truncation});
+data::DatasetOptions DatasetOf(std::span<const data::DataFile> files, data::Part part,
+                               const DataOptions& options) {
   data::DatasetOptions wanted;
   wanted.files = {files.begin(), files.end()};
-  wanted.read = options.data_options.read;
+  wanted.read = options.read;
   wanted.part = part;
-  wanted.valid_fraction = options.data_options.valid_fraction;
+  wanted.valid_fraction = options.valid_fraction;
+  wanted.cache_is_default = !options.cache.has_value();
+  wanted.cache = options.cache ? *options.cache : data::DefaultCache(files);
+  wanted.cache_limit = options.cache_limit;
+  return wanted;
+}
+
+EncodedData LoadData(std::span<const data::DataFile> files, data::Part part, const model::ModelText& text,
+                     const TrainOptions& options, const RunEvents& events,
+                     const std::atomic<bool>* interrupt) {
+  const data::Encoder encoder(
+      text.vocabulary(), {options.max_length, !options.train_on_prompt, options.data_options.mask_history,
+                          options.data_options.truncation, options.data_options.special_tokens});
+  data::DatasetOptions wanted = DatasetOf(files, part, options.data_options);
   wanted.threads = options.compute.context.threads;
-  wanted.cache = options.data_options.cache.value_or(data::DefaultCache(files));
+  wanted.on_progress = events.on_encoding;
+  wanted.interrupt = interrupt;
   if (!wanted.cache.empty()) {
-    wanted.encoder_identity = TextIdentity(options.model, text.chat ? text.chat->source() : "");
+    wanted.encoder_identity = TextIdentity(options.model, text.chat_identity());
   }
   data::Dataset dataset = data::LoadDataset(wanted, encoder).OrThrow();
   EncodedData encoded;
   encoded.examples = std::move(dataset.examples);
   encoded.rows = data::RowsOf(encoded.examples);
   encoded.report = std::move(dataset.report);
-  if (!dataset.note.empty()) encoded.notes.push_back(dataset.note);
+  encoded.notes = std::move(dataset.notes);
   for (const std::string& row : dataset.bad_rows) encoded.notes.push_back("left out: " + row);
   if (!dataset.cache_file.empty()) {
     encoded.notes.push_back(
@@ -51,13 +62,13 @@ void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& back
 }
 
 EvalReport EvaluateLoss(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
-                        const EncodedData& data, int64_t tokens) {
+                        const EncodedData& data, int64_t tokens, const std::atomic<bool>* interrupt) {
   const data::EpochPlan plan = data::PlanInOrder(data.rows, tokens).OrThrow();
   EvalReport report;
   report.records = data.examples.size();
   double sum = 0.0;
   int64_t right = 0;
-  for (size_t b = 0; b < plan.batches.size(); ++b) {
+  for (size_t b = 0; b < plan.batches.size() && !(interrupt && interrupt->load()); ++b) {
     const data::Batch batch = data::MakeBatch(plan, static_cast<int64_t>(b), data.examples);
     const model::BatchInput input(batch);
     const int64_t M = input.target_count();

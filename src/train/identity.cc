@@ -4,9 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "io/gguf.h"
 #include "io/sha256.h"
+#include "text/tokenizer.h"
 
 namespace rung::train {
 namespace {
@@ -21,10 +23,7 @@ uint64_t Hash(uint64_t h, const void* data, size_t size) {
 
 constexpr uint64_t kSampleBytes = 4096;
 constexpr uint64_t kSamples = 64;
-// What of a folder decides its tokens, and the largest that such a file may be.
-constexpr const char* kTokenizerFiles[] = {
-    "tokenizer.json",         "tokenizer_config.json", "special_tokens_map.json",
-    "generation_config.json", "config.json",           "chat_template.jinja"};
+// The largest that a file of a tokenizer may be.
 constexpr uint64_t kTokenizerLimit = uint64_t{128} << 20;
 // What of a folder decides the computation, besides the weights.
 constexpr const char* kSettings[] = {"config.json", "quantize_config.json", "quant_config.json"};
@@ -45,6 +44,51 @@ uint64_t HashOfSamples(const Path& path, uint64_t h) {
     h = Hash(h, bytes.data(), bytes.size());
   }
   return h;
+}
+
+// In the order of the enumerations.
+constexpr const char* kKinds[] = {"decoder", "plain"};
+constexpr const char* kNorms[] = {"rms", "layer"};
+constexpr const char* kGates[] = {"sum", "interpolate", "interpolate-vector"};
+constexpr const char* kTapNorms[] = {"none", "rms", "standardize"};
+constexpr const char* kTapMaps[] = {"full", "pooled"};
+constexpr const char* kStorages[] = {"compute", "int8"};
+constexpr const char* kInits[] = {"random", "pruned", "fisher"};
+
+template <class Enum, size_t n>
+const char* NameIn(const char* const (&names)[n], Enum value) {
+  RUNG_CHECK(static_cast<size_t>(value) < n, "a value of an enumeration has no name");
+  return names[static_cast<size_t>(value)];
+}
+
+void AddLadder(const TrainOptions& options, const model::LadderSpec& l, Settings* settings) {
+  const Settings more = {{"taps", fmt::format("{}", fmt::join(l.taps, ","))},
+                         {"rungs", fmt::format("{}", l.rungs)},
+                         {"rung_block", NameIn(kKinds, l.kind)},
+                         {"rung_norm", NameIn(kNorms, l.norm)},
+                         {"rung_positions", l.rotary ? "rope" : "none"},
+                         {"width", fmt::format("{}", l.S)},
+                         {"side_heads", fmt::format("{}x{}", l.block().Hq, l.head_dim)},
+                         {"gate", NameIn(kGates, l.gate)},
+                         {"tap_norm", NameIn(kTapNorms, l.tap_norm)},
+                         {"tap_map", NameIn(kTapMaps, l.tap_map)},
+                         {"tap_storage", NameIn(kStorages, options.policy.taps)},
+                         {"rejoin", fmt::format("{}", l.rejoin)},
+                         {"output_scale", fmt::format("{}", options.ladder.output_scale)},
+                         {"ladder_init", NameIn(kInits, options.ladder.init)}};
+  settings->insert(more.begin(), more.end());
+  if (options.ladder.init == LadderInit::kFisher)
+    settings->emplace("fisher_samples", fmt::format("{}", options.ladder.fisher_samples));
+}
+
+void AddLora(const model::LoraSpec& l, Settings* settings) {
+  const Settings more = {{"lora_r", fmt::format("{}", l.R)},
+                         {"lora_alpha", fmt::format("{}", l.alpha)},
+                         {"lora_dropout", fmt::format("{}", l.dropout)},
+                         {"rslora", fmt::format("{}", l.rank_stabilized)},
+                         {"lora_targets", fmt::format("{}", fmt::join(l.targets, ","))},
+                         {"layers", fmt::format("{}", fmt::join(l.layers, ","))}};
+  settings->insert(more.begin(), more.end());
 }
 
 }  // namespace
@@ -82,7 +126,7 @@ std::string TextIdentity(const Path& model, const std::string& chat_template) {
   add(chat_template);
   std::error_code error;
   if (std::filesystem::is_directory(model, error)) {
-    for (const char* name : kTokenizerFiles) {
+    for (const char* name : text::Tokenizer::FolderFiles()) {
       if (!std::filesystem::exists(model / name, error)) continue;
       add(name);
       add(ReadTextFile(model / name, kTokenizerLimit).OrThrow());
@@ -107,42 +151,51 @@ std::string TextIdentity(const Path& model, const std::string& chat_template) {
   return sum.Hex();
 }
 
-std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& spec,
-                        const model::Config& config, const RunIdentity& identity,
-                        const RunSchedule& schedule) {
-  std::string text = fmt::format(
-      "model={}:{}x{}x{} weights={} rope={} data={} seed={} tokens={} max_length={} accumulation={} steps={} "
-      "warmup={} "
-      "schedule={} lr={:.6g} betas={:.6g},{:.6g} decay={:.6g} clip={:.6g} moments={} quantize={} "
-      "compute={}{} "
-      "isa={} threads={} method={}",
-      config.family, config.L, config.C, config.V, identity.weights, config.rope.half ? "half" : "pairs",
-      identity.data, options.seed, options.tokens, options.max_length, options.gradient_accumulation,
-      schedule.steps, schedule.warmup, NameOf(options.schedule), schedule.base_rate, options.optimizer.beta1,
-      options.optimizer.beta2, options.optimizer.weight_decay, options.optimizer.max_grad_norm,
-      options.optimizer.moments == Moments::kF32 ? "f32" : "8bit", options.backbone.recipe.Key(),
-      NameOf(options.compute.compute), options.compute.context.int8 ? "+int8" : "",
-      cpu::NameOf(options.compute.context.isa), options.compute.context.threads, NameOf(options.method));
-  if (spec.ladder) {
-    const model::LadderSpec& l = *spec.ladder;
-    text += fmt::format(
-        " taps={} rungs={} kind={} norm={} rotary={} width={} heads={}x{} gate={} tap_norm={} tap_map={} "
-        "tap_storage={} "
-        "rejoin={} "
-        "scale={:.6g} init={}",
-        fmt::join(l.taps, ","), l.rungs, static_cast<int>(l.kind), static_cast<int>(l.norm), l.rotary, l.S,
-        l.block().Hq, l.head_dim, static_cast<int>(l.gate), static_cast<int>(l.tap_norm),
-        static_cast<int>(l.tap_map), static_cast<int>(options.policy.taps), l.rejoin,
-        options.ladder.output_scale, static_cast<int>(options.ladder.init));
-    if (options.ladder.init == LadderInit::kFisher)
-      text += fmt::format(" fisher_samples={}", options.ladder.fisher_samples);
+Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config,
+                     const RunIdentity& identity, const RunSchedule& schedule) {
+  const auto text = [](const auto& value) { return fmt::format("{}", value); };
+  const OptimizerOptions& optimizer = options.optimizer;
+  Settings settings = {{"model", fmt::format("{}:{}x{}x{}", config.family, config.L, config.C, config.V)},
+                       {"weights", identity.weights},
+                       {"rope", config.rope.half ? "half" : "pairs"},
+                       {"data", identity.data},
+                       {"seed", text(options.seed)},
+                       {"tokens", text(options.tokens)},
+                       {"max_length", text(options.max_length)},
+                       {"gradient_accumulation", text(options.gradient_accumulation)},
+                       {"steps", text(schedule.steps)},
+                       {"warmup_steps", text(schedule.warmup)},
+                       {"lr_scheduler", NameOf(options.schedule)},
+                       {"learning_rate", text(schedule.base_rate)},
+                       {"betas", fmt::format("{},{}", optimizer.beta1, optimizer.beta2)},
+                       {"weight_decay", text(optimizer.weight_decay)},
+                       {"max_grad_norm", text(optimizer.max_grad_norm)},
+                       {"optimizer", NameOf(optimizer.moments)},
+                       {"quantize", options.backbone.recipe.Key()},
+                       {"compute", fmt::format("{}{}", NameOf(options.compute.compute),
+                                               options.compute.context.int8 ? "+int8" : "")},
+                       {"isa", cpu::NameOf(options.compute.context.isa)},
+                       {"threads", text(options.compute.context.threads)},
+                       {"method", NameOf(options.method)}};
+  if (spec.ladder) AddLadder(options, *spec.ladder, &settings);
+  if (spec.lora) AddLora(*spec.lora, &settings);
+  return settings;
+}
+
+std::vector<std::string> Differences(const Settings& then, const Settings& now) {
+  std::set<std::string> keys;
+  for (const auto& [key, value] : then) keys.insert(key);
+  for (const auto& [key, value] : now) keys.insert(key);
+  const auto in = [](const Settings& settings, const std::string& key) {
+    const auto found = settings.find(key);
+    return found == settings.end() ? std::string("none") : found->second;
+  };
+  std::vector<std::string> lines;
+  for (const std::string& key : keys) {
+    const std::string before = in(then, key), after = in(now, key);
+    if (before != after) lines.push_back(fmt::format("{}: then {}, now {}", key, before, after));
   }
-  if (spec.lora) {
-    const model::LoraSpec& l = *spec.lora;
-    text += fmt::format(" r={} alpha={:.6g} dropout={:.6g} rslora={} targets={} layers={}", l.R, l.alpha,
-                        l.dropout, l.rank_stabilized, fmt::join(l.targets, ","), fmt::join(l.layers, ","));
-  }
-  return text;
+  return lines;
 }
 
 }  // namespace rung::train

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "train/run.h"
 
@@ -27,9 +28,11 @@ struct RunSchedule {
   int64_t steps = 0, warmup = 0;
   double base_rate = 0.0;
 };
-// Everything that changes the resulting bits, as text that a person can compare.
-std::string Fingerprint(const TrainOptions& options, const model::AdapterSpec& spec,
-                        const model::Config& config, const RunIdentity& identity,
-                        const RunSchedule& schedule);
+// Everything that changes the resulting bits, by the names of the options where they have one.
+Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config,
+                     const RunIdentity& identity, const RunSchedule& schedule);
+// "seed: then 42, now 43", one text a setting, in the order of their names. One that only one side has is
+// "none" on the other.
+std::vector<std::string> Differences(const Settings& then, const Settings& now);
 
 }  // namespace rung::train

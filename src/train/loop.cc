@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "model/adapter_file.h"
+#include "train/evaluation.h"
 #include "train/step.h"
 #include "train/trainer.h"
 
@@ -13,11 +14,6 @@ namespace rung::train {
 using Clock = std::chrono::steady_clock;
 
 namespace {
-// After so many skipped steps in a row the weights will not recover by themselves.
-constexpr int64_t kMaxSkippedInRow = 10;
-// What a crash may cost when --save-steps does not say otherwise.
-constexpr double kSaveSeconds = 600.0;
-
 double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -52,14 +48,22 @@ bool Trainer::RunMicroBatch(const data::Batch& batch, double* loss_sum) {
   return !cache_->load_failed();
 }
 
-double Trainer::Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows) {
+std::optional<double> Trainer::Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets,
+                                          int64_t* rows) {
   const int64_t begin = position_.batch;
   double loss_sum = 0.0;
   for (; position_.batch < end; ++position_.batch) {
+    if (interrupt_.load()) {
+      // A step that is not whole is no place to go on from: its gradients are kept nowhere.
+      position_.batch = begin;
+      return std::nullopt;
+    }
+    const Clock::time_point asked = Clock::now();
     const data::Batch batch = data::MakeBatch(plan, position_.batch, data_.examples);
     if (const auto next = static_cast<size_t>(position_.batch + 1); next < plan.batches.size()) {
       data_.examples.Prefetch(plan.batches[next]);
     }
+    waiting_seconds_ += SecondsSince(asked);
     // A pure function of the position: a resumed run drops out the same.
     draw_ =
         static_cast<uint64_t>(position_.step * options_.gradient_accumulation + position_.batch - begin + 1);
@@ -94,21 +98,20 @@ StepReport Trainer::Update(double loss_sum, int64_t targets) {
   return report;
 }
 
-void Trainer::Evaluate() {
-  if (eval_data_.examples.empty()) return;
-  EvalReport report = EvaluateLoss(*exec_, *backbone_, &*adapter_, eval_data_, options_.tokens);
-  report.step = position_.step;
-  log_->Write(report);
-  if (events_.on_eval) events_.on_eval(report);
-}
-
-Status Trainer::Save() {
-  const CheckpointContext context{&config_, options_.model.string(), text_->chat ? text_->chat->source() : "",
-                                  Fingerprint()};
-  saved_ = Clock::now();
-  Status saved = SaveCheckpoint(options_.out, position_, *adapter_, *optimizer_, context);
-  if (saved.ok()) PruneCheckpoints(options_.out, options_.save_limit);
-  return saved;
+void Trainer::Measure(double seconds, int64_t rows, StepReport* report) {
+  total_tokens_ += rows;
+  report->epoch = epoch_done_;
+  report->tokens = rows;
+  report->total_tokens = total_tokens_;
+  report->tokens_per_second = static_cast<double>(rows) / seconds;
+  report->flops = step_flops_;
+  report->peak_share = step_flops_ / seconds / peak_flops_;
+  report->waiting = waiting_seconds_ / seconds;
+  report->seconds = earlier_seconds_ + SecondsSince(started_);
+  report->seconds_left = SecondsSince(started_) / static_cast<double>(position_.step - first_step_) *
+                         static_cast<double>(total_steps_ - position_.step);
+  report->resident_bytes = ResidentNow();
+  last_loss_ = report->loss;
 }
 
 void Trainer::SyncCache() {
@@ -116,33 +119,31 @@ void Trainer::SyncCache() {
     Note(fmt::format("tap cache: {}", synced.failure().message));
 }
 
-void Trainer::SaveAndNote() {
-  if (Status saved = Save(); !saved.ok())
-    Note(fmt::format("checkpoint not saved: {}", saved.failure().message));
-}
-
 void Trainer::AfterStep(const StepReport& report) {
-  log_->Write(report);
+  log_->Step(report);
   if (events_.on_step) events_.on_step(report);
-  if (skipped_in_row_ >= kMaxSkippedInRow) {
-    throw Error(ExitCode::kNonFinite,
-                fmt::format("{} steps in a row had a loss or gradient that is not finite (step {}): lower "
-                            "--learning-rate, or check the data; earlier checkpoints in {} are good",
-                            skipped_in_row_, position_.step, options_.out.string()));
+  if (skipped_in_row_ >= options_.max_skipped) {
+    StopNotFinite(
+        fmt::format("{} steps in a row had a loss or gradient that is not finite", skipped_in_row_));
   }
-  if (options_.eval_steps > 0 && position_.step % options_.eval_steps == 0 && position_.step < total_steps_)
-    Evaluate();
-  const bool due = options_.save_steps > 0 ? position_.step % options_.save_steps == 0
-                                           : SecondsSince(saved_) >= kSaveSeconds;
-  if (due && position_.step < total_steps_) SaveAndNote();
+  if (options_.nan_watch && skipped_in_row_ == 1) {
+    Note(fmt::format("step {} is skipped: {}", position_.step, WatchSkippedStep()));
+  }
+  if (EvaluationDue() && !Evaluate()) return;
+  // What follows a step that was skipped may be no better: earlier checkpoints stay.
+  const bool good = skipped_in_row_ == 0 && CountNotFinite(adapter_->params().values) == 0;
+  if (good && position_.step < total_steps_ && saves_->Due(position_.step, Clock::now())) SaveAndNote();
 }
 
 RunResult Trainer::Loop() {
-  started_ = saved_ = Clock::now();
+  started_ = Clock::now();
+  saves_.emplace(options_.save_steps, options_.save_minutes, started_);
   data::EpochPlan plan;
   int64_t planned_epoch = -1;
   bool interrupted = false;
-  while (position_.step < total_steps_ && !interrupted) {
+  if (position_.step == 0) AnswerSamples("before");
+  if (EvaluationDue()) interrupted = !Evaluate();  // of a run that was interrupted meanwhile
+  while (position_.step < total_steps_ && !interrupted && !StopsEarly(options_.eval, best_)) {
     const Clock::time_point begin = Clock::now();
     if (planned_epoch != position_.epoch) {
       plan =
@@ -151,47 +152,62 @@ RunResult Trainer::Loop() {
       planned_epoch = position_.epoch;
     }
     const auto batches = static_cast<int64_t>(plan.batches.size());
+    // Other data, with --resume-force, may make shorter epochs.
+    if (position_.batch >= batches) {
+      ++position_.epoch;
+      position_.batch = 0;
+      continue;
+    }
     const int64_t end = std::min(batches, position_.batch + options_.gradient_accumulation);
+    tried_ = {position_.epoch, position_.batch, end};
     int64_t targets = 0, rows = 0;
-    step_flops_ = 0.0;
-    const double loss_sum = Accumulate(plan, end, &targets, &rows);
-    StepReport report = Update(loss_sum, targets);
-    report.epoch = static_cast<double>(position_.epoch) +
-                   static_cast<double>(position_.batch) / static_cast<double>(batches);
+    step_flops_ = waiting_seconds_ = 0.0;
+    const std::optional<double> loss_sum = Accumulate(plan, end, &targets, &rows);
+    if (!loss_sum) {
+      interrupted = true;
+      break;
+    }
+    StepReport report = Update(*loss_sum, targets);
+    epoch_done_ = static_cast<double>(position_.epoch) +
+                  static_cast<double>(position_.batch) / static_cast<double>(batches);
     if (position_.batch == batches) {
       ++position_.epoch;
       position_.batch = 0;
       if (cache_) SyncCache();
     }
-    const double seconds = SecondsSince(begin);
-    report.tokens_per_second = static_cast<double>(rows) / seconds;
-    report.peak_share = step_flops_ / seconds / peak_flops_;
-    report.seconds_left = SecondsSince(started_) / static_cast<double>(position_.step - first_step_) *
-                          static_cast<double>(total_steps_ - position_.step);
-    last_loss_ = report.loss;
+    Measure(SecondsSince(begin), rows, &report);
     AfterStep(report);
     interrupted = interrupt_.load();
   }
 
-  return Finish(interrupted && position_.step < total_steps_);
+  const bool early = StopsEarly(options_.eval, best_);
+  if (early && position_.step < total_steps_) {
+    Note(fmt::format("stopped at step {} of {}: {} evaluations in a row did not improve on step {} enough",
+                     position_.step, total_steps_, best_->evaluations_since, best_->step));
+  }
+  return Finish(interrupted && position_.step < total_steps_ && !early);
 }
 
 RunResult Trainer::Finish(bool interrupted) {
-  if (position_.step > first_step_ && skipped_ == position_.step - first_step_) {
-    throw Error(
-        ExitCode::kNonFinite,
-        fmt::format("every step had a loss or gradient that is not finite: nothing was learned and nothing "
-                    "is saved; lower --learning-rate, or check the data"));
+  if (position_.step > first_step_ && skipped_ == position_.step) {
+    StopNotFinite("every step had a loss or gradient that is not finite");
   }
-  // Before the last evaluation: the work is safe whatever happens there.
-  Status saved = interrupted ? Save()
-                             : model::SaveAdapter(options_.out, *adapter_, config_, options_.model.string(),
-                                                  text_->chat ? text_->chat->source() : "");
-  if (!saved.ok()) {
-    throw Error(saved.failure().code,
-                fmt::format("step {} is not saved: {}", position_.step, saved.failure().message));
+  if (!interrupted && LoadsBest(options_, !eval_data_.examples.empty()) &&
+      evaluated_step_ != position_.step) {
+    // The last evaluation decides which adapter is the result: until then the work is safe in a checkpoint.
+    if (CountNotFinite(adapter_->params().values) == 0) SaveAndNote();
+    interrupted = !Evaluate();
   }
-  if (!interrupted) Evaluate();
+  if (!interrupted) {
+    LoadBest();
+    if (CountNotFinite(adapter_->params().values) > 0)
+      StopNotFinite("the last step's weights are not finite");
+  }
+  SaveAtEnd(interrupted);
+  if (!interrupted) {
+    Evaluate();  // unless that is done
+    AnswerSamples("after");
+  }
   RunResult result;
   result.interrupted = interrupted;
   result.steps = position_.step;
@@ -200,15 +216,26 @@ RunResult Trainer::Finish(bool interrupted) {
   result.seconds = SecondsSince(started_);
   result.planned_bytes = plan_.total();
   result.resident_peak = ResidentPeak();
+  log_->Finish(result);
   return result;
 }
 
 RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
                       const std::atomic<bool>& interrupt) {
   Trainer trainer(options, events, interrupt);
-  trainer.Prepare();
-  trainer.Start();
-  return trainer.Loop();
+  try {
+    trainer.Prepare();
+    trainer.Start();
+    return trainer.Loop();
+  } catch (const std::exception& error) {
+    trainer.Stopped(error.what());
+    throw;
+  }
+}
+
+RunPreview PreviewTraining(const TrainOptions& options, const RunEvents& events) {
+  const std::atomic<bool> never{false};
+  return Trainer(options, events, never).Preview();
 }
 
 }  // namespace rung::train

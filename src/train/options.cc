@@ -145,6 +145,18 @@ Result<model::LoraSpec> ResolveLora(const TrainOptions& options, const model::Co
 
 }  // namespace
 
+Result<EvalMetric> ParseEvalMetric(const std::string& name) {
+  for (const EvalMetric metric : {EvalMetric::kLoss, EvalMetric::kTokenAccuracy, EvalMetric::kExactMatch}) {
+    if (name == NameOf(metric)) return metric;
+  }
+  return Usage(fmt::format("no metric \"{}\": use loss, token_accuracy or exact_match", name));
+}
+
+const char* NameOf(EvalMetric metric) {
+  constexpr const char* kNames[] = {"loss", "token_accuracy", "exact_match"};
+  return kNames[static_cast<int>(metric)];
+}
+
 Result<Method> ParseMethod(const std::string& name) {
   for (const Method method : {Method::kLadder, Method::kXladder, Method::kLora}) {
     if (name == NameOf(method)) return method;

@@ -10,6 +10,7 @@
 #include "data/data_files.h"
 #include "data/encode.h"
 #include "data/reader.h"
+#include "data/token_cache.h"
 #include "model/adapter.h"
 #include "model/backbone.h"
 #include "train/optimizer.h"
@@ -64,8 +65,25 @@ struct DataOptions {
   data::ReadOptions read;
   data::Truncation truncation = data::Truncation::kLeft;
   bool mask_history = false;
+  bool special_tokens = false;  // as of data::EncodeOptions
   double valid_fraction = 0.0;  // of the training records, held out for evaluation; 0: none
   std::optional<Path> cache;    // of tokens; an empty path: none; nothing: data::DefaultCache
+  uint64_t cache_limit = data::kCacheLimit;
+};
+
+// What decides which evaluation is the best.
+enum class EvalMetric : uint8_t { kLoss, kTokenAccuracy, kExactMatch };
+Result<EvalMetric> ParseEvalMetric(const std::string& name);
+const char* NameOf(EvalMetric metric);  // "loss", "token_accuracy", "exact_match"
+
+struct EvalOptions {
+  EvalMetric metric = EvalMetric::kLoss;
+  int64_t limit = 0;       // held-out examples of an evaluation, the first ones; 0: all
+  int64_t slots = 8;       // answers generated at once
+  int64_t patience = 0;    // evaluations in a row without enough improvement that end the run; 0: none do
+  double threshold = 0.0;  // what is enough, of the metric
+  std::optional<bool> load_best;  // nothing: where there are evaluations during training
+  int64_t samples = 3;            // held-out records answered before and after training
 };
 
 struct TrainOptions {
@@ -87,14 +105,26 @@ struct TrainOptions {
   double learning_rate = 0.0;  // 0: see ResolveLearningRate
   Schedule schedule = Schedule::kCosine;
   double warmup_ratio = 0.06;
+  std::optional<int64_t> warmup_steps;  // instead of the ratio
   OptimizerOptions optimizer;
   int64_t gradient_accumulation = 1;
   uint64_t seed = 42;
-  int64_t eval_steps = 0, save_steps = 0, save_limit = 2;  // eval, save 0: at the end only
+  int64_t eval_steps = 0;  // 0: at the end only
+  EvalOptions eval;
+  int64_t max_skipped = 10;  // steps in a row with a loss or gradient that is not finite that end the run
+  bool nan_watch = false;    // look for the operation that began it at the first such step
+  // Checkpoints, by whichever comes first; 0: not by these.
+  int64_t save_steps = 0;
+  double save_minutes = 10.0;
+  int64_t save_limit = 2;
   bool resume = false;
+  bool resume_force = false;  // though settings, model or data differ
 
   int64_t tokens = 512, max_length = 512;  // rows of a micro-batch; ids of one example
   bool raw = false, train_on_prompt = false;
+  std::string chat_template = "";  // in place of the model's own; empty: that
+  // The time that the template shows, as of model::LoadText; nothing: today. A resumed run keeps its own.
+  std::optional<int64_t> template_time = std::nullopt;
   uint64_t memory_limit = 0;  // 0: what the machine has free
 };
 

@@ -163,4 +163,6 @@ uint64_t AvailableMemory() {
 
 uint64_t ResidentPeak() { return ReadKilobytes("/proc/self/status", "VmHWM:"); }
 
+uint64_t ResidentNow() { return ReadKilobytes("/proc/self/status", "VmRSS:"); }
+
 }  // namespace rung::train

@@ -58,5 +58,7 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
 uint64_t AvailableMemory();
 // Largest resident size of this process so far, as the kernel counts it (VmHWM).
 uint64_t ResidentPeak();
+// Its size now (VmRSS).
+uint64_t ResidentNow();
 
 }  // namespace rung::train

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "base/file_faults.h"
 #include "io/json_file.h"
 #include "model/adapter_file.h"
 #include "train/trainer.h"
@@ -118,18 +119,18 @@ TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
   const TrainOptions options = Options("run");
   Run(options, 5);
   const std::map<std::string, std::function<void(TrainOptions&)>> changes = {
-      {"lr=", [](TrainOptions& o) { o.learning_rate = 1e-4; }},
-      {"seed=", [](TrainOptions& o) { o.seed = 1; }},
-      {"threads=", [](TrainOptions& o) { o.compute.context.threads = 1; }},
-      {"isa=baseline",
+      {"learning_rate: ", [](TrainOptions& o) { o.learning_rate = 1e-4; }},
+      {"seed: then 42, now 1", [](TrainOptions& o) { o.seed = 1; }},
+      {"threads: ", [](TrainOptions& o) { o.compute.context.threads = 1; }},
+      {"isa: ",
        [](TrainOptions& o) {
          o.compute.context.isa = cpu::Isa::kBaseline;
          o.compute.compute = o.backbone.compute = DType::kF32;
        }},
-      {"scale=2", [](TrainOptions& o) { o.ladder.output_scale = 2.0; }},
-      {"quantize=", [](TrainOptions& o) { o.backbone.recipe.matrices = model::Quantize::kNone; }},
-      {"data=", [](TrainOptions& o) { o.data = {{kData / "valid.jsonl"}}; }},
-      {"decay=0.1", [](TrainOptions& o) { o.optimizer.weight_decay = 0.1; }}};
+      {"output_scale: then 1, now 2", [](TrainOptions& o) { o.ladder.output_scale = 2.0; }},
+      {"quantize: ", [](TrainOptions& o) { o.backbone.recipe.matrices = model::Quantize::kNone; }},
+      {"data: ", [](TrainOptions& o) { o.data = {{kData / "valid.jsonl"}}; }},
+      {"weight_decay: then 0, now 0.1", [](TrainOptions& o) { o.optimizer.weight_decay = 0.1; }}};
   for (const auto& [key, change] : changes) {
     TrainOptions changed = options;
     changed.resume = true;
@@ -160,6 +161,7 @@ TEST_F(RunTest, InterruptThatCannotSaveIsAFailure) {
     if (interrupt) std::filesystem::rename(options.out, folder_ / "moved");
     if (interrupt) WriteTextFile(options.out, "in the way").OrThrow();
   };
+  const FileFaults no_waiting({});
   EXPECT_THROW(RunTraining(options, events, interrupt), Error);
 }
 
@@ -375,7 +377,7 @@ TEST_F(RunTest, AnotherModelOfTheSameShapeIsNotResumed) {
     std::fclose(file);
   }
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("weights="), std::string::npos) << message;
+  EXPECT_NE(message.find("weights: "), std::string::npos) << message;
 }
 
 // The settings of a folder decide the computation as much as its weights do.
@@ -391,7 +393,7 @@ TEST_F(RunTest, AModelWithOtherSettingsIsNotResumed) {
   ASSERT_TRUE(WriteTextFile(model / "config.json", text).ok());
   std::string message;
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("weights="), std::string::npos) << message;
+  EXPECT_NE(message.find("weights: "), std::string::npos) << message;
 }
 
 TEST_F(RunTest, ATapCacheThatIsTooLargeIsRefusedBeforeTheRun) {

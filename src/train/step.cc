@@ -14,7 +14,10 @@ void Step(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapt
 
   // Its gradient takes its memory.
   const Out dz{z};
-  backbone.Loss(ex, z, batch.target(), loss, learn ? &dz : nullptr, best);
+  {
+    At at(ex, "the head");
+    backbone.Loss(ex, z, batch.target(), loss, learn ? &dz : nullptr, best);
+  }
   if (learn) pass.Backward(Acc{z});
 }
 

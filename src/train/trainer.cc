@@ -1,14 +1,17 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "base/folders.h"
 #include "base/text.h"
 #include "kernels/cpu/peak.h"
 #include "model/adapter_file.h"
 #include "train/calibrate.h"
+#include "train/evaluation.h"
 #include "train/fisher.h"
 #include "train/step.h"
 
@@ -20,6 +23,22 @@ uint64_t DataBytes(const EncodedData& data) {
   return data.examples.resident_bytes() + 6 * data.rows.capacity() * sizeof(int64_t);
 }
 
+uint64_t QuestionBytes(const std::vector<infer::Question>& questions) {
+  uint64_t bytes = questions.size() * sizeof(infer::Question);
+  for (const infer::Question& question : questions) {
+    bytes += question.prompt.size() * sizeof(int32_t) + question.asked.size() + question.expected.size();
+  }
+  return bytes;
+}
+
+// What the template showed when the run in `out` began; `now` when there is none to resume.
+int64_t TimeOfRun(const Path& out, const model::Config& config, int64_t now) {
+  std::vector<std::string> damaged;  // FindCheckpoint says it
+  const Checkpoint checkpoint = NewestCheckpoint(out, &damaged).OrThrow();
+  if (checkpoint.state.position.step == 0) return now;
+  return model::ReadAdapterInfo(checkpoint.folder, config).OrThrow().template_time.value_or(now);
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainOptions& options, const RunEvents& events, const std::atomic<bool>& interrupt)
@@ -27,6 +46,30 @@ Trainer::Trainer(const TrainOptions& options, const RunEvents& events, const std
 
 void Trainer::Note(const std::string& line) const {
   if (events_.on_note) events_.on_note(line);
+  if (log_) {
+    log_->Event("note", line);
+  } else {
+    early_notes_.push_back(line);
+  }
+}
+
+void Trainer::OpenLog() {
+  const double epochs = options_.max_steps > 0 ? static_cast<double>(epochs_) : options_.epochs;
+  LogOptions log;
+  log.out = options_.out;
+  log.state = {total_steps_, options_.eval_steps, options_.save_steps, epochs};
+  log.resumed_step = first_step_;
+  log.earlier_seconds = earlier_seconds_;
+  log.note = events_.on_note;
+  log_.emplace(log);
+  if (best_) log_->Best(best_->metric, best_->step, kBestFolder);
+  log_->Plan(plan_);
+  for (const std::string& line : early_notes_) log_->Event("note", line);
+  early_notes_.clear();
+}
+
+void Trainer::Stopped(const std::string& reason) {
+  if (log_) log_->Event("stopped", reason);
 }
 
 void Trainer::Prepare() {
@@ -43,20 +86,38 @@ void Trainer::Prepare() {
                                               options_.max_length, config_.context));
   }
   text_ = std::make_unique<model::ModelText>(
-      model::LoadText(options_.model, options_.raw, "", config_.V).OrThrow());
+      model::LoadText(options_.model, options_.raw, options_.chat_template, config_.V, options_.template_time)
+          .OrThrow());
+  if (options_.resume && text_->time) text_->time = TimeOfRun(options_.out, config_, *text_->time);
   const bool split = options_.data_options.valid_fraction > 0.0;
-  data_ = LoadData(options_.data, split ? data::Part::kTrain : data::Part::kAll, *text_, options_);
+  data_ = LoadData(options_.data, split ? data::Part::kTrain : data::Part::kAll, *text_, options_, events_,
+                   &interrupt_);
   identity_.data = DataIdentity(data_);
   ReportEncoding(options_.data, data_);
   if (split || !options_.eval_data.empty()) {
     const std::vector<data::DataFile>& files = split ? options_.data : options_.eval_data;
-    eval_data_ = LoadData(files, split ? data::Part::kValid : data::Part::kAll, *text_, options_);
+    eval_data_ = LoadData(files, split ? data::Part::kValid : data::Part::kAll, *text_, options_, events_,
+                          &interrupt_);
     ReportEncoding(files, eval_data_);
   }
+  LoadHeldOut();
   CountSteps();
   FindCheckpoint();
   Plan();
   CheckDisk();
+}
+
+RunPreview Trainer::Preview() {
+  preview_ = true;
+  Prepare();
+  return {Begin(), data_.examples.size(), eval_data_.examples.size(), static_cast<int64_t>(epochs_),
+          plan_.total()};
+}
+
+RunBegin Trainer::Begin() const {
+  return {identity_.weights, identity_.data, eval_data_.examples.empty() ? "" : DataIdentity(eval_data_),
+          total_steps_,      warmup_steps_,  base_rate_,
+          resumed_};
 }
 
 void Trainer::ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const {
@@ -69,6 +130,12 @@ void Trainer::ReportEncoding(std::span<const data::DataFile> files, const Encode
     Note(fmt::format("{}: {} of {} records are left out", data::Describe(files), report.dropped_count,
                      report.records));
   }
+  if (report.special_texts > 0) {
+    Note(fmt::format(
+        "warning: {}: {} of {} records hold the text of a special token, as \"{}\", which is read as "
+        "plain text; if a chat template has written it: --special-tokens, for records of the format text",
+        data::Describe(files), report.special_texts, report.records, Printable(report.special)));
+  }
   if (report.truncated > 0) {
     const bool split = options_.data_options.truncation == data::Truncation::kSplit;
     Note(fmt::format("{}: {} records are longer than --max-length {} and were {}", data::Describe(files),
@@ -76,29 +143,54 @@ void Trainer::ReportEncoding(std::span<const data::DataFile> files, const Encode
   }
 }
 
+void Trainer::Lock() {
+  lock_.emplace(RunLock::Take(options_.out).OrThrow());
+  if (!lock_->note().empty()) Note(lock_->note());
+}
+
 void Trainer::FindCheckpoint() {
-  checkpoint_ = NewestCheckpoint(options_.out).OrThrow();
-  const bool finished = std::filesystem::exists(options_.out / "adapter_config.json");
-  if (finished && options_.resume) {
+  std::error_code error;
+  if (!preview_ && std::filesystem::is_directory(options_.out, error)) Lock();
+  if (!options_.resume) return RefuseAnEarlierRun();
+  if (std::filesystem::exists(options_.out / "adapter_config.json", error)) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--resume: {} holds a finished run: nothing is left to do; choose "
                             "another --out to train again",
                             options_.out.string()));
   }
-  if (!options_.resume && (finished || checkpoint_.position.step > 0)) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("{} holds an earlier run: {}choose another --out", options_.out.string(),
-                            finished ? "" : "go on with --resume, or "));
+  if (!preview_) CleanCheckpoints(options_.out).OrThrow();
+  checkpoint_ = NewestCheckpoint(options_.out, &resumed_.damaged).OrThrow();
+  for (const std::string& line : resumed_.damaged) Note(fmt::format("damaged and passed over: {}", line));
+  if (checkpoint_.state.position.step == 0) {
+    return Note(
+        fmt::format("--resume: no checkpoint in {}: starting from the beginning", options_.out.string()));
   }
-  if (!options_.resume) return;
-  const std::string fingerprint = Fingerprint();
-  if (checkpoint_.position.step == 0) {
-    Note(fmt::format("--resume: no checkpoint in {}: starting from the beginning", options_.out.string()));
-  } else if (checkpoint_.fingerprint != fingerprint) {
+  CompareSettings();
+}
+
+void Trainer::RefuseAnEarlierRun() const {
+  std::error_code error;
+  const bool finished = std::filesystem::exists(options_.out / "adapter_config.json", error);
+  if (!finished && !HasCheckpoint(options_.out)) return;
+  throw Error(ExitCode::kUsage,
+              fmt::format("{} holds an earlier run: {}choose another --out", options_.out.string(),
+                          finished ? "" : "go on with --resume, or "));
+}
+
+void Trainer::CompareSettings() {
+  resumed_.checkpoint = checkpoint_.folder;
+  resumed_.step = checkpoint_.state.position.step;
+  resumed_.differences = Differences(checkpoint_.settings, Settings());
+  if (resumed_.differences.empty()) return;
+  const std::string list = fmt::format("{}", fmt::join(resumed_.differences, "\n  "));
+  if (!options_.resume_force) {
     throw Error(ExitCode::kUsage,
-                fmt::format("--resume: {} was made with other settings, model or data:\n  then {}\n  now  {}",
-                            checkpoint_.folder.string(), checkpoint_.fingerprint, fingerprint));
+                fmt::format("--resume: {} was made with other settings, model or data:\n  {}\nrestore them, "
+                            "or give --resume-force to go on all the same",
+                            checkpoint_.folder.string(), list));
   }
+  Note(fmt::format("--resume-force: going on from {}, which was made with other settings:\n  {}",
+                   checkpoint_.folder.string(), list));
 }
 
 void Trainer::Plan() {
@@ -119,7 +211,8 @@ void Trainer::Plan() {
                      static_cast<int64_t>(order.batches.size()), &largest_eval);
   }
   slab_bytes_ = std::max(largest.bytes, largest_eval.bytes);
-  const PlanInputs inputs{TokenizerBytes(config_.V), DataBytes(data_) + DataBytes(eval_data_), true,
+  const PlanInputs inputs{TokenizerBytes(config_.V),
+                          DataBytes(data_) + DataBytes(eval_data_) + QuestionBytes(questions_), true,
                           options_.optimizer};
   plan_ = MakePlan(options_.compute.context, options_.compute.compute, shape, planned, largest.batch, inputs);
   if (slab_bytes_ > largest.bytes) {
@@ -127,8 +220,9 @@ void Trainer::Plan() {
         {"evaluation", slab_bytes_ - largest.bytes, "arena beyond the training step's", "--tokens"});
   }
   PlanImportance(shape);
-  if (events_.on_plan) events_.on_plan(plan_, spec_, config_);
   const uint64_t limit = options_.memory_limit > 0 ? options_.memory_limit : AvailableMemory();
+  PlanAnswers(shape, planned, limit);
+  if (events_.on_plan) events_.on_plan(plan_, spec_, config_);
   if (limit > 0 && plan_.total() > limit) {
     throw Error(ExitCode::kNoMemory,
                 plan_.Refusal(limit, options_.memory_limit > 0 ? "--memory-limit" : "free memory"));
@@ -139,8 +233,9 @@ void Trainer::Plan() {
 void Trainer::CheckDisk() {
   const auto n =
       static_cast<uint64_t>(model::Adapter::Planned(config_, spec_, options_.max_length).parameter_count());
-  // Kept checkpoints, one being written, and the adapter.
-  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1);
+  // Kept checkpoints, one being written, and the adapter; the best one and its successor.
+  const uint64_t best = options_.eval_steps > 0 && !eval_data_.examples.empty() ? 2 : 0;
+  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1 + best);
   Path folder = std::filesystem::absolute(options_.out);
   std::error_code error;
   while (!std::filesystem::exists(folder, error) && folder != folder.parent_path())
@@ -183,7 +278,8 @@ void Trainer::CountSteps() {
       options_.max_steps > 0
           ? options_.max_steps
           : std::max<int64_t>(1, steps - static_cast<int64_t>(missing * static_cast<double>(last)));
-  warmup_steps_ = static_cast<int64_t>(std::ceil(options_.warmup_ratio * static_cast<double>(total_steps_)));
+  warmup_steps_ = options_.warmup_steps.value_or(
+      static_cast<int64_t>(std::ceil(options_.warmup_ratio * static_cast<double>(total_steps_))));
 }
 
 void Trainer::Start() {
@@ -194,11 +290,12 @@ void Trainer::Start() {
   MakeAdapter();
   Reserve(slab_bytes_);
   optimizer_.emplace(options_.optimizer, adapter_->params().begins);
-  log_.emplace(options_.out);
   const cpu::Context& context = options_.compute.context;
   peak_flops_ = options_.compute.compute == DType::kBf16 ? cpu::MeasurePeakFlops<Bf16>(context)
                                                          : cpu::MeasurePeakFlops<float>(context);
   ResumeOrBegin();
+  OpenLog();
+  if (events_.on_begin) events_.on_begin(Begin());
   OpenStateCache();
 }
 
@@ -218,7 +315,8 @@ std::vector<data::Example> Trainer::FisherExamples() const {
 // Importances are measured and gone before anything of the training step exists: what counts is how much more
 // they take.
 void Trainer::PlanImportance(const model::Backbone& shape) {
-  if (!spec_.ladder || options_.ladder.init != LadderInit::kFisher || checkpoint_.position.step > 0) return;
+  if (!spec_.ladder || options_.ladder.init != LadderInit::kFisher || checkpoint_.state.position.step > 0)
+    return;
   const std::vector<data::Example> examples = FisherExamples();
   const Fisher::Need need = Fisher::Plan(options_.compute, shape, spec_.ladder->taps, examples);
   uint64_t later = 0;
@@ -247,7 +345,7 @@ model::PrunedSelection Trainer::SelectRungs() const {
 void Trainer::MakeAdapter() {
   std::optional<model::PrunedSelection> selection;
   const bool pruned = spec_.ladder && options_.ladder.init != LadderInit::kRandom;
-  if (pruned && checkpoint_.position.step > 0) {
+  if (pruned && checkpoint_.state.position.step > 0) {
     // The weights will come from the checkpoint; which frequencies they turn by is its ladder's shape.
     const model::AdapterInfo info = model::ReadAdapterInfo(checkpoint_.folder, config_).OrThrow();
     const size_t pairs = static_cast<size_t>(spec_.ladder->head_dim / 2);
@@ -266,13 +364,17 @@ void Trainer::MakeAdapter() {
 }
 
 void Trainer::MakeFolder() {
-  std::error_code error;
-  std::filesystem::create_directories(options_.out, error);
-  if (error) {
-    throw Error(ExitCode::kFailed,
-                fmt::format("cannot create {}: {}", options_.out.string(), error.message()));
+  MakeFolders(options_.out).OrThrow();
+  if (!lock_) {
+    // The folder was not there when the run was prepared: nobody may have been faster.
+    Lock();
+    RefuseAnEarlierRun();
   }
-  RemoveUnfinishedCheckpoints(options_.out);
+  CleanCheckpoints(options_.out).OrThrow();
+  const Path best = options_.out / kBestFolder;
+  CleanFolder(best).OrThrow();
+  // That of a run which left no checkpoint is of no use.
+  if (checkpoint_.state.position.step == 0) RemoveAll(best).OrThrow();
 }
 
 void Trainer::Reserve(size_t bytes) {
@@ -294,12 +396,24 @@ void Trainer::OpenStateCache() {
 }
 
 void Trainer::ResumeOrBegin() {
-  if (checkpoint_.position.step > 0) {
+  if (checkpoint_.state.position.step > 0) {
     Status loaded = LoadCheckpoint(checkpoint_, &*adapter_, &*optimizer_);
     if (!loaded.ok()) throw Error(loaded.failure().code, loaded.failure().message);
-    position_ = checkpoint_.position;
+    position_ = checkpoint_.state.position;
+    skipped_ = checkpoint_.state.skipped_steps;
+    skipped_in_row_ = checkpoint_.state.skipped_in_row;
+    evaluated_step_ = checkpoint_.state.evaluated_step;
+    best_ = checkpoint_.state.best;
+    const auto other = [](const std::string& difference) { return difference.starts_with("eval_"); };
+    if (best_ && std::any_of(resumed_.differences.begin(), resumed_.differences.end(), other)) {
+      Note("--resume-force: what was best so far was measured otherwise, and counts no more");
+      best_.reset();
+    }
     first_step_ = position_.step;
+    total_tokens_ = checkpoint_.state.tokens;
+    earlier_seconds_ = checkpoint_.state.seconds;
     Note(fmt::format("resumed from {}", checkpoint_.folder.string()));
+    if (events_.on_resume) events_.on_resume(resumed_);
     return;
   }
   model::Ladder* ladder = adapter_->ladder();
@@ -310,8 +424,11 @@ void Trainer::ResumeOrBegin() {
   Note(fmt::format("calibrated: output scale {:.2f}", ladder->spec().output_scale));
 }
 
-std::string Trainer::Fingerprint() const {
-  return train::Fingerprint(options_, spec_, config_, identity_, {total_steps_, warmup_steps_, base_rate_});
+train::Settings Trainer::Settings() const {
+  train::Settings settings =
+      RunSettings(options_, spec_, config_, identity_, {total_steps_, warmup_steps_, base_rate_});
+  if (!eval_data_.examples.empty()) AddEvaluation(options_, DataIdentity(eval_data_), &settings);
+  return settings;
 }
 
 }  // namespace rung::train

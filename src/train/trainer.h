@@ -6,10 +6,13 @@
 #include <optional>
 #include <span>
 
+#include "infer/answers.h"
 #include "model/prune.h"
 #include "train/identity.h"
 #include "train/log.h"
 #include "train/run.h"
+#include "train/run_lock.h"
+#include "train/save_schedule.h"
 #include "train/state_cache.h"
 
 namespace rung::train {
@@ -20,17 +23,25 @@ class Trainer {
 
   // Reads everything but the weights, prints the plan, refuses what does not fit.
   void Prepare();
+  // Prepare, without a trace in the output folder.
+  RunPreview Preview();
   // Loads the weights, begins or resumes.
   void Start();
   RunResult Loop();
+  // Records that the run ends by an error.
+  void Stopped(const std::string& reason);
 
  private:
+  RunBegin Begin() const;
   void CountSteps();
   void Plan();
   void CheckDisk();
   void ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const;
   // Decides, before anything is loaded or written, whether this run may go on in its folder.
   void FindCheckpoint();
+  void RefuseAnEarlierRun() const;
+  void CompareSettings();
+  void Lock();
   void MakeFolder();
   // Rungs that begin as pruned blocks of the backbone.
   std::vector<data::Example> FisherExamples() const;
@@ -39,8 +50,8 @@ class Trainer {
   void MakeAdapter();
   void OpenStateCache();
   void ResumeOrBegin();
-  // The micro-batches of one optimizer step, from the current position. Returns the sum of losses.
-  double Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
+  // The micro-batches of a step. The sum of losses; nothing: interrupted, and the position is as before.
+  std::optional<double> Accumulate(const data::EpochPlan& plan, int64_t end, int64_t* targets, int64_t* rows);
   // False: states from the tap cache were damaged and the gradients so far are void.
   bool RunMicroBatch(const data::Batch& batch, double* loss_sum);
   // One micro-batch in planned memory; `crossing` as in model::PassInput. Losses of its targets.
@@ -48,15 +59,42 @@ class Trainer {
   // Makes the arena at least this large. Between steps only.
   void Reserve(size_t bytes);
   StepReport Update(double loss_sum, int64_t targets);
+  // Adds how fast the step was, and where the run stands.
+  void Measure(double seconds, int64_t rows, StepReport* report);
   RunResult Finish(bool interrupted);
   void AfterStep(const StepReport& report);
-  void Evaluate();
-  Status Save();
-  void
-  SaveAndNote();  // the run is worth more than one checkpoint: a failure is said, the next save tries again
+  // Runs the skipped step once more and says what it began with.
+  std::string WatchSkippedStep();
+  [[noreturn]] void StopNotFinite(const std::string& what);
+
+  void LoadHeldOut();
+  // limit 0: unknown.
+  void PlanAnswers(const model::Backbone& shape, const model::Adapter& planned, uint64_t limit);
+  // Gives the arena back meanwhile. Nothing: interrupted.
+  std::optional<std::vector<std::string>> Answer(std::span<const infer::Question> questions,
+                                                 const infer::AnswerShape& shape,
+                                                 const model::Adapter* adapter);
+  bool EvaluationDue() const;
+  double EpochsDone() const;
+  // These return false when interrupted: the evaluation is still to be done.
+  bool Evaluate();
+  bool AnswerExactly(EvalReport* report);
+  void KeepBest(double value);
+  // At the end: the adapter of the best evaluation, where it is wanted.
+  void LoadBest();
+  // "before" training or "after". Never the reason why a run fails.
+  void AnswerSamples(const char* stage);
+
+  RunState State() const;
+  Status Save(bool prune = true);
+  Status SaveAdapterTo(const Path& folder) const;
+  void SaveAndNote();  // the run is worth more than one checkpoint: a failure is said and tried again later
+  // The last save of the run: a disk that refuses it is given time. Throws Error after that.
+  void SaveAtEnd(bool interrupted);
   void SyncCache();
+  void OpenLog();
   void Note(const std::string& line) const;
-  std::string Fingerprint() const;
+  train::Settings Settings() const;
 
   const TrainOptions& options_;
   const RunEvents& events_;
@@ -75,16 +113,35 @@ class Trainer {
   std::optional<Optimizer> optimizer_;
   std::unique_ptr<Slab> slab_;
   std::optional<Exec> exec_;
-  std::optional<RunLog> log_;
+  mutable std::optional<RunLog> log_;
+  mutable std::vector<std::string> early_notes_;  // from before there was a log
   std::unique_ptr<StateCache> cache_;
 
+  // Of the held-out records: those to be answered exactly; the first of them are the samples.
+  std::vector<infer::Question> questions_;
+  int64_t samples_ = 0;
+  infer::AnswerShape exact_shape_, sample_shape_;
+  std::optional<BestEvaluation> best_;
+  int64_t evaluated_step_ = 0, adapter_step_ = 0;  // adapter_step_: of the result
+
   RunPosition position_;
+  struct {
+    int64_t epoch = 0, begin = 0, end = 0;
+  } tried_;            // micro-batches of the last step, whatever became of it
   uint64_t draw_ = 0;  // of the micro-batch's dropout masks
+  std::optional<RunLock> lock_;
+  bool preview_ = false;  // nothing is written
   Checkpoint checkpoint_;
+  ResumeReport resumed_;
+  std::optional<SaveSchedule> saves_;
   uint32_t epochs_ = 1;  // the last one may be run in part
   int64_t total_steps_ = 0, warmup_steps_ = 0, skipped_ = 0, skipped_in_row_ = 0, first_step_ = 0;
   double base_rate_ = 0.0, peak_flops_ = 0.0, last_loss_ = 0.0, step_flops_ = 0.0;
-  std::chrono::steady_clock::time_point started_, saved_;
+  double waiting_seconds_ = 0.0;  // making the batches of a step
+  double earlier_seconds_ = 0.0;  // of the earlier parts of a resumed run
+  double epoch_done_ = 0.0;       // passes over the data, with a fraction
+  int64_t total_tokens_ = 0;      // rows of all steps, earlier parts included
+  std::chrono::steady_clock::time_point started_;
 };
 
 }  // namespace rung::train

@@ -1,0 +1,142 @@
+// The rules of evaluation, against Hugging Face's own words, and the folder of the best adapter.
+#include "train/evaluation.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <limits>
+
+namespace rung::train {
+namespace {
+
+// EarlyStoppingCallback.check_metric_value and Trainer._determine_best_metric of transformers, as they stand
+// there: the callback runs before the best metric is set anew.
+struct Reference {
+  bool greater = false;
+  double threshold = 0.0;
+  std::optional<double> best_metric;
+  int64_t best_step = 0, counter = 0;
+
+  bool operator()(double value, int64_t step) {
+    const auto better = [&] { return greater ? value > *best_metric : value < *best_metric; };
+    if (!best_metric || (better() && std::abs(value - *best_metric) > threshold)) {
+      counter = 0;
+    } else {
+      ++counter;
+    }
+    const bool is_new = !best_metric || better();
+    if (is_new) best_metric = value, best_step = step;
+    return is_new;
+  }
+};
+
+TEST(EvaluationTest, DecidesAsHuggingFaceDoes) {
+  uint64_t state = 1;
+  const auto random = [&] {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<double>(state >> 60) / 8.0;  // few values: there are equal ones
+  };
+  for (const EvalMetric metric : {EvalMetric::kLoss, EvalMetric::kTokenAccuracy, EvalMetric::kExactMatch}) {
+    for (const double threshold : {0.0, 0.125, 0.3}) {
+      EvalOptions options;
+      options.metric = metric;
+      options.threshold = threshold;
+      options.patience = 3;
+      Reference reference{metric != EvalMetric::kLoss, threshold, {}, 0, 0};
+      std::optional<BestEvaluation> best;
+      for (int64_t step = 1; step <= 60; ++step) {
+        const double value =
+            random() + (metric == EvalMetric::kLoss ? -0.01 : 0.01) * static_cast<double>(step);
+        EXPECT_EQ(TakeEvaluation(options, value, step, &best), reference(value, step)) << step;
+        EXPECT_EQ(best->metric, *reference.best_metric);
+        EXPECT_EQ(best->step, reference.best_step);
+        EXPECT_EQ(best->evaluations_since, reference.counter);
+        EXPECT_EQ(StopsEarly(options, best), reference.counter >= 3);
+      }
+    }
+  }
+}
+
+TEST(EvaluationTest, WhatIsNotFiniteIsNeverTheBest) {
+  EvalOptions options;
+  options.patience = 2;
+  std::optional<BestEvaluation> best;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_FALSE(TakeEvaluation(options, nan, 1, &best));
+  EXPECT_FALSE(StopsEarly(options, best));
+  EXPECT_TRUE(TakeEvaluation(options, 2.0, 2, &best));
+  EXPECT_FALSE(TakeEvaluation(options, nan, 3, &best));
+  EXPECT_FALSE(TakeEvaluation(options, -std::numeric_limits<double>::infinity(), 4, &best));
+  EXPECT_EQ(best->step, 2);
+  EXPECT_TRUE(StopsEarly(options, best));
+  options.patience = 0;
+  EXPECT_FALSE(StopsEarly(options, best));
+}
+
+TEST(EvaluationTest, RefusesWhatHasNoMeaning) {
+  TrainOptions options;
+  EXPECT_TRUE(CheckEvaluation(options).ok());
+  options.eval.patience = 2;
+  EXPECT_FALSE(CheckEvaluation(options).ok());
+  options.eval_data = {{"valid.jsonl"}};
+  EXPECT_FALSE(CheckEvaluation(options).ok());  // only one evaluation, at the end
+  options.eval_steps = 10;
+  EXPECT_TRUE(CheckEvaluation(options).ok());
+  EXPECT_TRUE(LoadsBest(options, true));
+  EXPECT_FALSE(LoadsBest(options, false));
+  options.eval.load_best = false;
+  EXPECT_FALSE(LoadsBest(options, true));
+  options.eval = {};
+  options.eval.threshold = 0.1;
+  EXPECT_FALSE(CheckEvaluation(options).ok());
+  options.eval = {};
+  options.eval.load_best = true;
+  EXPECT_TRUE(CheckEvaluation(options).ok());
+  options.eval_steps = 0;
+  EXPECT_FALSE(CheckEvaluation(options).ok());
+  options.eval = {};
+  options.eval.metric = EvalMetric::kExactMatch;
+  EXPECT_TRUE(CheckEvaluation(options).ok());
+  options.eval_data.clear();
+  EXPECT_FALSE(CheckEvaluation(options).ok());
+}
+
+TEST(EvaluationTest, MetricsHaveNames) {
+  for (const EvalMetric metric : {EvalMetric::kLoss, EvalMetric::kTokenAccuracy, EvalMetric::kExactMatch}) {
+    EXPECT_EQ(ParseEvalMetric(NameOf(metric)).OrThrow(), metric);
+  }
+  EXPECT_FALSE(ParseEvalMetric("bleu").ok());
+}
+
+TEST(EvaluationTest, TheBestFolderIsReplacedAsAWhole) {
+  const Path out = std::filesystem::temp_directory_path() / fmt::format("rung_best_test_{}", ::getpid());
+  std::filesystem::remove_all(out);
+  std::filesystem::create_directories(out);
+  const BestFolder best{out / kBestFolder, EvalMetric::kLoss};
+  const auto save = [](const std::string& text) {
+    return [text](const Path& folder) -> Status {
+      std::filesystem::create_directories(folder);
+      return WriteTextFile(folder / "adapter_model.safetensors", text);
+    };
+  };
+  EXPECT_FALSE(CheckBest(best, 10).ok());
+  ASSERT_TRUE(SaveBest(best, 1.5, 10, save("first")).ok());
+  EXPECT_TRUE(CheckBest(best, 10).ok());
+  EXPECT_FALSE(CheckBest(best, 20).ok());
+  // A save that fails leaves the one before it.
+  const auto fail = [](const Path&) -> Status { return Failure{"no room"}; };
+  EXPECT_FALSE(SaveBest(best, 1.4, 20, fail).ok());
+  EXPECT_TRUE(CheckBest(best, 10).ok());
+  ASSERT_TRUE(SaveBest(best, 1.25, 20, save("second")).ok());
+  EXPECT_TRUE(CheckBest(best, 20).ok());
+  EXPECT_EQ(ReadTextFile(best.folder / "adapter_model.safetensors", 100).OrThrow(), "second");
+  EXPECT_EQ(ReadTextFile(best.folder / "evaluation.json", 1000).OrThrow(),
+            "{\n  \"step\": 20,\n  \"metric\": \"loss\",\n  \"value\": 1.25\n}\n");
+  ASSERT_TRUE(WriteTextFile(best.folder / "adapter_model.safetensors", "secund").ok());
+  EXPECT_FALSE(CheckBest(best, 20).ok());
+  std::filesystem::remove_all(out);
+}
+
+}  // namespace
+}  // namespace rung::train

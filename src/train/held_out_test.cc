@@ -1,0 +1,323 @@
+// Evaluations, the best adapter, early ends and samples in whole runs.
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/file_faults.h"
+#include "infer/generate.h"
+#include "model/adapter_file.h"
+#include "train/evaluation.h"
+#include "train/samples.h"
+#include "train/tiny_run.h"
+
+namespace rung::train {
+namespace {
+
+const char* const kAdapter = "adapter_model.safetensors";
+
+class HeldOutTest : public TinyRunTest {
+ protected:
+  // Evaluates after every second of 20 steps, which are so large that the loss goes up and down.
+  TrainOptions Evaluated(const std::string& out) const {
+    TrainOptions options = Options(out);
+    options.eval_data = {{"examples/stories/valid.jsonl"}};
+    options.eval.limit = 12;
+    options.eval.samples = 0;
+    options.eval_steps = 2;
+    options.max_steps = 20;
+    options.save_limit = 100;
+    options.schedule = Schedule::kConstant;
+    options.learning_rate = 0.2;
+    return options;
+  }
+
+  // Runs; interrupts after that many evaluations (0: never), and while evaluation `within` is made.
+  RunResult RunEvaluated(const TrainOptions& options, int64_t interrupt_after = 0, int64_t at_step = 0) {
+    evals_.clear();
+    samples_.clear();
+    std::atomic<bool> interrupt{false};
+    RunEvents events;
+    events.on_step = [&](const StepReport& step) {
+      steps_ = step.step;
+      if (step.step == at_step) interrupt = true;
+    };
+    events.on_eval = [&](const EvalReport& eval) {
+      evals_.push_back(eval);
+      if (static_cast<int64_t>(evals_.size()) == interrupt_after) interrupt = true;
+    };
+    events.on_plan = [&](const MemoryPlan& plan, const model::AdapterSpec&, const model::Config&) {
+      plan_ = plan;
+    };
+    events.on_samples = [&](const std::vector<Sample>& samples) { samples_ = samples; };
+    events.on_note = [&](const std::string& line) { notes_ += line + "\n"; };
+    return RunTraining(options, events, interrupt);
+  }
+
+  const PlanItem* Planned(const std::string& name) const {
+    for (const PlanItem& item : plan_.items) {
+      if (item.name == name) return &item;
+    }
+    return nullptr;
+  }
+
+  // Each answer alone, by generation of one prompt.
+  std::vector<std::string> AnswersAlone(const TrainOptions& options, const model::Adapter* adapter,
+                                        std::span<const infer::Question> questions,
+                                        int64_t max_tokens) const {
+    model::BackboneOptions backbone = options.backbone;
+    backbone.positions = options.max_length;
+    const model::Backbone model = model::Backbone::Load(options.model, backbone).OrThrow();
+    const model::ModelText text = model::LoadText(options.model, options.raw, "", model.config().V).OrThrow();
+    std::vector<std::string> answers;
+    for (const infer::Question& question : questions) {
+      infer::Session session(options.compute.context, options.compute.compute, model, adapter, 1,
+                             options.max_length);
+      infer::GenerateOptions generate;
+      generate.max_tokens = max_tokens;
+      answers.push_back(infer::Trimmed(
+          infer::Generate(session, text.tokenizer, question.prompt, generate, nullptr, nullptr).text));
+    }
+    return answers;
+  }
+
+  std::vector<EvalReport> evals_;
+  std::vector<Sample> samples_;
+  MemoryPlan plan_;
+  int64_t steps_ = 0;
+};
+
+TEST_F(HeldOutTest, TheBestAdapterIsTheResult) {
+  const TrainOptions options = Evaluated("run");
+  RunEvaluated(options);
+  ASSERT_EQ(evals_.size(), 10u);
+  size_t best = 0;
+  for (size_t i = 0; i < evals_.size(); ++i) {
+    if (evals_[i].loss < evals_[best].loss) best = i;
+    EXPECT_EQ(evals_[i].best, best == i);
+    EXPECT_EQ(evals_[i].records, 12);
+    EXPECT_GT(evals_[i].epoch, 0.0);
+  }
+  ASSERT_LT(best + 1, evals_.size()) << "the last one is the best: nothing is tested";
+  const Path checkpoint = options.out / fmt::format("checkpoint-{}", evals_[best].step);
+  EXPECT_TRUE(Bytes(options.out / kAdapter) == Bytes(checkpoint / kAdapter));
+  EXPECT_TRUE(Bytes(options.out / "best" / kAdapter) == Bytes(checkpoint / kAdapter));
+  EXPECT_NE(notes_.find(fmt::format("that of step {} of 20, the best", evals_[best].step)), std::string::npos)
+      << notes_;
+
+  // The run's last adapter where that is asked for; the best one stays beside it.
+  TrainOptions last = Evaluated("last");
+  last.eval.load_best = false;
+  RunEvaluated(last);
+  EXPECT_FALSE(Bytes(last.out / kAdapter) == Bytes(options.out / kAdapter));
+  EXPECT_TRUE(Bytes(last.out / "best" / kAdapter) == Bytes(options.out / kAdapter));
+}
+
+TEST_F(HeldOutTest, EndsEarlyAndAResumedRunDecidesTheSame) {
+  TrainOptions whole = Evaluated("whole");
+  whole.save_steps = 0;
+  whole.eval.patience = 2;
+  whole.eval.threshold = 0.01;
+  RunEvaluated(whole);
+  const std::vector<EvalReport> evals = evals_;
+  const int64_t end = steps_;
+  ASSERT_LT(end, 20) << "it did not end early: nothing is tested";
+  EXPECT_EQ(end % 2, 0);
+  EXPECT_NE(notes_.find(fmt::format("stopped at step {} of 20", end)), std::string::npos) << notes_;
+  for (const int64_t at : {int64_t{1}, int64_t{2}, int64_t{5}, end}) {
+    SCOPED_TRACE(at);
+    // At even steps the interrupt comes before their evaluation, which the resumed run does first.
+    TrainOptions broken = whole;
+    broken.out = folder_ / fmt::format("broken-{}", at);
+    EXPECT_TRUE(RunEvaluated(broken, 0, at).interrupted);
+    broken.resume = true;
+    EXPECT_FALSE(RunEvaluated(broken).interrupted);
+    EXPECT_EQ(evals_.back().step, end);
+    EXPECT_EQ(evals_.back().loss, evals.back().loss);
+    for (const char* file : {kAdapter, "adapter_config.json", "best/adapter_model.safetensors"}) {
+      EXPECT_TRUE(Bytes(whole.out / file) == Bytes(broken.out / file)) << file;
+    }
+  }
+  // Interrupted after an evaluation: it is not made again.
+  TrainOptions broken = whole;
+  broken.out = folder_ / "after";
+  EXPECT_TRUE(RunEvaluated(broken, 1).interrupted);
+  broken.resume = true;
+  RunEvaluated(broken);
+  EXPECT_EQ(evals_.front().step, 4);
+  EXPECT_TRUE(Bytes(whole.out / kAdapter) == Bytes(broken.out / kAdapter));
+  // Another patience is another run.
+  broken.out = folder_ / "other";
+  broken.resume = false;
+  RunEvaluated(broken, 1);
+  broken.resume = true;
+  broken.eval.patience = 3;
+  EXPECT_EQ(CodeOf(broken), ExitCode::kUsage);
+  EXPECT_NE(message_.find("early_stopping_patience: then 2, now 3"), std::string::npos) << message_;
+}
+
+TEST_F(HeldOutTest, AnInterruptedLastEvaluationIsMadeUp) {
+  const TrainOptions whole = Evaluated("whole");
+  RunEvaluated(whole);
+  TrainOptions broken = Evaluated("broken");
+  EXPECT_TRUE(RunEvaluated(broken, 0, 20).interrupted);
+  EXPECT_FALSE(std::filesystem::exists(broken.out / "adapter_config.json"));
+  broken.resume = true;
+  EXPECT_FALSE(RunEvaluated(broken).interrupted);
+  EXPECT_EQ(evals_.size(), 1u);
+  EXPECT_TRUE(Bytes(whole.out / kAdapter) == Bytes(broken.out / kAdapter));
+}
+
+TEST_F(HeldOutTest, ALostBestAdapterIsSaidAndTheLastOneStays) {
+  const TrainOptions whole = Evaluated("whole");
+  RunEvaluated(whole);
+  const Path last = whole.out / "checkpoint-20" / kAdapter;
+  TrainOptions broken = Evaluated("broken");
+  RunEvaluated(broken, 0, 19);
+  ASSERT_TRUE(WriteTextFile(broken.out / "best" / kAdapter, "damaged").ok());
+  broken.resume = true;
+  RunEvaluated(broken);
+  EXPECT_NE(notes_.find("is lost"), std::string::npos) << notes_;
+  EXPECT_TRUE(Bytes(broken.out / kAdapter) == Bytes(last));
+}
+
+TEST_F(HeldOutTest, ExactAnswersAreCounted) {
+  TrainOptions options = Evaluated("run");
+  options.max_steps = 60;
+  options.save_steps = 0;
+  options.learning_rate = 0.0;  // the default
+  options.tokens = options.max_length = 96;
+  options.eval_steps = 20;
+  options.eval.metric = EvalMetric::kExactMatch;
+  options.eval.slots = 3;
+  RunEvaluated(options);
+  ASSERT_EQ(evals_.size(), 3u);
+  EXPECT_EQ(evals_.back().answers, 12);
+  double best = 0.0;
+  for (const EvalReport& eval : evals_) best = std::max(best, eval.exact_match.value());
+  EXPECT_GT(best, 0.0);
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  const model::ModelText text = model::LoadText(options.model, false, "", config.V).OrThrow();
+  const std::vector<infer::Question> questions = LoadQuestions(options, text, 12);
+  ASSERT_EQ(questions.size(), 12u);
+  const model::Adapter adapter = model::LoadAdapter(options.out, config, false, options.max_length).OrThrow();
+  const std::vector<std::string> answers =
+      AnswersAlone(options, &adapter, questions, infer::EnoughTokens(questions));
+  int64_t right = 0;
+  for (size_t i = 0; i < answers.size(); ++i) right += answers[i] == questions[i].expected;
+  EXPECT_DOUBLE_EQ(best, static_cast<double>(right) / 12.0);
+}
+
+TEST_F(HeldOutTest, MemoryOfAnswersStandsInThePlan) {
+  TrainOptions options = Evaluated("run");
+  options.eval.metric = EvalMetric::kExactMatch;
+  options.eval.limit = 0;
+  options.eval.slots = 40;
+  options.max_steps = 2;
+  RunEvaluated(options);
+  ASSERT_NE(Planned("generation"), nullptr);
+  const uint64_t total = plan_.total(), generation = Planned("generation")->bytes;
+  EXPECT_GT(generation, uint64_t{1} << 20);
+  options.eval.slots = 1;
+  options.out = folder_ / "few";
+  RunEvaluated(options);
+  EXPECT_LT(plan_.total() + generation / 2, total);
+  options.eval.slots = 40;
+  options.out = folder_ / "refused";
+  options.memory_limit = total - 1;
+  EXPECT_EQ(CodeOf(options), ExitCode::kNoMemory);
+
+  // Samples are never the reason.
+  options.eval.metric = EvalMetric::kLoss;
+  options.eval.samples = 40;
+  options.out = folder_ / "samples";
+  options.memory_limit = 0;
+  RunEvaluated(options);
+  const PlanItem* samples = Planned("generation");
+  options.out = folder_ / "none";
+  options.memory_limit = plan_.total() - (samples ? samples->bytes : 0);
+  RunEvaluated(options);
+  EXPECT_LE(plan_.total(), options.memory_limit);
+}
+
+TEST_F(HeldOutTest, SamplesShowTheModelBeforeAndAfter) {
+  TrainOptions options = Evaluated("run");
+  options.eval.samples = 3;
+  options.tokens = options.max_length = 128;
+  options.max_steps = 8;
+  RunEvaluated(options);
+  const std::vector<SampleLine> lines = ReadSamples(options.out / kSamplesFile).OrThrow();
+  ASSERT_EQ(lines.size(), 6u);
+  ASSERT_EQ(samples_.size(), 3u);
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  const model::ModelText text = model::LoadText(options.model, false, "", config.V).OrThrow();
+  const std::vector<infer::Question> questions = LoadQuestions(options, text, 3);
+  const model::Adapter adapter = model::LoadAdapter(options.out, config, false, options.max_length).OrThrow();
+  const std::vector<std::string> before = AnswersAlone(options, nullptr, questions, kSampleTokens),
+                                 after = AnswersAlone(options, &adapter, questions, kSampleTokens);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(lines[i].stage, "before");
+    EXPECT_EQ(lines[i].step, 0);
+    EXPECT_EQ(lines[i + 3].stage, "after");
+    EXPECT_GT(lines[i + 3].step, 0);
+    EXPECT_EQ(lines[i].prompt, questions[i].asked);
+    EXPECT_EQ(lines[i].expected, questions[i].expected);
+    EXPECT_EQ(lines[i].answer, before[i]);
+    EXPECT_EQ(lines[i + 3].answer, after[i]);
+    EXPECT_EQ(samples_[i].before, before[i]);
+    EXPECT_EQ(samples_[i].after, after[i]);
+  }
+  // A resumed run has both.
+  TrainOptions broken = options;
+  broken.out = folder_ / "broken";
+  RunEvaluated(broken, 0, 3);
+  EXPECT_EQ(ReadSamples(broken.out / kSamplesFile).OrThrow().size(), 3u);
+  broken.resume = true;
+  RunEvaluated(broken);
+  EXPECT_TRUE(Bytes(broken.out / kSamplesFile) == Bytes(options.out / kSamplesFile));
+}
+
+TEST_F(HeldOutTest, HeldOutRecordsOfASplitAreTheQuestions) {
+  TrainOptions options = Options("run");
+  options.data = {{"examples/stories/train.jsonl"}};
+  options.data_options.valid_fraction = 0.2;
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  const model::ModelText text = model::LoadText(options.model, false, "", config.V).OrThrow();
+  const EncodedData held = LoadData(options.data, data::Part::kValid, text, options);
+  const std::vector<infer::Question> questions = LoadQuestions(options, text, 0);
+  ASSERT_EQ(static_cast<int64_t>(questions.size()), held.examples.size());
+  for (size_t i = 0; i < questions.size(); ++i) {
+    const data::Example example = held.examples.Get(static_cast<int64_t>(i));
+    ASSERT_LT(questions[i].prompt.size(), example.ids.size());
+    EXPECT_TRUE(std::equal(questions[i].prompt.begin(), questions[i].prompt.end(), example.ids.begin())) << i;
+  }
+  EXPECT_EQ(LoadQuestions(options, text, 3).size(), 3u);
+}
+
+// Every call of the disk fails from the first best adapter on, until the end.
+TEST_F(HeldOutTest, ABestAdapterThatCannotBeKeptDoesNotEndTheRun) {
+  TrainOptions options = Evaluated("run");
+  options.save_steps = 0;
+  options.save_minutes = 0;
+  std::optional<FileFaults> faults;
+  RunEvents events;
+  std::string notes;
+  events.on_note = [&](const std::string& line) { notes += line + "\n"; };
+  events.on_step = [&](const StepReport& step) {
+    if (step.step == 1) {
+      FaultPlan plan;
+      plan.fault = Fault::kFail;
+      plan.count = int64_t{1} << 40;
+      plan.error = ENOSPC;
+      plan.only = "open";
+      faults.emplace(plan);
+    }
+    if (step.step == 19) faults.reset();
+  };
+  const std::atomic<bool> never{false};
+  EXPECT_EQ(RunTraining(options, events, never).steps, 20);
+  EXPECT_NE(notes.find("is not kept"), std::string::npos) << notes;
+  EXPECT_TRUE(std::filesystem::exists(options.out / "adapter_config.json"));
+}
+
+}  // namespace
+}  // namespace rung::train

@@ -1,0 +1,86 @@
+#include "train/nan_watch.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "train/step.h"
+#include "train/trainer.h"
+
+namespace rung::train {
+
+std::optional<FiniteWatch::Finding> WatchMicroBatch(Exec& ex, const model::Backbone& backbone,
+                                                    const model::Adapter& adapter, const data::Batch& batch,
+                                                    uint64_t draw) {
+  model::BatchInput input(batch);
+  input.set_draw(draw);
+  std::vector<float> loss(static_cast<size_t>(input.target_count()));
+  FiniteWatch watch;
+  ex.set_watch(&watch);
+  Step(ex, backbone, &adapter, input, true, Out{View(loss.data(), 1, input.target_count())}, nullptr);
+  ex.set_watch(nullptr);
+  return watch.first();
+}
+
+std::string DamagedParameter(const model::Adapter& adapter) {
+  std::string found;
+  adapter.ForEachParam([&](const nn::Param& param) {
+    const int64_t count = found.empty() ? CountNotFinite(param.value) : 0;
+    if (count > 0) {
+      found = fmt::format("{}: {} of {} numbers are not finite", param.name, count, param.value.size());
+    }
+  });
+  return found;
+}
+
+std::string Trainer::WatchSkippedStep() {
+  const data::EpochPlan plan =
+      data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(tried_.epoch))
+          .OrThrow();
+  // The weights are those of the first attempt, and so is every micro-batch.
+  ops::Zero(*exec_, Out{adapter_->params().gradients});
+  std::string text = "every operation of it was finite, the norm of its gradient was not";
+  for (int64_t b = tried_.begin; b < tried_.end; ++b) {
+    const data::Batch batch = data::MakeBatch(plan, b, data_.examples);
+    Reserve(PlanStep(options_.compute.context, options_.compute.compute, *backbone_, &*adapter_, batch, true)
+                .peak.bytes);
+    const auto draw =
+        static_cast<uint64_t>((position_.step - 1) * options_.gradient_accumulation + b - tried_.begin + 1);
+    const std::optional<FiniteWatch::Finding> found =
+        WatchMicroBatch(*exec_, *backbone_, *adapter_, batch, draw);
+    if (!found) continue;
+    text = fmt::format("the first was {} (operation {} of micro-batch {} of {})", found->text(),
+                       found->launch, b - tried_.begin + 1, tried_.end - tried_.begin);
+    break;
+  }
+  ops::Zero(*exec_, Out{adapter_->params().gradients});
+  const std::string parameter = DamagedParameter(*adapter_);
+  return parameter.empty() ? text : fmt::format("{}; of the adapter, {}", text, parameter);
+}
+
+void Trainer::StopNotFinite(const std::string& what) {
+  std::string text = fmt::format("{} (step {}): {}", what, position_.step, WatchSkippedStep());
+  const Path& out = options_.out;
+  if (skipped_ == position_.step) {
+    text +=
+        "\nnothing was learned and nothing is saved: check the model (rung verify) and the data, or lower "
+        "--learning-rate";
+  } else if (CountNotFinite(adapter_->params().values) > 0) {
+    text += "\nthe weights are damaged and not saved: lower --learning-rate";
+    if (HasCheckpoint(out)) {
+      text +=
+          fmt::format("; earlier checkpoints in {} are good: --resume --resume-force goes on from the newest",
+                      out.string());
+    }
+  } else if (Status saved = Save(false); !saved.ok()) {
+    text += fmt::format("\nthe weights before it are not saved: {}", saved.failure().message);
+  } else {
+    text += fmt::format(
+        "\nthe weights before it are saved in {}: lower --learning-rate, or check the data; "
+        "--resume --resume-force goes on from there",
+        out.string());
+  }
+  throw Error(ExitCode::kNonFinite, text);
+}
+
+}  // namespace rung::train

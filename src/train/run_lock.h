@@ -1,0 +1,30 @@
+// Keeps a second run out of an output folder.
+#pragma once
+
+#include <string>
+
+#include "base/files.h"
+
+namespace rung::train {
+
+// A lock on <folder>/run.lock that the system ends with the process, however it ends: a file that a dead
+// process left is no obstacle. The file says who holds it ("4711 hostname") and stays. Movable.
+class RunLock {
+ public:
+  // `folder` must exist. Refuses with the number of the process that has it.
+  static Result<RunLock> Take(const Path& folder);
+
+  RunLock(RunLock&& other) noexcept;
+  RunLock& operator=(RunLock&&) = delete;
+  ~RunLock();
+
+  // Not empty where the file system has no locks: what the user must see to.
+  const std::string& note() const { return note_; }
+
+ private:
+  explicit RunLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+  std::string note_;
+};
+
+}  // namespace rung::train

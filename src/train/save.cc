@@ -1,0 +1,92 @@
+// What a run writes of its work: checkpoints on the way, and the adapter at its end.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/file_calls.h"
+#include "model/adapter_file.h"
+#include "train/trainer.h"
+
+namespace rung::train {
+namespace {
+
+// Pauses between attempts of the last save, in seconds: doubling from the first to the longest, together at
+// most as long as this. An interrupted run is soon killed by whoever asked it to end; a finished one may wait
+// for someone to make room.
+struct Patience {
+  unsigned first, longest, total;
+};
+constexpr Patience kInterrupted{1, 4, 7}, kFinished{60, 600, 3600};
+
+// False: interrupted meanwhile.
+bool Wait(unsigned seconds, const std::atomic<bool>& interrupt) {
+  for (unsigned s = 0; s < seconds; ++s) {
+    if (interrupt.load()) return false;
+    Files().sleep(1);
+  }
+  return true;
+}
+
+}  // namespace
+
+RunState Trainer::State() const {
+  RunState state;
+  state.position = position_;
+  state.skipped_steps = skipped_;
+  state.skipped_in_row = skipped_in_row_;
+  state.tokens = total_tokens_;
+  state.seconds =
+      earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  state.evaluated_step = evaluated_step_;
+  state.best = best_;
+  return state;
+}
+
+Status Trainer::SaveAdapterTo(const Path& folder) const {
+  return model::SaveAdapter(folder, *adapter_, config_, options_.model.string(), text_->chat_source(),
+                            text_->time);
+}
+
+Status Trainer::Save(bool prune) {
+  CheckpointContext context{&config_, options_.model.string(), text_->chat_source(), Settings()};
+  context.template_time = text_->time;
+  context.trainer_state = log_->StateText();
+  Status saved = SaveCheckpoint(options_.out, State(), *adapter_, *optimizer_, context);
+  if (!saved.ok()) return saved;
+  if (prune) PruneCheckpoints(options_.out, position_.step, options_.save_limit);
+  log_->Saved(fmt::format("checkpoint-{}", position_.step));
+  return saved;
+}
+
+void Trainer::SaveAndNote() {
+  const Status saved = Save();
+  const auto now = SaveSchedule::Clock::now();
+  if (saved.ok()) return saves_->Saved(now);
+  const auto pause = std::chrono::duration_cast<std::chrono::minutes>(saves_->Failed(now));
+  Note(fmt::format("checkpoint not saved: {}; the run goes on and tries again in {} minute{}",
+                   saved.failure().message, pause.count(), pause.count() == 1 ? "" : "s"));
+}
+
+void Trainer::SaveAtEnd(bool interrupted) {
+  const auto save = [&] { return interrupted ? Save() : SaveAdapterTo(options_.out); };
+  if (interrupted && position_.step == first_step_) return;  // nothing that its folder does not have
+  const Patience patience = interrupted ? kInterrupted : kFinished;
+  Status saved = save();
+  unsigned pause = patience.first, waited = 0;
+  while (!saved.ok() && waited + pause <= patience.total) {
+    Note(fmt::format("step {} is not saved: {}; trying again in {} s", position_.step,
+                     saved.failure().message, pause));
+    const bool go_on = interrupted ? (Files().sleep(pause), true) : Wait(pause, interrupt_);
+    waited += pause;
+    pause = std::min(2 * pause, patience.longest);
+    saved = save();
+    if (!go_on) break;
+  }
+  if (saved.ok()) return;
+  throw Error(saved.failure().code,
+              fmt::format("step {} is not saved: {}; earlier checkpoints in {} are good: go on with --resume",
+                          position_.step, saved.failure().message, options_.out.string()));
+}
+
+}  // namespace rung::train
