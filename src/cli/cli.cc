@@ -10,6 +10,8 @@
 
 #include "base/text.h"
 #include "cli/config_file.h"
+#include "cli/config_keys.h"
+#include "cli/option_info.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -35,26 +37,29 @@ constexpr Verb kVerbs[] = {
      "rung export --gguf --model smollm2.gguf --adapter runs/banking --out banking-lora.gguf", AddExport},
     {"data", "what of a data set is learned, how it is distributed, and what is wrong with it",
      "rung data stats --model smollm2.gguf --data examples/banking/train.jsonl", AddData},
+    {"report", "runs as one HTML page: curves, memory, samples, what differs", "rung report runs/banking",
+     AddReport},
     {"bench", "speed of this machine and of a model on it",
      "rung bench step --model smollm2.gguf --tokens 2048", AddBench},
+    {"config", "what a configuration file may hold, and what a run would make of one",
+     "rung config show --config run.yaml", AddConfig},
     {"version", "build, instruction sets, libraries", "rung version", AddVersion},
 };
-
-// "rung bench step": the words that lead to a verb.
-std::string PathOf(const CLI::App& app) {
-  return app.get_parent() ? fmt::format("{} {}", PathOf(*app.get_parent()), app.get_name()) : "rung";
-}
 
 // "rung train: --lerning-rate is not known here; did you mean --learning-rate?"
 std::string DescribeUnknown(const CLI::App& app, const std::string& argument) {
   const std::string word = argument.substr(0, argument.find('='));
+  const std::string dashed = word.starts_with("--") ? FlagOf(KeyOf(word.substr(2))) : word;
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
+  if (app.get_option_no_throw("--config")) {
+    for (const std::string& name : KnownNames(app)) names.push_back(FlagOf(name));
+  }
   for (const CLI::App* below : app.get_subcommands(nullptr)) names.push_back(below->get_name());
   const std::vector<std::string_view> views(names.begin(), names.end());
-  const std::string_view nearest = Nearest(word, views);
+  const std::string_view nearest = Nearest(dashed, views);
   const std::string hint = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
   const std::string path = PathOf(app);
   return fmt::format("{}: {} is not known here{} ({} --help lists what is)", path, word, hint, path);
@@ -83,6 +88,29 @@ std::optional<Unknown> FirstUnknown(const CLI::App& top, std::span<const std::st
     verb = *next;
   }
   return std::nullopt;
+}
+
+// The verb of a command line, with those below it: that of `rung bench step` is "step".
+CLI::App* VerbOf(CLI::App* verb, std::span<const std::string> arguments) {
+  for (const std::string& word : arguments.subspan(1)) {
+    const std::vector<CLI::App*> below = verb->get_subcommands(nullptr);
+    const auto next = std::find_if(below.begin(), below.end(),
+                                   [&](const CLI::App* sub) { return sub->get_name() == word; });
+    if (next == below.end()) break;
+    verb = *next;
+  }
+  return verb;
+}
+
+// Names of other programs, then the file.
+Status TakeNamesAndFile(CLI::App* verb, std::vector<std::string>* arguments) {
+  if (Status translated = TranslateFlags(*verb, arguments); !translated.ok()) return translated;
+  Result<ConfigOrigins> merged = MergeConfigFile(*verb, arguments);
+  if (!merged.ok()) return merged.failure();
+  if (auto* configured = dynamic_cast<ConfiguredApp*>(verb)) {
+    configured->origins = std::move(merged).value();
+  }
+  return Ok{};
 }
 
 std::string DescribeVerb(const std::string& word) {
@@ -122,14 +150,14 @@ int Run(const Action& action) {
 }  // namespace
 
 int Main(int argc, char** argv) {
+  KeepCommandLine({argv, static_cast<size_t>(argc)});
   CLI::App app(
       "rung fine-tunes large language models with a ladder: a small trained network beside a frozen model.");
   app.require_subcommand(1);
   std::vector<Action> actions;
   std::vector<CLI::App*> verbs;
   for (const Verb& verb : kVerbs) {
-    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
-    sub->footer(fmt::format("Example:\n  {}", verb.example));
+    CLI::App* sub = AddVerb(app, verb);
     actions.push_back(verb.add(*sub));
     verbs.push_back(sub);
   }
@@ -139,8 +167,9 @@ int Main(int argc, char** argv) {
     const auto named = [&](const CLI::App* verb) { return verb->get_name() == arguments.front(); };
     const auto verb = std::find_if(verbs.begin(), verbs.end(), named);
     if (verb == verbs.end()) return Usage(DescribeVerb(arguments.front()));
-    Status merged = MergeConfigFile(**verb, &arguments);
-    if (!merged.ok()) return Usage(merged.failure().message);
+    if (Status merged = TakeNamesAndFile(VerbOf(*verb, arguments), &arguments); !merged.ok()) {
+      return Usage(merged.failure().message);
+    }
     if (const auto unknown = FirstUnknown(**verb, std::span(arguments).subspan(1))) {
       return Usage(DescribeUnknown(*unknown->verb, unknown->argument));
     }

@@ -9,25 +9,10 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "cli/test_support.h"
 
 namespace rung::cli {
 namespace {
-
-struct Outcome {
-  ExitCode code;
-  std::string said;  // on standard error
-};
-
-Outcome RunMain(std::vector<std::string> words) {
-  words.insert(words.begin(), "rung");
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = Main(static_cast<int>(argv.size()), argv.data());
-  testing::internal::GetCapturedStdout();
-  return {static_cast<ExitCode>(code), testing::internal::GetCapturedStderr()};
-}
 
 TEST(CliTest, UnknownOptionComesBeforeMissingOnes) {
   const Outcome found = RunMain({"train", "--modle", "x"});

@@ -9,16 +9,22 @@
 #include <vector>
 
 #include "base/text.h"
+#include "cli/config_file.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
+
+CLI::App* AddVerb(CLI::App& app, const Verb& verb) {
+  auto sub = std::make_shared<ConfiguredApp>(verb.what, verb.name);
+  sub->footer(fmt::format("Example:\n  {}", verb.example));
+  return app.add_subcommand(std::move(sub));
+}
 
 Action AddVerbs(CLI::App& app, std::span<const Verb> table) {
   app.require_subcommand(1);
   auto verbs = std::make_shared<std::vector<std::pair<const CLI::App*, Action>>>();
   for (const Verb& verb : table) {
-    CLI::App* sub = app.add_subcommand(verb.name, verb.what);
-    sub->footer(fmt::format("Example:\n  {}", verb.example));
+    CLI::App* sub = AddVerb(app, verb);
     verbs->emplace_back(sub, verb.add(*sub));
   }
   return [verbs] {
@@ -32,6 +38,23 @@ namespace {
 
 std::atomic<bool> interrupted{false};
 std::atomic<int> caught_signal{SIGINT};
+std::string command_line;
+
+// A word as a POSIX shell must be given it.
+std::string ShellQuoted(std::string_view word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) return std::string(word);
+  std::string quoted = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      quoted += "'\\''";
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "'";
+}
 
 void OnSignal(int signal) {
   if (interrupted.exchange(true)) std::_Exit(128 + signal);
@@ -94,8 +117,13 @@ const char* NameOfArithmetic(const train::ComputeOptions& compute) {
 
 void AddModelFlags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--model", flags->model, "a .gguf file or a Hugging Face folder")->required();
+  AddRecipeFlags(app, flags);
+}
+
+void AddRecipeFlags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--quantize", flags->quantize,
-                 "floating-point matrices of a folder become: " + model::QuantizeNames());
+                 "floating-point matrices of a folder become: " + model::QuantizeNames())
+      ->each([flags](const std::string&) { flags->quantize_given = true; });
   app.add_option("--quantize-embeddings", flags->quantize_embeddings,
                  "the embedding and the head too, in a format of their own if one is given")
       ->expected(0, 1)
@@ -124,7 +152,12 @@ model::Recipe RecipeOf(const ModelFlags& flags) {
   for (const std::string& pattern : flags.keep) {
     recipe.patterns.push_back(model::ParsePattern(pattern, "--keep").OrThrow());
   }
-  if (!flags.model.empty()) model::CheckPatterns(recipe, flags.model, "--keep").OrThrow();
+  if (flags.model.empty()) return recipe;
+  const bool embeddings = !flags.quantize_embeddings.empty() && flags.quantize_embeddings != "false";
+  model::CheckRecipe(recipe, flags.model,
+                     {flags.quantize_given && flags.quantize != "none" ? "--quantize " + flags.quantize : "",
+                      embeddings ? "--quantize-embeddings" : "", "--keep"})
+      .OrThrow();
   return recipe;
 }
 
@@ -134,6 +167,15 @@ model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOpti
   options.compute = compute.compute;
   return options;
 }
+
+void KeepCommandLine(std::span<const char* const> arguments) {
+  for (const char* argument : arguments) {
+    if (!command_line.empty()) command_line += ' ';
+    command_line += ShellQuoted(argument);
+  }
+}
+
+const std::string& CommandLine() { return command_line; }
 
 const std::atomic<bool>& InterruptFlag() { return interrupted; }
 

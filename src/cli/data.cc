@@ -1,5 +1,9 @@
 #include "cli/data.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
 namespace rung::cli {
 namespace {
 
@@ -15,37 +19,57 @@ constexpr Verb kDataVerbs[] = {
 
 }  // namespace
 
+int DataCommand::thread_count() const {
+  return Resolve(ComputeFlags{threads, "auto", "auto"}).context.threads;
+}
+
 void AddDataFlags(CLI::App& app, DataCommand* command, bool needs_model) {
+  command->app = &app;
   CLI::Option* model = app.add_option("--model", command->model,
                                       "a .gguf file or a folder, for its tokenizer and chat template");
   if (needs_model) model->required();
+  app.add_option("--adapter", command->adapter,
+                 "folder of a trained adapter, for the template it was trained with")
+      ->needs(model);
   app.add_option("--data", command->data,
                  "a file, or a folder with train, valid and test; several times for several")
       ->required()
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option(
+      "--config", command->config,
+      "a YAML file with the options of a training run; flags win, what is not of data is passed over");
   AddReadFlags(app, &command->flags);
-  app.add_option("--truncate", command->flags.truncate, "an example that is too long: left, drop, split")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"left", "drop", "split"}));
-  app.add_flag("--mask-history", command->flags.mask_history, "of several answers learn only the last");
-  app.add_option("--max-length", command->max_length, "tokens of one example")
+  AddExampleFlags(app, &command->flags);
+  app.add_option("--tokens", command->tokens, "tokens of a micro-batch; no example is longer than one more")
       ->capture_default_str()
       ->check(CLI::Range(2, 1 << 22));
+  app.add_option("--max-length", command->max_length,
+                 "tokens of one example (default 512, or the model's context)")
+      ->check(CLI::Range(2, 1 << 22));
   app.add_flag("--train-on-prompt", command->train_on_prompt, "learn the prompt's tokens too");
-  app.add_flag("--raw", command->raw, "no chat template");
+  AddTemplateFlags(app, &command->templates);
+  app.add_option("--threads", command->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
   app.add_flag("--json", command->json, "print one JSON object");
 }
 
-model::ModelText LoadTextOf(const DataCommand& command) {
-  const model::Config config = model::ReadConfig(command.model).OrThrow();
-  return model::LoadText(command.model, command.raw, "", config.V).OrThrow();
+LoadedModel LoadTextOf(const DataCommand& command) {
+  return LoadedModel::ReadText(command.model, command.adapter, command.templates);
 }
 
-data::Encoder EncoderOf(const DataCommand& command, const model::ModelText& text) {
+data::Encoder EncoderOf(const DataCommand& command, const LoadedModel& model) {
   const train::DataOptions options = Resolve(command.flags);
-  return data::Encoder(text.vocabulary(), {command.max_length, !command.train_on_prompt, options.mask_history,
-                                           options.truncation});
+  int64_t length = command.max_length;
+  if (command.app->count("--max-length") == 0) length = std::min(length, model.context());
+  if (length > model.context()) {
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {} or leave it out",
+                    length, model.context(), model.context()));
+  }
+  length = std::min(length, command.tokens + 1);
+  return data::Encoder(model.text().vocabulary(), {length, !command.train_on_prompt, options.mask_history,
+                                                   options.truncation, options.special_tokens});
 }
 
 Action AddData(CLI::App& app) { return AddVerbs(app, kDataVerbs); }

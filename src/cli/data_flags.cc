@@ -1,6 +1,11 @@
 #include "cli/data_flags.h"
 
+#include <fmt/format.h>
+
 #include <set>
+
+#include "base/text.h"
+#include "cli/option_info.h"
 
 namespace rung::cli {
 
@@ -11,7 +16,8 @@ void AddReadFlags(CLI::App& app, DataFlags* flags) {
       ->capture_default_str()
       ->check(CLI::IsMember(std::set<std::string>(formats.begin(), formats.end())));
   app.add_option("--columns", flags->columns,
-                 "columns by the keys they stand for: prompt=question,completion=answer");
+                 "columns by the keys they stand for: prompt=question,completion=answer")
+      ->type_name(kListType);
   app.add_option("--template-prompt", flags->template_prompt,
                  "the prompt made of columns: \"Q: {question}\\nA:\"");
   app.add_option("--template-completion", flags->template_completion, "the completion made of columns");
@@ -19,6 +25,8 @@ void AddReadFlags(CLI::App& app, DataFlags* flags) {
   app.add_option("--sample-by", flags->sample_by, "a record of a .txt file: line, paragraph, document")
       ->capture_default_str()
       ->check(CLI::IsMember({"line", "paragraph", "document"}));
+  app.add_flag("--special-tokens", flags->special_tokens,
+               "read special tokens in text records as such: for texts that a chat template has written");
   app.add_option("--max-bad-rows", flags->max_bad_rows,
                  "leave out so many bad rows of a file instead of stopping")
       ->capture_default_str()
@@ -37,6 +45,10 @@ void AddExampleFlags(CLI::App& app, DataFlags* flags) {
       ->check(CLI::Range(0.0, 0.9));
   app.add_option("--token-cache", flags->token_cache,
                  "folder of encoded data; none: encode every time; auto: of large files, in ~/.cache/rung")
+      ->capture_default_str();
+  app.add_option("--token-cache-limit", flags->token_cache_limit,
+                 "when the folder of encoded data holds more, files used longest ago are removed")
+      ->type_name(kSizeType)
       ->capture_default_str();
 }
 
@@ -64,7 +76,14 @@ train::DataOptions Resolve(const DataFlags& flags) {
                        : flags.truncate == "split" ? data::Truncation::kSplit
                                                    : data::Truncation::kLeft;
   options.mask_history = flags.mask_history;
+  options.special_tokens = flags.special_tokens;
   options.valid_fraction = flags.valid_fraction;
+  const int64_t limit = ParseBytes(flags.token_cache_limit);
+  if (limit <= 0) {
+    throw Error(ExitCode::kUsage, fmt::format("--token-cache-limit {}: not a size; write 8GiB or 350MB",
+                                              flags.token_cache_limit));
+  }
+  options.cache_limit = static_cast<uint64_t>(limit);
   if (flags.token_cache == "none") {
     options.cache = Path();
   } else if (flags.token_cache != "auto") {

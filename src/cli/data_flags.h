@@ -15,13 +15,13 @@ struct DataFlags {
   std::string format = "auto", sample_by = "line", columns, template_prompt, template_completion,
               template_text;
   int64_t max_bad_rows = 0;
-  std::string truncate = "left", token_cache = "auto";
-  bool mask_history = false;
+  std::string truncate = "left", token_cache = "auto", token_cache_limit = "20GiB";
+  bool mask_history = false, special_tokens = false;
   double valid_fraction = 0.0;
 };
-// --format, --columns, --template-*, --sample-by, --max-bad-rows.
+// --format, --columns, --template-*, --sample-by, --special-tokens, --max-bad-rows.
 void AddReadFlags(CLI::App& app, DataFlags* flags);
-// --truncate, --mask-history, --valid-fraction, --token-cache.
+// --truncate, --mask-history, --valid-fraction, --token-cache, --token-cache-limit.
 void AddExampleFlags(CLI::App& app, DataFlags* flags);
 // Throw Error.
 data::ReadOptions ResolveReading(const DataFlags& flags);

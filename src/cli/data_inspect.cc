@@ -51,8 +51,10 @@ void PrintExample(const text::Tokenizer& tokenizer, const data::Example& example
   for (size_t i = 0; i < example.ids.size(); ++i) {
     const std::string piece = Printable(tokenizer.Piece(example.ids[i]));
     const bool learned = example.learn[i] != 0;
-    const std::string line =
-        fmt::format("  {:>8}  {:<7}  \"{}\"", example.ids[i], learned ? "yes" : "", piece);
+    // A special token and its text in plain letters are not the same.
+    const bool special = tokenizer.IsSpecial(example.ids[i]);
+    const std::string line = fmt::format("  {:>8}  {:<7}  \"{}\"{}", example.ids[i], learned ? "yes" : "",
+                                         piece, special ? "  special" : "");
     fmt::print("{}\n", color && learned ? fmt::format("\x1b[32m{}\x1b[0m", line) : line);
   }
 }
@@ -63,6 +65,7 @@ nlohmann::ordered_json ToJson(const text::Tokenizer& tokenizer, const data::Exam
     const std::string piece = tokenizer.Piece(example.ids[i]);
     tokens.push_back({{"id", example.ids[i]},
                       {"text", IsUtf8(piece) ? piece : Printable(piece)},
+                      {"special", tokenizer.IsSpecial(example.ids[i])},
                       {"learned", example.learn[i] != 0}});
   }
   return {{"text", tokenizer.Decode(example.ids, false)},
@@ -95,40 +98,60 @@ void Show(const InspectCommand& command, const std::string& name, const data::Re
                  example.ids.size(), example.target_count(),
                  !truncated                 ? ""
                  : parts.value().size() > 1 ? ", a part of a longer one"
-                                            : ", cut to --max-length");
+                                            : ", cut to what --max-length and --tokens allow");
       PrintExample(tokenizer, example, UsesColor(command.color));
       fmt::print("\n");
+    }
+    if (const std::string special = encoder.SpecialText(record); !special.empty()) {
+      entry["special_text"] = special;
+      if (!command.json) {
+        fmt::print("\"{}\" stands in it as plain text: --special-tokens reads it as the special token\n\n",
+                   Printable(special));
+      }
     }
   }
   if (command.json) list->push_back(std::move(entry));
 }
 
+// The records of one file that were asked for; how many there were.
+int64_t ShowFile(const InspectCommand& command, const Path& path, const train::DataOptions& options,
+                 const data::Encoder& encoder, const text::Tokenizer& tokenizer,
+                 nlohmann::ordered_json* list) {
+  const std::unique_ptr<data::RowReader> reader =
+      data::RowReader::Open(path, options.read.sample_by).OrThrow();
+  int64_t shown = 0, bad = 0;
+  for (data::RawRow row; shown < command.count && reader->Next(&row).OrThrow();) {
+    if (row.row < command.row) continue;
+    if (shown == 0 && command.row > 0 && row.row > command.row) break;
+    Result<data::Record> record = data::RecordOfRow(row, *reader, options.read);
+    if (!record.ok()) {
+      const std::string what = fmt::format("{}:{}: {}", reader->name(), row.row, record.failure().message);
+      if (row.row == command.row || ++bad > options.read.max_bad_rows) throw Error(ExitCode::kBadInput, what);
+      fmt::print(stderr, "left out: {}\n", Printable(what, Newlines::kKeep));
+      continue;
+    }
+    data::Record whole = std::move(record).value();
+    whole.row = row.row;
+    Show(command, reader->name(), whole, encoder, tokenizer, list);
+    ++shown;
+  }
+  return shown;
+}
+
 void RunInspect(const InspectCommand& command) {
-  const model::ModelText text = LoadTextOf(command);
-  const data::Encoder encoder = EncoderOf(command, text);
-  const data::ReadOptions options = ResolveReading(command.flags);
+  const LoadedModel model = LoadTextOf(command);
+  const data::Encoder encoder = EncoderOf(command, model);
+  const train::DataOptions options = Resolve(command.flags);
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const data::DataFile& file : data::FindDataFiles(command.data, data::Split::kTrain).OrThrow()) {
-    const std::unique_ptr<data::RowReader> reader =
-        data::RowReader::Open(file.path, options.sample_by).OrThrow();
-    int64_t shown = 0;
-    for (data::RawRow row; shown < command.count && reader->Next(&row).OrThrow();) {
-      if (row.row < command.row) continue;
-      if (shown == 0 && command.row > 0 && row.row > command.row) break;
-      Result<data::Record> record = data::RecordOfRow(row, *reader, options);
-      if (!record.ok()) {
-        throw Error(ExitCode::kBadInput,
-                    fmt::format("{}:{}: {}", reader->name(), row.row, record.failure().message));
-      }
-      data::Record whole = std::move(record).value();
-      whole.row = row.row;
-      Show(command, reader->name(), whole, encoder, text.tokenizer, &list);
-      ++shown;
-    }
-    if (shown == 0) {
-      throw Error(ExitCode::kUsage,
-                  fmt::format("{}: no record begins in row {}", reader->name(), command.row));
-    }
+  const std::vector<data::DataFile> files = data::FindDataFiles(command.data, data::Split::kTrain).OrThrow();
+  int64_t shown = 0;
+  for (const data::DataFile& file : files)
+    shown += ShowFile(command, file.path, options, encoder, model.text().tokenizer, &list);
+  if (shown == 0) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("{}: no {}", data::Describe(files),
+                            command.row > 0 ? fmt::format("record begins in row {}", command.row)
+                                            : std::string("row holds a record")));
   }
   if (command.json) fmt::print("{}\n", list.dump(2));
 }
@@ -139,7 +162,7 @@ Action AddDataInspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
   AddDataFlags(app, command.get(), true);
   app.add_option("--row", command->row, "the record that begins in this line (of a .json list: this record)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--count", command->count, "records to show from there")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));

@@ -4,8 +4,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/threads.h"
 #include "cli/data.h"
+#include "cli/progress.h"
 #include "data/dataset.h"
 #include "data/packer.h"
 #include "train/identity.h"
@@ -58,14 +58,14 @@ std::vector<Bin> BinsOf(const Lengths& lengths) {
   return bins;
 }
 
-void Print(const StatsCommand& command, const data::Dataset& set, const Lengths& lengths,
+void Print(const StatsCommand& command, int64_t max_length, const data::Dataset& set, const Lengths& lengths,
            const data::EpochPlan& plan) {
   const data::EncodeReport& report = set.report;
   const double tokens = static_cast<double>(lengths.total);
   fmt::print("records         {}\n", report.records);
   fmt::print("left out        {}\n", report.dropped_count);
-  fmt::print("truncated       {}  (longer than --max-length {}, --truncate {})\n", report.truncated,
-             command.max_length, command.flags.truncate);
+  fmt::print("truncated       {}  (longer than {} tokens, --truncate {})\n", report.truncated, max_length,
+             command.flags.truncate);
   fmt::print("examples        {} an epoch\n", set.examples.size());
   fmt::print("tokens          {} an epoch, {} of them learned ({:.1f} %)\n", lengths.total, lengths.learned,
              100.0 * static_cast<double>(lengths.learned) / tokens);
@@ -113,26 +113,31 @@ nlohmann::ordered_json ToJson(const data::Dataset& set, const Lengths& lengths, 
 }
 
 void RunStats(const StatsCommand& command) {
-  const model::ModelText text = LoadTextOf(command);
+  const LoadedModel model = LoadTextOf(command);
+  const data::Encoder encoder = EncoderOf(command, model);
   const train::DataOptions options = Resolve(command.flags);
-  data::DatasetOptions wanted;
-  wanted.files = data::FindDataFiles(command.data, data::Split::kTrain).OrThrow();
-  wanted.read = options.read;
-  wanted.threads = Resolve(ComputeFlags{command.threads, "auto", "auto"}).context.threads;
-  wanted.cache = options.cache.value_or(data::DefaultCache(wanted.files));
-  if (!wanted.cache.empty()) {
-    wanted.encoder_identity = train::TextIdentity(command.model, text.chat ? text.chat->source() : "");
-  }
-  const data::Dataset set = data::LoadDataset(wanted, EncoderOf(command, text)).OrThrow();
+  const bool split = options.valid_fraction > 0.0;
+  const std::vector<data::DataFile> files = data::FindDataFiles(command.data, data::Split::kTrain).OrThrow();
+  data::DatasetOptions wanted =
+      train::DatasetOf(files, split ? data::Part::kTrain : data::Part::kAll, options);
+  wanted.threads = command.thread_count();
+  if (!wanted.cache.empty())
+    wanted.encoder_identity = train::TextIdentity(command.model, model.text().chat_identity());
+  Progress progress(ParseProgress("auto"));
+  wanted.on_progress = [&](uint64_t done, uint64_t total) { progress.Encoding(done, total); };
+  CatchSignals();
+  wanted.interrupt = &InterruptFlag();
+  const data::Dataset set = data::LoadDataset(wanted, encoder).OrThrow();
+  progress.EndLine();
   for (const std::string& row : set.bad_rows) fmt::print(stderr, "left out: {}\n", row);
-  if (!set.note.empty()) fmt::print(stderr, "{}\n", set.note);
+  for (const std::string& note : set.notes) fmt::print(stderr, "{}\n", note);
   const Lengths lengths = LengthsOf(set.examples);
   const data::EpochPlan plan =
       data::PlanEpoch(data::RowsOf(set.examples), command.tokens, command.seed, 0).OrThrow();
   if (command.json) {
     fmt::print("{}\n", ToJson(set, lengths, plan).dump(2));
   } else {
-    Print(command, set, lengths, plan);
+    Print(command, encoder.options().max_length, set, lengths, plan);
   }
 }
 
@@ -141,12 +146,7 @@ void RunStats(const StatsCommand& command) {
 Action AddDataStats(CLI::App& app) {
   auto command = std::make_shared<StatsCommand>();
   AddDataFlags(app, command.get(), true);
-  app.add_option("--tokens", command->tokens, "tokens of a micro-batch")
-      ->capture_default_str()
-      ->check(CLI::Range(2, 1 << 22));
   app.add_option("--seed", command->seed, "of the order")->capture_default_str();
-  app.add_option("--threads", command->threads, "0: all")->check(CLI::NonNegativeNumber);
-  app.add_option("--token-cache", command->flags.token_cache, "as of rung train")->capture_default_str();
   return [command] { RunStats(*command); };
 }
 

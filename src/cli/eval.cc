@@ -8,6 +8,7 @@
 #include "cli/data_flags.h"
 #include "cli/load_model.h"
 #include "cli/progress.h"
+#include "cli/samples_text.h"
 #include "data/data_files.h"
 #include "data/reader.h"
 #include "eval/score.h"
@@ -17,8 +18,6 @@ namespace rung::cli {
 namespace {
 
 constexpr uint64_t kChoicesLimit = uint64_t{16} << 20;
-// Of a sample's prompt: enough to recognise it.
-constexpr size_t kPromptTail = 160;
 
 struct EvalCommand {
   ComputeFlags compute;
@@ -26,7 +25,8 @@ struct EvalCommand {
   DataFlags data_flags;
   std::string adapter, data, choices, progress = "auto";
   int64_t limit = 0, tokens = 2048, max_length = 2048, max_new_tokens = 256, slots = 16, samples = 0;
-  bool no_generate = false, json = false, raw = false, per_token = false;
+  TemplateFlags templates;
+  bool no_generate = false, json = false, per_token = false;
 };
 
 struct EvalScores {
@@ -100,7 +100,10 @@ EvalScores Score(const EvalCommand& command, const eval::Subject& subject,
                  const std::vector<data::Record>& records, Progress* progress) {
   EvalScores scores;
   const int64_t max_length = std::min({command.max_length, command.tokens + 1, subject.backbone.positions()});
-  const data::Encoder encoder(subject.text.vocabulary(), {max_length, true});
+  data::EncodeOptions encode;
+  encode.max_length = max_length;
+  encode.special_tokens = command.data_flags.special_tokens;
+  const data::Encoder encoder(subject.text.vocabulary(), encode);
   data::EncodeReport report;
   std::vector<data::Example> examples = encoder.EncodeAll(records, command.data, &report).OrThrow();
   for (const data::EncodeReport::Dropped& dropped : report.dropped) {
@@ -159,15 +162,9 @@ void PrintScores(const EvalScores& scores) {
   fmt::print("speed           {:.0f} tokens/s\n", loss.tokens_per_second());
 }
 
-std::string PromptTail(const data::Record& record) {
-  std::string prompt = record.prompt;
-  if (record.shape == data::Shape::kMessages && record.messages.size() > 1) {
-    prompt = record.messages[record.messages.size() - 2].content;
-  }
-  if (prompt.size() <= kPromptTail) return prompt;
-  size_t begin = prompt.size() - kPromptTail;
-  while (begin < prompt.size() && (static_cast<unsigned char>(prompt[begin]) & 0xC0) == 0x80) ++begin;
-  return "..." + prompt.substr(begin);
+std::string PromptOf(const data::Record& record) {
+  const bool chat = record.shape == data::Shape::kMessages && record.messages.size() > 1;
+  return chat ? record.messages[record.messages.size() - 2].content : record.prompt;
 }
 
 // Samples are for people: beside a JSON object they go to standard error.
@@ -179,7 +176,8 @@ void PrintSamples(const EvalCommand& command, const eval::Accuracy& accuracy,
     const eval::Answer& answer = accuracy.answers[i];
     const data::Record& record = records[static_cast<size_t>(answer.record)];
     fmt::print(out, "\nrow {} {}\n  prompt    {}\n  expected  {}\n  got       {}\n", record.row,
-               answer.right ? "right" : "wrong", PromptTail(record), answer.expected, answer.got);
+               answer.right ? "right" : "wrong", ShortText(PromptOf(record), true), answer.expected,
+               answer.got);
   }
 }
 
@@ -188,7 +186,7 @@ void RunEval(const EvalCommand& command) {
   ResolveChoices(command.choices);  // a mistake is told before minutes of work
   const std::vector<data::Record> records = ReadRecords(command);
   if (records.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no records", command.data));
-  LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.raw);
+  LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.templates);
   const int64_t positions = std::min(loaded.context(), command.max_length + command.max_new_tokens);
   loaded.ReadWeights(Resolve(command.model, compute), positions);
   const eval::Subject subject{loaded.backbone(), loaded.adapter(), loaded.text(), compute};
@@ -239,7 +237,7 @@ Action AddEval(CLI::App& app) {
   app.add_option("--max-length", command->max_length, "tokens of one record; longer ones are cut")
       ->capture_default_str()
       ->check(CLI::Range(2, 1 << 22));
-  app.add_flag("--raw", command->raw, "no chat template");
+  AddTemplateFlags(app, &command->templates);
   app.add_flag("--json", command->json, "print one JSON object");
   AddComputeFlags(app, &command->compute);
   app.add_option("--progress", command->progress, "auto, none, plain, bar")

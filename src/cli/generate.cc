@@ -20,7 +20,8 @@ struct GenerateCommand {
   std::string adapter, prompt, prompt_file, system;
   infer::GenerateOptions options;
   const CLI::Option* has_prompt = nullptr;  // an empty prompt is one too
-  bool raw = false, json = false;
+  TemplateFlags templates;
+  bool json = false;
 };
 
 std::string PromptText(const GenerateCommand& command) {
@@ -72,7 +73,7 @@ nlohmann::ordered_json ToJson(const infer::Generation& g) {
 void RunGenerate(const GenerateCommand& command) {
   const train::ComputeOptions compute = Resolve(command.compute);
   const std::string text = PromptText(command);
-  LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.raw);
+  LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.templates);
   const std::vector<int32_t> prompt = PromptIds(command, loaded, text);
   const int64_t positions =
       Positions(loaded, static_cast<int64_t>(prompt.size()), command.options.max_tokens);
@@ -128,7 +129,7 @@ Action AddGenerate(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", o.sample.seed, "of the sampling")->capture_default_str();
   app.add_option("--stop", o.stop, "text that ends the answer; repeatable")->expected(1)->take_all();
-  app.add_flag("--raw", command->raw, "no chat template: go on from the text");
+  AddTemplateFlags(app, &command->templates, "no chat template: go on from the text");
   app.add_flag("--json", command->json, "print one JSON object");
   AddComputeFlags(app, &command->compute);
   return [command] { RunGenerate(*command); };

@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
+#include <string>
 
 #include "base/text.h"
 #include "io/gguf.h"
 
 namespace rung::cli {
-
 void WarnOfConfig(const Path& model) {
   if (!model::IsGgufFile(model)) return;
   Result<io::Gguf> gguf = io::Gguf::Open(model);
@@ -18,25 +19,38 @@ void WarnOfConfig(const Path& model) {
   }
 }
 
-LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, bool raw) {
+LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, const TemplateFlags& flags) {
   LoadedModel loaded;
   loaded.model_ = model;
   loaded.adapter_path_ = adapter;
   loaded.config_ = model::ReadConfig(model).OrThrow();
   WarnOfConfig(model);
-  std::string chat_template;
+  std::string chat_template = ReadTemplate(flags);
+  bool raw = flags.raw;
+  std::optional<int64_t> time;
   if (!adapter.empty()) {
     const model::AdapterInfo info = model::ReadAdapterInfo(adapter, loaded.config_).OrThrow();
-    chat_template = info.chat_template;
-    if (raw && !chat_template.empty()) {
+    if (raw && !info.chat_template.empty()) {
       throw Error(ExitCode::kUsage, fmt::format("--raw: {} was trained with a chat template; leave --raw out",
                                                 adapter.string()));
     }
     // An adapter of another program says nothing: the model's own template, unless asked otherwise.
-    if (info.has_template_choice) raw = chat_template.empty();
+    if (info.has_template_choice) {
+      if (!chat_template.empty() && chat_template != info.chat_template) {
+        throw Error(
+            ExitCode::kUsage,
+            fmt::format(
+                "--chat-template: {} was trained {}; leave --chat-template out, its own is used",
+                adapter.string(),
+                info.chat_template.empty() ? "without a chat template" : "with another chat template"));
+      }
+      chat_template = info.chat_template;
+      raw = chat_template.empty();
+      time = info.template_time;
+    }
   }
   loaded.text_ = std::make_unique<model::ModelText>(
-      model::LoadText(model, raw, chat_template, loaded.config_.V).OrThrow());
+      model::LoadText(model, raw, chat_template, loaded.config_.V, time).OrThrow());
   return loaded;
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "cli/template_flags.h"
 #include "cli/verb.h"
 #include "model/adapter_file.h"
 #include "model/model.h"
@@ -17,9 +18,10 @@ class LoadedModel {
  public:
   // Headers, tokenizer and chat template; no weights yet. `adapter` may be empty. Throws Error.
   //
-  // The chat template is the one that the adapter was trained with. An adapter trained without one runs
-  // without one; asking for --raw with an adapter that was trained with a template is refused.
-  static LoadedModel ReadText(const Path& model, const Path& adapter, bool raw);
+  // The chat template is the one that the adapter was trained with, and shows the time that it showed then.
+  // An adapter trained without one runs without one; asking for --raw with an adapter that was trained with a
+  // template, or for another template than its own, is refused.
+  static LoadedModel ReadText(const Path& model, const Path& adapter, const TemplateFlags& flags);
   // The weights, for sequences of up to `positions` tokens.
   void ReadWeights(const model::BackboneOptions& options, int64_t positions);
 

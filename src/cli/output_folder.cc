@@ -121,11 +121,21 @@ void CheckNewFile(const Path& out, std::span<const NamedPath> inputs) {
   }
   Path temporary = out;
   temporary += ".tmp";
-  for (const Path& file : {out, temporary}) {
-    if (!std::filesystem::exists(std::filesystem::symlink_status(file, error))) continue;
-    throw Error(ExitCode::kUsage, fmt::format("--out {}: {} is there already and would be replaced",
-                                              out.string(), file.string()));
+  const auto there = [&](const Path& file) {
+    return std::filesystem::exists(std::filesystem::symlink_status(file, error));
+  };
+  if (there(out)) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--out {}: is there already and is not replaced; choose another "
+                            "name, or remove it",
+                            out.string()));
   }
+  if (!there(temporary)) return;
+  throw Error(
+      ExitCode::kUsage,
+      fmt::format("--out {}: {} is there: another run writes it, or one was killed while it did; remove "
+                  "it if none runs, or choose another name",
+                  out.string(), temporary.string()));
 }
 
 void CheckSpace(const Path& out, uint64_t needed) {

@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/files.h"
+#include "cli/cli.h"
 #include "cli/verb.h"
 #include "io/safetensors.h"
 
@@ -65,6 +68,23 @@ inline std::pair<ExitCode, std::string> Refusal(Action (*add)(CLI::App&),
     return {error.code(), error.what()};
   }
   return {ExitCode::kDone, ""};
+}
+
+// What the whole program did with a command line.
+struct Outcome {
+  ExitCode code;
+  std::string output, said;  // on standard output and on standard error
+};
+
+inline Outcome RunMain(std::vector<std::string> words) {
+  words.insert(words.begin(), "rung");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int code = Main(static_cast<int>(argv.size()), argv.data());
+  std::string output = testing::internal::GetCapturedStdout();
+  return {static_cast<ExitCode>(code), std::move(output), testing::internal::GetCapturedStderr()};
 }
 
 }  // namespace rung::cli

@@ -4,7 +4,11 @@
 
 #include "base/text.h"
 #include "cli/load_model.h"
+#include "cli/option_info.h"
 #include "cli/progress.h"
+#include "cli/resolved_options.h"
+#include "cli/run_record.h"
+#include "cli/samples_text.h"
 #include "cli/train_flags.h"
 #include "train/run.h"
 
@@ -23,9 +27,12 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--lr-scheduler", flags->schedule, "constant, linear, cosine")
       ->capture_default_str()
       ->check(CLI::IsMember({"constant", "linear", "cosine"}));
-  app.add_option("--warmup-ratio", o.warmup_ratio, "share of the steps")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+  CLI::Option* ratio = app.add_option("--warmup-ratio", o.warmup_ratio, "share of the steps")
+                           ->capture_default_str()
+                           ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--warmup-steps", o.warmup_steps, "steps of warm-up, instead of a share")
+      ->check(CLI::Range(0, 1 << 30))
+      ->excludes(ratio);
   app.add_option("--weight-decay", o.optimizer.weight_decay, "AdamW's")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
@@ -38,31 +45,38 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--seed", o.seed, "of initialisation and data order")->capture_default_str();
   app.add_option("--eval-steps", o.eval_steps, "evaluate every so many steps; 0: at the end")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--save-steps", o.save_steps, "checkpoint every so many steps; 0: every ten minutes")
+  AddEvaluationFlags(app, flags);
+  app.add_option("--save-steps", o.save_steps, "checkpoint every so many steps; 0: by --save-minutes alone")
+      ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--save-minutes", o.save_minutes,
+                 "checkpoint when the last one is so many minutes old; 0: by --save-steps alone")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e6));
   app.add_option("--save-limit", o.save_limit, "newest checkpoints kept")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
-  app.add_flag("--resume", o.resume, "go on from the newest checkpoint in --out");
+  app.add_flag("--resume", o.resume,
+               "go on from the newest checkpoint in --out; one that is damaged is passed over");
+  app.add_flag("--resume-force", o.resume_force,
+               "--resume though settings, model or data are others than the checkpoint's");
   app.add_option(
       "--tap-cache", flags->tap_cache,
       "folder for the taps of every example: from the second epoch on the frozen model is not run");
   app.add_option("--tap-cache-limit", flags->tap_cache_limit, "refuse a tap cache that needs more disk")
+      ->type_name(kSizeType)
       ->capture_default_str();
-  app.add_flag("--raw", o.raw, "no chat template");
+  AddTemplateFlags(app, &flags->templates);
   app.add_flag("--train-on-prompt", o.train_on_prompt, "learn the prompt's tokens too");
 }
 
-struct TrainCommand {
-  TrainFlags flags;
-  std::string progress = "auto";
-};
-
 void Report(const train::RunResult& result, const TrainFlags& flags, const train::TrainOptions& options) {
   if (result.interrupted) {
-    throw Error(
-        ExitCode::kInterrupted,
-        fmt::format("interrupted at step {}: saved. Go on with the same command and --resume", result.steps));
+    throw Error(ExitCode::kInterrupted,
+                fmt::format("interrupted {}. Go on with:\n  {}{}",
+                            result.steps > 0 ? fmt::format("at step {}: saved", result.steps)
+                                             : "before the first step was whole: nothing to save",
+                            CommandLine(), options.resume ? "" : " --resume"));
   }
   fmt::print(stderr, "done: {} steps in {:.1f} s, memory {} (planned {}), adapter in {}\n", result.steps,
              result.seconds, FormatBytes(result.resident_peak), FormatBytes(result.planned_bytes),
@@ -75,14 +89,32 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
              flags.model.model, options.out.string());
 }
 
-void RunTrain(const TrainCommand& command) {
-  train::TrainOptions options = Resolve(command.flags);
-  LimitToContext(command.flags, model::ReadConfig(options.model).OrThrow(), &options);
-  WarnOfConfig(command.flags.model.model);
-  Progress progress(ParseProgress(command.progress));
+// Standard output: what the run would do.
+void Preview(const train::RunPreview& run, const train::TrainOptions& options) {
+  const std::string out = options.out.string();
+  fmt::print(
+      "{} examples, {} held out; {} steps, {} passes over the data\n", run.examples, run.eval_examples,
+      run.begin.steps,
+      options.max_steps > 0 ? fmt::format("at most {}", run.epochs) : fmt::format("{}", options.epochs));
+  fmt::print("learning rate {:.6g}, {}, after {} steps of warm-up\n", run.begin.learning_rate,
+             train::NameOf(options.schedule), run.begin.warmup_steps);
+  fmt::print("memory {} planned\n", FormatBytes(run.planned_bytes));
+  if (run.begin.resume.step > 0) {
+    fmt::print("would go on after step {} of {}, in {}\n", run.begin.resume.step, run.begin.steps, out);
+  } else {
+    fmt::print("would begin in {}\n", out);
+  }
+}
+
+void RunTrain(const TrainFlags& flags, CLI::App& app) {
+  train::TrainOptions options = Resolve(flags);
+  options.resume = options.resume || options.resume_force;
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  LimitToContext(flags, config, &options);
+  WarnOfConfig(flags.model.model);
+  Progress progress(ParseProgress(flags.progress));
   train::RunEvents events;
-  events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec,
-                       const model::Config& config) {
+  events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec, const model::Config&) {
     const int64_t parameters = model::Adapter::Planned(config, spec, options.max_length).parameter_count();
     progress.Note(
         fmt::format("{}{}; {} tokens a step", PlanTable(plan, train::AvailableMemory(), options.memory_limit),
@@ -90,18 +122,23 @@ void RunTrain(const TrainCommand& command) {
   };
   events.on_step = [&](const train::StepReport& step) { progress.Step(step); };
   events.on_eval = [&](const train::EvalReport& eval) { progress.Eval(eval); };
+  events.on_samples = [&](const std::vector<train::Sample>& samples) { progress.Note(SamplesText(samples)); };
   events.on_note = [&](const std::string& line) { progress.Note(line); };
+  events.on_encoding = [&](uint64_t done, uint64_t total) { progress.Encoding(done, total); };
+  events.on_begin = [&](const train::RunBegin& begin) {
+    Status written = WriteRunRecord(ResolveOptions(app, options, &config), options, config, begin);
+    if (!written.ok()) progress.Note(fmt::format("run.json not written: {}", written.failure().message));
+  };
+  if (flags.dry_run) return Preview(train::PreviewTraining(options, events), options);
   CatchSignals();
   const train::RunResult result = train::RunTraining(options, events, InterruptFlag());
   progress.Note("");
-  Report(result, command.flags, options);
+  Report(result, flags, options);
 }
 
 }  // namespace
 
-Action AddTrain(CLI::App& app) {
-  auto command = std::make_shared<TrainCommand>();
-  TrainFlags* flags = &command->flags;
+void AddTrainFlags(CLI::App& app, TrainFlags* flags) {
   AddModelFlags(app, &flags->model);
   app.add_option(
          "--data", flags->data,
@@ -121,9 +158,17 @@ Action AddTrain(CLI::App& app) {
   AddBatchFlags(app, flags);
   AddLearningFlags(app, flags);
   AddComputeFlags(app, &flags->compute);
-  app.add_option("--progress", command->progress, "auto, none, plain, bar")
+  app.add_option("--progress", flags->progress, "auto, none, plain, bar")
       ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
-  return [command] { RunTrain(*command); };
+  app.add_flag("--dry-run", flags->dry_run,
+               "read the data, plan, look for disk and checkpoints, say what would happen, and write nothing "
+               "to --out");
+}
+
+Action AddTrain(CLI::App& app) {
+  auto flags = std::make_shared<TrainFlags>();
+  AddTrainFlags(app, flags.get());
+  return [flags, &app] { RunTrain(*flags, app); };
 }
 
 }  // namespace rung::cli

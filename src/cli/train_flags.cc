@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "cli/option_info.h"
 
 namespace rung::cli {
 
@@ -23,7 +24,8 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
     app.add_option(name, *value, help)->check(CLI::IsMember(std::move(known)));
   };
   app.add_option("--taps", o.taps,
-                 "tapped layers: all, every:k, top:k or a list; default about five, evenly spaced");
+                 "tapped layers: all, every:k, top:k or a list; default about five, evenly spaced")
+      ->type_name(kListType);
   app.add_option("--delta", o.delta, "xladder: tapped top layers; default 5")->check(CLI::Range(0, 4096));
   app.add_option("--rungs", o.rungs, "blocks of the ladder; default one a tap (xladder: two), more are free")
       ->check(CLI::Range(0, 4096));
@@ -73,10 +75,12 @@ void AddLoraFlags(CLI::App& app, TrainFlags* flags) {
       ->check(CLI::Range(0.0, 0.99));
   app.add_flag("--rslora", o.rank_stabilized, "scale by alpha / sqrt(r)");
   app.add_option("--lora-targets", o.targets, "all, or linear layers such as q_proj,v_proj")
+      ->type_name(kListType)
       ->capture_default_str();
   app.add_option(
-      "--layers", o.layers,
-      "layers with low-rank pairs: all, top:k, every:k or a list; the backward pass ends at the lowest");
+         "--layers", o.layers,
+         "layers with low-rank pairs: all, top:k, every:k or a list; the backward pass ends at the lowest")
+      ->type_name(kListType);
 }
 
 }  // namespace
@@ -108,7 +112,8 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
                  "tokens of one example; longer ones are truncated (default 512, or the model's context)")
       ->check(CLI::Range(2, 1 << 22));
   app.add_option("--memory-limit", flags->memory_limit,
-                 "refuse a plan above this, e.g. 8GiB; default: free memory");
+                 "refuse a plan above this, e.g. 8GiB; default: free memory")
+      ->type_name(kSizeType);
 }
 
 namespace {
@@ -151,8 +156,9 @@ bool Given(const TrainFlags& flags, const char* name) {
   return option && option->count() > 0;
 }
 
-// An option that changes nothing is a mistake of its user, or of ours: a comparison must not hang on it.
-void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
+}  // namespace
+
+std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& o) {
   const bool ladder = o.method != train::Method::kLora, pairs = !ladder || o.lora.r > 0;
   const bool rejoins_by_default =
       o.method == train::Method::kLadder && o.ladder.kind == model::RungKind::kDecoder;
@@ -177,14 +183,29 @@ void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
       {{"--tap-storage"},
        o.ladder.tap_map != model::TapMap::kPooled || o.policy.taps == model::TapStorage::kCompute,
        "has no use with --tap-map pooled, which keeps so little already"},
-      {{"--tap-cache-limit"}, !o.tap_cache.empty(), "is of --tap-cache"}};
+      {{"--tap-cache-limit"}, !o.tap_cache.empty(), "is of --tap-cache"},
+      {{"--eval-metric", "--eval-limit", "--samples"},
+       !o.eval_data.empty() || o.data_options.valid_fraction > 0.0,
+       "is of held-out records: give --eval-data or --valid-fraction"},
+      {{"--eval-slots"}, o.eval.metric == train::EvalMetric::kExactMatch, "is of --eval-metric exact_match"}};
+  std::vector<UnusedOption> unused;
   for (const auto& group : groups) {
     for (const char* name : group.names) {
-      if (!group.used && Given(flags, name)) {
-        throw Error(ExitCode::kUsage, fmt::format("{} {}", name, group.why));
-      }
+      if (!group.used) unused.push_back({name, group.why});
     }
   }
+  return unused;
+}
+
+namespace {
+
+// An option that changes nothing is a mistake of its user, or of ours: a comparison must not hang on it.
+void RefuseUnused(const TrainFlags& flags, const train::TrainOptions& o) {
+  for (const UnusedOption& unused : UnusedOptions(o)) {
+    if (!Given(flags, unused.flag.c_str())) continue;
+    throw Error(ExitCode::kUsage, fmt::format("{} {}", unused.flag, unused.why));
+  }
+  const bool ladder = o.method != train::Method::kLora;
   if (!ladder && Given(flags, "--lora-r") && o.lora.r == 0) {
     throw Error(ExitCode::kUsage, "--lora-r 0: a rank is 1 or more");
   }
@@ -223,10 +244,9 @@ void ResolveData(const TrainFlags& flags, train::TrainOptions* options) {
     }
     return;
   }
-  std::error_code error;
-  if (options->eval_data.empty() && flags.data.size() == 1 &&
-      std::filesystem::is_directory(flags.data[0], error)) {
-    Path valid = data::FindInFolder(flags.data[0], data::Split::kValid).OrThrow();
+  const Path folder = flags.data.size() == 1 ? data::FolderOf(flags.data[0]) : Path();
+  if (options->eval_data.empty() && !folder.empty()) {
+    Path valid = data::FindInFolder(folder, data::Split::kValid).OrThrow();
     if (!valid.empty()) options->eval_data.push_back({std::move(valid)});
   }
 }
@@ -238,10 +258,13 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.compute = Resolve(flags.compute);
   options.backbone = Resolve(flags.model, options.compute);
   options.model = flags.model.model;
+  options.raw = flags.templates.raw;
+  options.chat_template = ReadTemplate(flags.templates);
   ResolveData(flags, &options);
   options.out = flags.out;
   options.schedule = train::ParseSchedule(flags.schedule).OrThrow();
   ResolveMethod(flags, &options);
+  ResolveEvaluation(flags, &options);
   RequireNumbers(options);
   if (!flags.every_method) RefuseUnused(flags, options);
   options.max_length = std::min(options.max_length, options.tokens + 1);

@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "cli/data_flags.h"
+#include "cli/template_flags.h"
 #include "cli/verb.h"
 #include "train/plan.h"
 
@@ -14,19 +15,32 @@ struct TrainFlags {
   ModelFlags model;
   train::TrainOptions options;  // filled by CLI11 where the types agree
   DataFlags data_flags;
+  TemplateFlags templates;
   std::vector<std::string> data, eval_data;
   std::string out, config, schedule = "cosine", memory_limit;
   std::string method = "ladder", gate = "sum", tap_norm = "standardize", tap_map = "full",
               rung_block = "decoder", rung_norm = "auto", rung_positions = "auto", ladder_init = "random",
               tap_storage = "compute", optimizer = "adamw", tap_cache, tap_cache_limit = "20GiB";
-  bool recompute_rungs = false, recompute = false;
+  std::string eval_metric = "loss", load_best;
+  std::string progress = "auto";
+  bool recompute_rungs = false, recompute = false, dry_run = false;
   const CLI::App* app = nullptr;  // whose options these are: says which were given
   bool every_method = false;      // options of several methods at once are meant (a comparison)
 };
 
+// All of `rung train`.
+void AddTrainFlags(CLI::App& app, TrainFlags* flags);
 // --method and what it has of settings; memory policies and the optimizer.
 void AddMethodFlags(CLI::App& app, TrainFlags* flags);
 void AddBatchFlags(CLI::App& app, TrainFlags* flags);
+// Evaluation during training, samples, and what becomes of steps that are not finite.
+void AddEvaluationFlags(CLI::App& app, TrainFlags* flags);
+void ResolveEvaluation(const TrainFlags& flags, train::TrainOptions* options);
+// An option that changes nothing in such a run, and why.
+struct UnusedOption {
+  std::string flag, why;
+};
+std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& options);
 // Refuses (kUsage) what was given and has no use with the method, and numbers that are none.
 train::TrainOptions Resolve(const TrainFlags& flags);
 // Where --max-length was not given: no more than the model takes. Refuses (kUsage) one that was and is more.

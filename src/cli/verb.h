@@ -21,6 +21,8 @@ struct Verb {
   const char* example;
   Action (*add)(CLI::App&);
 };
+// The subcommand of a row, without its options.
+CLI::App* AddVerb(CLI::App& app, const Verb& verb);
 // One of these verbs is required below `app`, as in `rung bench step`; the action is that of the verb given.
 Action AddVerbs(CLI::App& app, std::span<const Verb> table);
 
@@ -34,7 +36,9 @@ Action AddQuantize(CLI::App& app);
 Action AddMerge(CLI::App& app);
 Action AddExport(CLI::App& app);
 Action AddData(CLI::App& app);
+Action AddReport(CLI::App& app);
 Action AddBench(CLI::App& app);
+Action AddConfig(CLI::App& app);
 Action AddVersion(CLI::App& app);
 
 // --threads, --compute, --isa: shared by the verbs that compute. The strings live as long as the parse.
@@ -53,10 +57,17 @@ struct ModelFlags {
   // A format, "true" (that of --quantize) or empty (none).
   std::string quantize_embeddings;
   std::vector<std::string> keep;  // PATTERN=FORMAT
+  bool quantize_given = false;
 };
 void AddModelFlags(CLI::App& app, ModelFlags* flags);
+void AddRecipeFlags(CLI::App& app, ModelFlags* flags);  // those without --model
+// Throws Error (kUsage) for what would change nothing of the model (model::CheckRecipe).
 model::Recipe RecipeOf(const ModelFlags& flags);
 model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute);
+
+// The command that began this process, quoted for a shell. For messages that say how to go on.
+void KeepCommandLine(std::span<const char* const> arguments);
+const std::string& CommandLine();
 
 // Set by SIGINT and SIGTERM. The second signal ends the process at once.
 const std::atomic<bool>& InterruptFlag();

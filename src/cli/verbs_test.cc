@@ -23,10 +23,11 @@ class VerbsTest : public FolderTest {
 {"prompt": "The dog was", "completion": " happy"})");
   }
   // A ladder in a folder of its own.
-  Path Adapter(const std::string& name, const std::string& chat_template) const {
+  Path Adapter(const std::string& name, const std::string& chat_template,
+               std::optional<int64_t> time = std::nullopt) const {
     const model::Config config = model::ReadConfig(kStories).OrThrow();
     model::Adapter ladder = infer::RandomLadder(config);
-    EXPECT_TRUE(model::SaveAdapter(folder_ / name, ladder, config, kStories, chat_template).ok());
+    EXPECT_TRUE(model::SaveAdapter(folder_ / name, ladder, config, kStories, chat_template, time).ok());
     return folder_ / name;
   }
   json Eval(std::vector<std::string> more) const {
@@ -94,6 +95,55 @@ TEST_F(VerbsTest, TheAdapterDecidesOnTheTemplate) {
       Refusal(AddGenerate, {"--model", kStories, "--prompt", "x", "--adapter", chat.string(), "--raw"});
   EXPECT_EQ(refusal.first, ExitCode::kUsage);
   EXPECT_NE(Eval({"--adapter", raw.string(), "--no-generate"})["loss"], Eval({"--no-generate"})["loss"]);
+}
+
+TEST_F(VerbsTest, ChatTemplateTakesTheModelsPlace) {
+  const auto tokens = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"--prompt", "Hello", "--max-tokens", "2"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Generate(arguments)["prompt_tokens"].get<int>();
+  };
+  const std::string file = Write("own.jinja", kTemplate).string();
+  const int templated = tokens({"--chat-template", kTemplate});
+  EXPECT_GT(templated, tokens({}));
+  EXPECT_EQ(tokens({"--chat-template", file}), templated);
+  const double loss = Eval({"--no-generate", "--chat-template", file})["loss"].get<double>();
+  EXPECT_NE(loss, Eval({"--no-generate"})["loss"].get<double>());
+
+  // With an adapter it may only be the adapter's own.
+  const std::string raw = Adapter("raw", "").string(), chat = Adapter("chat", kTemplate).string();
+  EXPECT_EQ(tokens({"--chat-template", file, "--adapter", chat}), templated);
+  const auto refused = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--model", kStories, "--prompt", "x"});
+    const auto refusal = Refusal(AddGenerate, more);
+    EXPECT_EQ(refusal.first, ExitCode::kUsage) << refusal.second;
+    return refusal.second;
+  };
+  EXPECT_NE(refused({"--adapter", chat, "--chat-template", "{{ 1 }}"}).find("with another chat template"),
+            std::string::npos);
+  EXPECT_NE(refused({"--adapter", raw, "--chat-template", file}).find("without a chat template"),
+            std::string::npos);
+  EXPECT_NE(refused({"--raw", "--chat-template", file}).find("leave it or --chat-template out"),
+            std::string::npos);
+  EXPECT_NE(refused({"--chat-template", "chatml"}).find("neither a file nor a template"), std::string::npos);
+}
+
+TEST_F(VerbsTest, TheAdaptersTemplateShowsTheTimeOfItsTraining) {
+  const std::string source = "{{ strftime_now('%Y') }}" + std::string(kTemplate);
+  const auto ids = [&](const Path& adapter) {
+    const LoadedModel loaded = LoadedModel::ReadText(kStories, adapter, {});
+    const text::Message messages[] = {{"user", "Hello"}};
+    const data::Encoder encoder(loaded.text().vocabulary(), {});
+    return loaded.text().tokenizer.Decode(encoder.ChatPrompt(messages).OrThrow(), true);
+  };
+  EXPECT_EQ(ids(Adapter("then", source, 86400)), "1970user: Hello\nassistant: ");
+  EXPECT_EQ(ids(Adapter("without", source)).find("1970"), std::string::npos);
+}
+
+TEST_F(VerbsTest, SpecialTokensOfTextsAreReadOnRequest) {
+  data_ = Write("rendered.jsonl", R"({"text": "<s>Once upon a time</s>"})");
+  const json plain = Eval({}), special = Eval({"--special-tokens"});
+  EXPECT_GT(plain["target_tokens"].get<int>(), special["target_tokens"].get<int>());
 }
 
 TEST_F(VerbsTest, AnAdapterOfAnotherModelIsRefused) {

@@ -1,13 +1,14 @@
+#include "cli/version.h"
+
 #include <fmt/format.h>
 #include <omp.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/verb.h"
 #include "kernels/cpu/library.h"
 
-// RUNG_VERSION, RUNG_BUILD_TYPE and RUNG_*_VERSION of the libraries come from CMakeLists.txt.
+// RUNG_VERSION, RUNG_COMMIT, RUNG_BUILD_TYPE and RUNG_*_VERSION of the libraries come from CMakeLists.txt.
 
 namespace rung::cli {
 namespace {
@@ -18,13 +19,16 @@ constexpr const char* kCompiler = "clang " __clang_version__;
 constexpr const char* kCompiler = "g++ " __VERSION__;
 #endif
 
-nlohmann::ordered_json Version() {
+}  // namespace
+
+nlohmann::ordered_json VersionJson() {
   const cpu::Isa best = cpu::BestIsa();
   nlohmann::ordered_json supported = nlohmann::ordered_json::array();
   for (int isa = 0; isa < cpu::kIsaCount; ++isa) supported.push_back(cpu::NameOf(static_cast<cpu::Isa>(isa)));
   nlohmann::ordered_json compute = nlohmann::ordered_json::array({"f32"});
   if (best == cpu::Isa::kAvx512Bf16) compute.push_back("bf16");
   return {{"version", RUNG_VERSION},
+          {"commit", *RUNG_COMMIT ? nlohmann::ordered_json(RUNG_COMMIT) : nullptr},
           {"build", RUNG_BUILD_TYPE},
           {"compiler", kCompiler},
           {"isa", cpu::NameOf(best)},
@@ -41,6 +45,8 @@ nlohmann::ordered_json Version() {
             {"CLI11", CLI11_VERSION}}}};
 }
 
+namespace {
+
 std::string Joined(const nlohmann::ordered_json& list) {
   std::string text;
   for (const nlohmann::ordered_json& item : list)
@@ -49,13 +55,14 @@ std::string Joined(const nlohmann::ordered_json& list) {
 }
 
 void RunVersion(bool json) {
-  const nlohmann::ordered_json v = Version();
+  const nlohmann::ordered_json v = VersionJson();
   if (json) {
     fmt::print("{}\n", v.dump(2));
     return;
   }
   const auto text = [&](const char* key) { return v[key].get<std::string>(); };
-  fmt::print("rung {}\n", text("version"));
+  fmt::print("rung {}{}\n", text("version"),
+             v["commit"].is_null() ? "" : fmt::format(" ({})", text("commit")));
   fmt::print("build            {}, {}\n", text("build"), text("compiler"));
   fmt::print("instruction set  {} (known: {})\n", text("isa"), Joined(v["isa_supported"]));
   fmt::print("compute types    {}\n", Joined(v["compute"]));

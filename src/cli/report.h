@@ -1,0 +1,32 @@
+// `rung report`: runs as one HTML page that needs no network (docs/guide/report.md).
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "train/history.h"
+#include "train/samples.h"
+
+namespace rung::cli {
+
+struct ReportRun {
+  std::string name;  // the folder's, made different from the others'
+  Path folder;
+  train::RunHistory history;
+  std::vector<train::SampleLine> samples;  // empty: none were made
+  std::vector<std::pair<std::string, std::string>>
+      settings;  // of run.json: "options.seed" and "42"; may be empty
+};
+
+// Reads a run's folder. A failure when it holds no train_log.jsonl; what else is missing is left out.
+Result<ReportRun> ReadRun(const Path& folder);
+
+// Everything in run.json, as one level of names. Not JSON: a failure. Deeper than 64 levels too.
+Result<std::vector<std::pair<std::string, std::string>>> ReadSettings(const Path& run_json);
+
+// The page. Text from the runs is escaped wherever it stands.
+std::string ReportPage(std::span<const ReportRun> runs);
+
+}  // namespace rung::cli
