@@ -5,7 +5,7 @@
 
 FOLDER holds <model>/tokenizer.json, or vocab.json and merges.txt, and gguf-vocab/*.gguf; tokenizers of tests/data/text are
 taken as well. The texts are 10,000 random Unicode strings, and a megabyte each of English, code, Chinese and of a line
-without a space; src/text/tokenizer_strings.h makes the same ones. Only hashes are kept: many vocabularies may not be.
+without a space; src/text/tokenizer_{strings,texts}.h make the same ones. Only hashes are kept: many vocabularies may not be.
 
 A line of the file: the model, "plain" or "special" (special tokens of the text are recognised), the text, its FNV-1a hashes:
 one for each 1,000 strings, over the number of ids and the ids of each string, 32 bits little-endian each.
