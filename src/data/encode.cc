@@ -10,18 +10,24 @@
 namespace rung::data {
 namespace {
 
-// The bytes that both begin with, whole characters and no half of a mark ("<|im_"), but at least `least`.
+// Whether a bracket that stands open in front of `rest` is that of a mark, which has no white space inside.
+bool ClosesMark(std::string_view rest, char close) {
+  const size_t at = rest.find_first_of("<>[] \t\r\n");
+  return at != rest.npos && rest[at] == close;
+}
+
+// The bytes that both begin with, whole characters and no half of a mark ("<|im_"), but at least `least`. A
+// bracket that neither closes is text.
 size_t CommonPrefix(std::string_view a, std::string_view b, size_t least) {
   const size_t most = std::min(a.size(), b.size());
   size_t common = static_cast<size_t>(
       std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(most), b.begin()).first - a.begin());
-  const auto inside = [&](char open, char close) {
-    const size_t begin = a.substr(least, common - least).rfind(open);
-    return begin != a.npos && a.substr(least + begin, common - least - begin).find(close) == a.npos;
-  };
   if (common <= least) return common;
   for (const auto& [open, close] : {std::pair{'<', '>'}, {'[', ']'}}) {
-    if (inside(open, close)) common = least + a.substr(least, common - least).rfind(open);
+    const size_t begin = a.substr(0, common).rfind(open);
+    if (begin == a.npos || begin < least) continue;
+    if (a.substr(begin + 1, common - begin - 1).find_first_of("<>[] \t\r\n") != a.npos) continue;
+    if (ClosesMark(a.substr(common), close) || ClosesMark(b.substr(common), close)) common = begin;
   }
   while (common > least && common < a.size() && (static_cast<unsigned char>(a[common]) & 0xC0) == 0x80)
     --common;
@@ -57,15 +63,22 @@ std::optional<size_t> FindTurn(std::string_view text, size_t begin, size_t end, 
   return at;
 }
 
-std::string Squeezed(std::string_view text) {
-  std::string out;
-  std::copy_if(text.begin(), text.end(), std::back_inserter(out),
-               [](char c) { return std::string_view(" \t\r\n").find(c) == std::string_view::npos; });
-  return out;
+bool SaysNothing(const text::Message& message) {
+  return message.extra.empty() && WithoutTrailingSpace(message.content).empty();
 }
 
-bool SaysNothing(const text::Message& message) {
-  return message.extra.empty() && Squeezed(message.content).empty();
+// White space behind it aside.
+bool EndsInMark(const Vocabulary& vocabulary, std::string_view said) {
+  if (!vocabulary.is_special) return false;
+  const std::vector<int32_t> ids = vocabulary.encode_rendered(WithoutTrailingSpace(said), false);
+  return !ids.empty() && vocabulary.is_special(ids.back());
+}
+
+// Whether the last message is an answer that is learned.
+bool EndsWithAnswer(const Record& record) {
+  if (record.shape == Shape::kCompletion) return true;
+  if (record.shape != Shape::kMessages || record.messages.empty()) return false;
+  return record.messages.back().role == "assistant" && (record.learned.empty() || record.learned.back());
 }
 
 }  // namespace
@@ -160,13 +173,12 @@ void Encoder::AppendTurns(std::string_view text, size_t at, std::span<const Turn
     between(turn.begin);
     at = turn.end;
     if (turn.begin == turn.end) continue;
-    const std::vector<int32_t> ids =
-        vocabulary_.encode_rendered(text.substr(turn.begin, turn.end - turn.begin), turn.begin == 0);
+    const std::string_view said = text.substr(turn.begin, turn.end - turn.begin);
+    const std::vector<int32_t> ids = vocabulary_.encode_rendered(said, turn.begin == 0);
     out->Append(ids, turn.learned);
     if (!turn.closes || std::any_of(ids.begin(), ids.end(), [&](int32_t id) { return IsEnd(id); })) continue;
     // A mark behind an earlier answer is that format's end of turn. After the last one generation must stop.
-    const bool marked = !ids.empty() && vocabulary_.is_special && vocabulary_.is_special(ids.back());
-    if (turn.last || !marked) open = &turn;
+    if (turn.last || !EndsInMark(vocabulary_, said)) open = &turn;
   }
   between(text.size());
 }
@@ -237,7 +249,9 @@ Result<Encoder::Ids> Encoder::EncodeAnswered(const Chat& chat, std::string_view 
   } else {
     Result<text::Rendered> alone = Render(chat.Without(1), false);
     if (!alone.ok()) return alone.failure();
-    const size_t header = CommonPrefix(prompt, alone.value().text, 0);  // where the generation prompt begins
+    const std::string& asked = alone.value().text;
+    // Where the generation prompt begins.
+    const size_t header = prompt.starts_with(asked) ? asked.size() : CommonPrefix(prompt, asked, 0);
     const std::optional<size_t> begin = FindTurn(text, before, answer->begin, prompt, header);
     if (!begin) {
       const size_t common = CommonPrefix(text, prompt, std::min(header, text.size()));
@@ -360,11 +374,15 @@ Result<Encoder::Ids> Encoder::EncodeLearned(const Record& record) const {
   Result<Ids> encoded = EncodeUncut(record);
   if (!encoded.ok()) return encoded.failure();
   Ids x = std::move(encoded).value();
+  const auto cut = [&x] {
+    while (!x.learn.empty() && x.learn.back() == 0) {
+      x.learn.pop_back();
+      x.ids.pop_back();
+    }
+  };
+  // What a template writes behind the end of the last answer no generation reaches.
+  if (options_.completion_only || EndsWithAnswer(record)) cut();
   if (!options_.completion_only) std::fill(x.learn.begin(), x.learn.end(), uint8_t{1});
-  while (!x.learn.empty() && x.learn.back() == 0) {
-    x.learn.pop_back();
-    x.ids.pop_back();
-  }
   if (x.ids.empty()) {
     return Failure{record.shape == Shape::kSegments
                        ? "nothing in it is learned: there is no text in a segment with the label true"
@@ -459,23 +477,6 @@ std::string Encoder::SpecialText(const Record& record) const {
   if (record.shape != Shape::kCompletion) return "";
   const std::string found = vocabulary_.special_in(record.prompt);
   return found.empty() ? vocabulary_.special_in(record.completion) : found;
-}
-
-std::vector<size_t> Encoder::Unwritten(const Record& record) const {
-  if (!vocabulary_.render) return {};
-  std::vector<text::Message> messages = record.messages;
-  if (record.shape == Shape::kCompletion)
-    messages = {{"user", record.prompt}, {"assistant", record.completion}};
-  if (messages.empty()) return {};
-  Result<text::Rendered> rendered = Render({messages, {}, record.tools}, false);
-  if (!rendered.ok()) return {};
-  const std::string written = Squeezed(rendered.value().text);
-  std::vector<size_t> found;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const bool learned = messages[i].role == "assistant" && (record.learned.empty() || record.learned[i]);
-    if (learned && written.find(Squeezed(messages[i].content)) == written.npos) found.push_back(i);
-  }
-  return found;
 }
 
 Result<std::vector<int32_t>> Encoder::ChatPrompt(std::span<const text::Message> messages) const {

@@ -89,9 +89,10 @@ class Encoder {
   // The text of a special token that stands in the record and is read as plain text ("": there is none): most
   // likely a template has rendered it before.
   std::string SpecialText(const Record& record) const;
-  // The learned messages of which the template leaves out something, by index: reasoning inside of a content
-  // that it takes out, say. Empty also when it fails.
-  std::vector<size_t> Unwritten(const Record& record) const;
+  // What the template leaves out, in words: "a part of message 2" (counted from 1; of those that are learned:
+  // reasoning inside of a content, say), "the call of \"f\" in message 2", "the tools". Empty also when it
+  // fails.
+  std::vector<std::string> Unwritten(const Record& record) const;
 
   // What generation starts from, for callers without a record. ChatPrompt needs a chat template.
   Result<std::vector<int32_t>> ChatPrompt(std::span<const text::Message> messages) const;

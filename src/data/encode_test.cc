@@ -57,6 +57,7 @@ struct TemplateStyle {
   std::string before_answer{};   // written before the last answer, but not in the generation prompt
   bool rewrites_prompt = false;  // the prompt with its answer is no continuation of the generation prompt
   std::string opens{};           // written in the generation prompt, but not before an answer
+  bool ends_line = false;        // what is learned of an answer has a line end behind its mark
   bool names_turns = false;      // the mark of an answer begins with its place, which only generation sees
 };
 
@@ -77,9 +78,10 @@ Result<text::Rendered> Render(const TemplateStyle& style, const std::vector<text
     if (i + 1 == messages.size()) out.text += style.before_answer;
     const size_t begin = out.text.size();
     out.text += content + (style.writes_end ? "</s>" : "");
+    if (style.ends_line) out.text += "\n";
     // As the interpreter has it: a turn without a byte of the content has no span.
     if (!content.empty()) out.assistant.push_back({begin, out.text.size(), static_cast<int32_t>(i)});
-    out.text += "\n";
+    if (!style.ends_line) out.text += "\n";
   }
   if (generate) out.text += style.names_turns ? "<a>1" : "<a>" + style.opens;
   return out;
@@ -198,9 +200,15 @@ TEST(EncodeChat, LearnsEveryAnswer) {
 TEST(EncodeChat, LearnsThePromptOnRequest) {
   EncodeOptions options;
   options.completion_only = false;
-  EXPECT_EQ(Encoded(Chat(), Pair("ab", "cd"), options), "<u>|*a|*b|*\n|*<a>|*c|*d|*</s>|*\n");
+  EXPECT_EQ(Encoded(Chat(), Pair("ab", "cd"), options), "<u>|*a|*b|*\n|*<a>|*c|*d|*</s>");
   EXPECT_EQ(Encoded(Plain(true), Pair("ab", "cd"), options), "<s>|*a|*b|*c|*d|*</s>");
   EXPECT_EQ(Encoded(Chat(), Messages({{"user", "ab"}}), options), "<u>|*a|*b|*\n");
+  // Nothing follows the end of the last answer; the user's words behind an answer are a prompt.
+  EXPECT_EQ(Encoded(Chat(), Messages({{"assistant", "b"}, {"user", "c"}}), options),
+            "<a>|*b|*</s>|*\n|*<u>|*c|*\n");
+  Record context = Messages({{"user", "a"}, {"assistant", "b"}});
+  context.learned = {1, 0};
+  EXPECT_EQ(Encoded(Chat(), context, options), "<u>|*a|*\n|*<a>|*b|*</s>|*\n");
 }
 
 TEST(EncodeChat, HasOneBos) {
@@ -255,6 +263,16 @@ TEST(EncodeChat, LeavesAnEarlierAnswerItsOwnMark) {
   EXPECT_EQ(
       Encoded(vocabulary, Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}})),
       "<u>|a|\n|<a>|*b|*</s>|\n|<u>|c|\n|<a>|*d|*</s>|*<u>");
+}
+
+TEST(EncodeChat, LeavesAnEarlierAnswerItsOwnMarkBeforeALineEnd) {
+  TemplateStyle style;
+  style.ends_line = true;
+  Vocabulary vocabulary = Chat(style);
+  vocabulary.eos = vocabulary.end_ids[0] = kFirst + 2;
+  EXPECT_EQ(
+      Encoded(vocabulary, Messages({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}})),
+      "<u>|a|\n|<a>|*b|*</s>|*\n|<u>|c|\n|<a>|*d|*</s>|*\n|*<u>");
 }
 
 TEST(EncodeChat, PutsTheAnswerBehindThePromptThatGenerationSees) {
@@ -312,10 +330,32 @@ TEST(EncodeChat, SaysOfWhatTheTemplateLeavesSomethingOut) {
   };
   const Encoder encoder(vocabulary, {});
   Record record = Messages({{"user", "a"}, {"assistant", "<r>b"}, {"user", "<r>c"}, {"assistant", "d \n"}});
-  EXPECT_EQ(encoder.Unwritten(record), std::vector<size_t>{1});
+  EXPECT_EQ(encoder.Unwritten(record), (std::vector<std::string>{"a part of message 2"}));
   record.learned = {1, 0, 1, 1};
   EXPECT_TRUE(encoder.Unwritten(record).empty());
-  EXPECT_EQ(encoder.Unwritten(Pair("a", "<r>b")), std::vector<size_t>{1});
+  EXPECT_EQ(encoder.Unwritten(Pair("a", "<r>b")), (std::vector<std::string>{"a part of message 2"}));
+}
+
+TEST(EncodeChat, SaysWhichCallsAndToolsTheTemplateLeavesOut) {
+  const std::string calls =
+      R"({"tool_calls": [{"function": {"name": "add", "arguments": {}}}, {"name": "sub", "arguments": {}}]})";
+  Record record = Messages({{"user", "a"}, {"assistant", "b", calls}, {"user", "add"}, {"assistant", "d"}});
+  record.tools = R"([{"name": "add"}])";
+  const Encoder writes_tools(Chat(), {});
+  const std::vector<std::string> both = {R"(the call of "add" in message 2)",
+                                         R"(the call of "sub" in message 2)"};
+  // The name stands in the list of tools and in a question, and the call is still not there.
+  EXPECT_EQ(writes_tools.Unwritten(record), both);
+  Vocabulary vocabulary = Chat();
+  vocabulary.render = [](const std::vector<text::Message>& messages, const std::string&, bool generate) {
+    std::vector<text::Message> whole = messages;
+    for (text::Message& message : whole) message.content += message.extra;
+    return Render({}, whole, "", generate);
+  };
+  EXPECT_EQ(Encoder(vocabulary, {}).Unwritten(record), std::vector<std::string>{"the tools"});
+  record.tools.clear();
+  EXPECT_TRUE(Encoder(vocabulary, {}).Unwritten(record).empty());
+  EXPECT_EQ(Encoder(Chat(), {}).Unwritten(record), both);
 }
 
 TEST(EncodePlain, RefusesToolsThatNothingWrites) {

@@ -110,5 +110,104 @@ TEST_F(LearnedOfTemplates, IsWhatTheAssistantSaysAndItsEnd) {
   }
 }
 
+// The learned texts of a conversation, less the end of each answer; of the last one what stands in front of
+// its content as well.
+struct Said {
+  std::vector<std::string> answers;
+  std::string before_last;
+};
+
+Said SaidIn(const Encoder& encoder, const text::Tokenizer& tokenizer, const text::Rule& rule,
+            const std::vector<text::Message>& messages) {
+  Record record;
+  record.shape = Shape::kMessages;
+  record.messages = messages;
+  Said said;
+  const Result<Example> encoded = encoder.Encode(record);
+  if (!encoded.ok()) return {{encoded.failure().message}, ""};
+  const std::vector<std::string> texts = LearnedTexts(tokenizer, encoded.value());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const bool last = i + 1 == texts.size();
+    const std::string end = WithEnd(last && rule.last_marker ? rule.last_marker : rule.marker);
+    const size_t size = texts[i].size() - std::min(texts[i].size(), end.size());
+    said.answers.push_back(texts[i].substr(size) == end ? texts[i].substr(0, size) : "no end: " + texts[i]);
+  }
+  std::string& answer = said.answers.back();
+  const size_t content = messages.back().content.size();
+  if (answer.size() < content) return said;
+  said.before_last = answer.substr(0, answer.size() - content);
+  answer.erase(0, answer.size() - content);
+  return said;
+}
+
+// An opening bracket that nothing closes is no mark of the template's.
+TEST_F(LearnedOfTemplates, BeginsBehindTheGenerationPromptWhateverIsAsked) {
+  for (const text::Rule& rule : text::kRules) {
+    const text::ChatTemplate chat = text::LoadTemplate(rule.name);
+    const Encoder encoder(VocabularyOf(tokenizer_, &chat, 0), {});
+    const auto said = [&](const std::string& question, const std::string& earlier) {
+      std::vector<text::Message> messages = {{"user", question}, {"assistant", "an index"}};
+      if (!earlier.empty()) {
+        messages.insert(messages.begin(), {{"user", question}, {"assistant", earlier}});
+      }
+      return SaidIn(encoder, tokenizer_, rule, messages);
+    };
+    for (const std::string earlier : {"", "plain", "a[0 :[", "I <3", "if a < b"}) {
+      std::vector<std::string> answers = {"an index"};
+      if (!earlier.empty()) answers.insert(answers.begin(), earlier);
+      const Said plain = said("what?", earlier);
+      ASSERT_EQ(plain.answers, answers) << rule.name;
+      for (const char* question :
+           {"what does a[i mean?", "a[", "I <3", "is a < b", "a[0 :[", "<", "a<b[c", "[x"}) {
+        const Said open = said(question, earlier);
+        EXPECT_EQ(open.answers, answers) << rule.name << ": " << question << " after " << earlier;
+        EXPECT_EQ(open.before_last, plain.before_last) << rule.name << ": " << question;
+      }
+    }
+  }
+}
+
+// What stands between two answers is the header of the second, not the end of the first.
+TEST_F(LearnedOfTemplates, AreTwoAnswersInARowEachWithItsOwnEnd) {
+  int checked = 0;
+  for (const text::Rule& rule : text::kRules) {
+    const text::ChatTemplate chat = text::LoadTemplate(rule.name);
+    if (!chat.Render({{"user", "q"}, {"assistant", "one"}, {"assistant", "two"}}, false, "<s>", "</s>").ok())
+      continue;
+    const Encoder encoder(VocabularyOf(tokenizer_, &chat, 0), {});
+    const std::vector<text::Message> twice = {
+        {"user", "q"}, {"assistant", "one"}, {"assistant", "two"}, {"user", "r"}, {"assistant", "three"}};
+    const std::vector<text::Message> last(twice.begin(), twice.begin() + 3);
+    const Said said = SaidIn(encoder, tokenizer_, rule, last);
+    if (said.before_last.starts_with("one")) {  // the template writes nothing between, and both are learned
+      EXPECT_EQ(said.before_last, WithEnd(std::string("one") + rule.marker) + " ") << rule.name;
+      EXPECT_EQ(said.answers, std::vector<std::string>{"two"}) << rule.name;
+    } else {
+      EXPECT_EQ(said.answers, (std::vector<std::string>{"one", "two"})) << rule.name;
+    }
+    EXPECT_EQ(SaidIn(encoder, tokenizer_, rule, twice).answers,
+              (std::vector<std::string>{"one", "two", "three"}))
+        << rule.name;
+    ++checked;
+  }
+  EXPECT_GE(checked, 15);
+}
+
+// The space that a call begins with is generated, in the last turn and in those before it.
+TEST_F(LearnedOfTemplates, AreCallsAlikeInEveryTurn) {
+  const text::ChatTemplate chat = text::LoadTemplate("harmony");
+  const Encoder encoder(VocabularyOf(tokenizer_, &chat, 0), {});
+  const text::Message user = {"user", "q"};
+  const text::Message call = {"assistant", "",
+                              R"({"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]})"};
+  Record record;
+  record.shape = Shape::kMessages;
+  record.messages = {user, call, {"tool", "2"}, {"assistant", "x"}, user, call};
+  const std::vector<std::string> texts = LearnedTexts(tokenizer_, encoder.Encode(record).OrThrow());
+  ASSERT_EQ(texts.size(), 3u);
+  EXPECT_TRUE(texts[0].starts_with(" to=functions.add")) << texts[0];
+  EXPECT_TRUE(texts[2].starts_with(texts[0].substr(0, texts[0].find("<|call|>")))) << texts[2];
+}
+
 }  // namespace
 }  // namespace rung::data

@@ -74,7 +74,8 @@ Result<Record> WithCompletion(const Record& record, std::string_view completion)
 // on every machine.
 uint64_t ContentHash(const Record& record);
 // The same of what comes before the answer: the prompt, or all messages but the last, where a prompt is a
-// user's message. Texts are all prompt; of a record with nothing before its answer it is the ContentHash.
+// user's message. Texts are all prompt; of a record without an answer, or with nothing before it, it is the
+// ContentHash.
 uint64_t PromptHash(const Record& record);
 
 }  // namespace rung::data

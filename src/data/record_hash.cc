@@ -37,6 +37,12 @@ void AddMessages(std::span<const text::Message> messages, ContentHasher* hasher)
   }
 }
 
+bool HasAnswer(const Record& record) {
+  if (record.shape == Shape::kCompletion) return !record.completion.empty();
+  if (record.shape != Shape::kMessages) return true;
+  return !record.messages.empty() && record.messages.back().role == "assistant";
+}
+
 }  // namespace
 
 uint64_t ContentHash(const Record& record) {
@@ -56,6 +62,7 @@ uint64_t ContentHash(const Record& record) {
 }
 
 uint64_t PromptHash(const Record& record) {
+  if (!HasAnswer(record)) return ContentHash(record);
   std::vector<text::Message> messages = record.messages;
   if (!record.prompt.empty()) messages.push_back({"user", record.prompt});
   if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();

@@ -149,6 +149,9 @@ TEST(Hashes, AreOfTheContent) {
   EXPECT_NE(PromptHash(segment("a")), PromptHash(segment("b")));
   EXPECT_NE(PromptHash(parse(R"({"prompt": "", "completion": "a"})")),
             PromptHash(parse(R"({"prompt": "", "completion": "b"})")));
+  // What has no answer is no other answer.
+  EXPECT_NE(PromptHash(pair), PromptHash(parse(R"({"messages": [{"role": "user", "content": "q"}]})")));
+  EXPECT_NE(PromptHash(pair), PromptHash(parse(R"({"prompt": "q", "completion": ""})")));
 }
 
 TEST(ShareGpt, MayHoldMessages) {

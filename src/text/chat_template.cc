@@ -189,6 +189,17 @@ size_t EndBeforeOthers(const jinja::Syntax& syntax, std::span<const Message> mes
   return end;
 }
 
+// Ends the last span of `rendered` where it ends in `alone`, the same conversation without the generation
+// prompt: a template may write that in the iteration of the last message.
+void EndBeforePrompt(const Rendered& alone, Rendered* rendered) {
+  if (alone.assistant.empty()) return;
+  const Rendered::Span& end = alone.assistant.back();
+  Rendered::Span& span = rendered->assistant.back();
+  if (end.message != span.message || end.begin != span.begin || end.end >= span.end) return;
+  const std::string_view own = std::string_view(alone.text).substr(0, end.end);
+  if (rendered->text.starts_with(own)) span.end = end.end;
+}
+
 // With what stands in front of the first answer, where a message has more than a content: found by rendering
 // the messages before it alone, with the generation prompt, and with an answer. A template that cannot do one
 // of these has no such header.
@@ -265,6 +276,14 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
     }
   }
   rendered.text = std::move(text.bytes);
+  const bool prompted =
+      options.add_generation_prompt && !syntax.has_generation && !rendered.assistant.empty();
+  if (prompted && static_cast<size_t>(rendered.assistant.back().message) + 1 == messages.size()) {
+    RenderOptions changed = options;
+    changed.add_generation_prompt = false;
+    if (const Result<Rendered> alone = Render(messages, changed); alone.ok())
+      EndBeforePrompt(alone.value(), &rendered);
+  }
   return rendered;
 }
 

@@ -10,7 +10,8 @@
 // What is learned. The strings of an assistant message (its content, and those in its tool calls, reasoning
 // and other keys, except role and name) keep their origin through string operations, so the output knows
 // which of its bytes they are. One iteration of the loop over the messages is one turn: its span goes from
-// the first such byte to the end of what the iteration wrote (the end-of-turn marker), less whitespace there.
+// the first such byte to the end of what the iteration wrote (the end-of-turn marker), less whitespace there
+// and less a generation prompt.
 // A turn with other keys than a content has text of the template's before its first string
 // ("<tool_call>{..."): its span begins right behind what the template writes before any answer (the
 // generation prompt, or else what precedes a plain content), when the turn begins with that. Where a turn

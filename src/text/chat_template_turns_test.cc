@@ -76,8 +76,8 @@ TEST(Turns, OfToolCallsBeginBehindTheGenerationPrompt) {
        "<｜tool▁calls▁end｜><｜end▁of▁sentence｜>"},
       {"command_r", "Action: ```json\n[", "]```<|END_OF_TURN_TOKEN|>"},
       {"granite", "<|tool_call|>[{\"name\"", "}}]<|end_of_text|>"},
-      {"glm4", "<think></think>\n<tool_call>get_weather", "</tool_call>"},
-      {"harmony", "to=functions.get_weather<|channel|>commentary", "}<|call|>"},
+      {"glm4", "\n<think></think>\n<tool_call>get_weather", "</tool_call>"},
+      {"harmony", " to=functions.get_weather<|channel|>commentary", "}<|call|>"},
       {"lfm2", "<|tool_call_start|>[get_weather(", ")]<|tool_call_end|><|im_end|>"},
   };
   const auto& chat = TemplateGolden().at("conversations").at("tools");
@@ -100,7 +100,7 @@ TEST(Turns, OfReasoningBeginBehindTheGenerationPrompt) {
     return Learned(LoadTemplate(name).Render(Conversation("reasoning"), false, "<s>", "</s>").OrThrow());
   };
   EXPECT_EQ(learned("qwen3"), (Pieces{"Because.<|im_end|>", "<think>\nhm\n</think>\n\nYes.<|im_end|>"}));
-  EXPECT_EQ(learned("glm4"), (Pieces{"<think></think>\nBecause.", "<think>hm</think>\nYes."}));
+  EXPECT_EQ(learned("glm4"), (Pieces{"\n<think></think>\nBecause.", "\n<think>hm</think>\nYes."}));
   EXPECT_EQ(
       learned("harmony").back(),
       "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>");
@@ -124,6 +124,24 @@ TEST(Turns, LeaveOutWhatOthersSayInThem) {
             (Pieces{"<call>f</call><r>", "done</a>"}));
   // Without the result it fails: nothing says which of the text is the turn's.
   EXPECT_EQ(learned("<r>{{ messages[loop.index].content }}</r>"), (Pieces{"<call>f", "done</a>"}));
+}
+
+// A template may write the generation prompt in the iteration of the last message: it is no end of that turn.
+TEST(Turns, EndBeforeTheGenerationPrompt) {
+  int prompted = 0;
+  for (const Rule& rule : kRules) {
+    const ChatTemplate chat = LoadTemplate(rule.name);
+    const std::vector<Message> messages = {{"user", "q"}, {"assistant", "one"}};
+    const Rendered rendered = chat.Render(messages, true, "<s>", "</s>").OrThrow();
+    const Pieces learned = Learned(rendered);
+    const std::string said = rule.content("one", true);
+    ASSERT_EQ(learned.size(), 1u) << rule.name;
+    if (learned[0] != said + rule.marker) {
+      EXPECT_EQ(learned[0], said + (rule.last_marker ? rule.last_marker : "")) << rule.name;
+    }
+    prompted += rendered.text != chat.Render(messages, false, "<s>", "</s>").OrThrow().text;
+  }
+  EXPECT_GE(prompted, 15);
 }
 
 TEST(Turns, SayWhoseTheyAre) {

@@ -37,7 +37,14 @@ size_t TurnBegin(std::string_view text, size_t begin, size_t own, const Speakers
   const std::string_view prompt = Trimmed(speakers.prompt);
   // Some write the end of the turn before in front of it.
   size_t at = prompt.empty() ? std::string_view::npos : text.find(prompt, start);
-  if (at != std::string_view::npos) return SkipSpace(text, at + prompt.size(), own);
+  if (at != std::string_view::npos) {
+    at += prompt.size();
+    // The white space that the generation prompt ends in; more of it is generated.
+    const std::string_view raw = speakers.prompt;
+    for (size_t i = raw.find(prompt) + prompt.size(); i < raw.size() && at < own && text[at] == raw[i]; ++i)
+      ++at;
+    return at;
+  }
   if (speakers.plain) {
     const std::string_view plain = Trimmed(*speakers.plain);
     at = text.find(plain, start);

@@ -44,6 +44,20 @@ bool WantsObjects(const ChatTemplate& chat) {
   return !Has(text, "hole") || Has(text, R"(\"hole)");
 }
 
+// Whether a call without a content fails, and one with an empty content does not.
+bool WantsContent(const ChatTemplate& chat) {
+  for (const char* arguments : {R"({"hole": 17})", R"("{\"hole\": 17}")"}) {
+    const std::string calls = std::string(R"("tool_calls": [{"id": "call00001", "type": "function",
+                                       "function": {"name": "probe", "arguments": )") +
+                              arguments + "}}]}";
+    const auto written = [&](const std::string& extra) {
+      return Written(chat, {{"user", "u"}, {"assistant", "", extra}});
+    };
+    if (!written(R"({"content": null, )" + calls) && written("{" + calls)) return true;
+  }
+  return false;
+}
+
 bool WantsText(const ChatTemplate& chat) {
   const auto written = [&](const char* question, const char* answer) {
     return Written(chat, {{"user", "", question}, {"assistant", "", answer}});
@@ -98,17 +112,24 @@ Status JoinParts(OrderedJson& extra, std::string* content) {
 }  // namespace
 
 MessageForms FormsOf(const ChatTemplate& chat) {
-  return {WantsObjects(chat), WantsText(chat), chat.source().find("developer") == std::string::npos};
+  return {WantsObjects(chat), WantsText(chat), chat.source().find("developer") == std::string::npos,
+          WantsContent(chat)};
 }
 
 Result<std::vector<Message>> InForms(std::vector<Message> messages, const MessageForms& forms) {
   for (size_t i = 0; i < messages.size(); ++i) {
     Message& message = messages[i];
     if (forms.system_developer && message.role == "developer") message.role = "system";
-    if (message.extra.empty() || (!forms.object_arguments && !forms.text_content)) continue;
+    if (message.extra.empty()) continue;
+    if (!forms.object_arguments && !forms.text_content && !forms.empty_content) continue;
     OrderedJson extra = OrderedJson::parse(message.extra, nullptr, false);
     if (!extra.is_object()) continue;  // rendering says what is wrong with it
     if (forms.object_arguments) GiveObjects(extra);
+    if (const auto content = extra.find("content");
+        forms.empty_content && content != extra.end() && content->is_null()) {
+      extra.erase(content);
+      message.content.clear();
+    }
     if (forms.text_content) {
       if (Status joined = JoinParts(extra, &message.content); !joined.ok())
         return Failure{"message " + std::to_string(i) + ": " + joined.failure().message};

@@ -103,6 +103,31 @@ TEST(MessageForms, PartsAreJoinedForTemplatesOfTexts) {
             "message 0: part 0 of its content is no text, and this model's chat template takes texts only");
 }
 
+// OpenAI's form of a call alone: a content of null. Left out, as templates that ask for it need it, and ""
+// for those that take every message to have one.
+TEST(MessageForms, NoContentBesideCallsIsAnEmptyOneWhereTheTemplateNeedsOne) {
+  const std::string calls =
+      R"("tool_calls": [{"id": "call00001", "type": "function",
+                         "function": {"name": "add", "arguments": {"a": 1}}}]})";
+  const std::vector<Message> null = {{"user", "q"}, {"assistant", "", R"({"content": null, )" + calls}};
+  const std::vector<Message> empty = {{"user", "q"}, {"assistant", "", "{" + calls}};
+  int needed = 0;
+  for (const char* name : kTemplates) {
+    const Result<Rendered> with = RenderInForms(name, empty, Tokens());
+    if (!with.ok()) continue;
+    const Result<Rendered> without = RenderInForms(name, null, Tokens());
+    ASSERT_TRUE(without.ok()) << name << ": " << without.failure().message;
+    if (!FormsOf(LoadTemplate(name)).empty_content) continue;
+    EXPECT_FALSE(LoadTemplate(name).Render(null, Tokens()).ok()) << name;
+    EXPECT_EQ(without.value().text, with.value().text) << name;
+    ++needed;
+  }
+  for (const char* name : {"smollm2", "phi3", "qwen3"}) {
+    EXPECT_TRUE(FormsOf(LoadTemplate(name)).empty_content) << name;
+  }
+  EXPECT_GE(needed, 3);
+}
+
 TEST(MessageForms, TheDeveloperSpeaksAsTheSystemWhereTheTemplateKnowsNone) {
   const std::vector<Message> messages = {{"developer", "Be brief."}, {"user", "q"}, {"assistant", "a"}};
   for (const char* name : {"chatml", "llama3", "gemma3", "smollm2"}) {
