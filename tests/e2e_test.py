@@ -7,6 +7,7 @@ it those tests are skipped.
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import struct
@@ -52,6 +53,10 @@ class EndToEnd(unittest.TestCase):
             self.assertIn(word, result.stderr)
         return result
 
+    def steps(self, out):
+        log = (self.folder / out / "train_log.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, log) if "loss" in line]
+
     def train(self, out, *more, model=TINY, steps=12):
         return self.ok("train", "--model", model, "--data", "examples/stories/train.jsonl", "--out", self.folder / out,
                        "--tokens", 128, "--max-length", 96, "--max-steps", steps, "--progress", "none", *more)
@@ -71,18 +76,42 @@ class Verbs(EndToEnd):
         answer = self.json("generate", "--model", TINY, "--adapter", self.folder / "run", "--prompt", "Once", "--max-tokens", 8)
         self.assertLessEqual(len(answer["ids"]), 8)
         self.assertIn(answer["finish_reason"], ("stop", "length"))
-        log = [json.loads(line) for line in (self.folder / "run/train_log.jsonl").read_text().splitlines()]
-        self.assertEqual([line["step"] for line in log], list(range(1, 81)))
+        self.assertEqual([line["step"] for line in self.steps("run")], list(range(1, 81)))
 
     def test_config_file_and_flags(self):
         config = self.folder / "run.yaml"
         config.write_text("max_steps: 3\nlearning_rate: 0.001\nraw: true\nprogress: none\n")
         self.ok("train", "--config", config, "--model", TINY, "--data", "examples/stories/train.jsonl", "--out",
                 self.folder / "run", "--max-steps", 2)
-        self.assertEqual(len((self.folder / "run/train_log.jsonl").read_text().splitlines()), 2)
+        self.assertEqual(len(self.steps("run")), 2)
         config.write_text("max_steps: 3\nlerning_rate: 0.001\n")
         self.refused(USAGE, "train", "--config", config, "--model", TINY, "--data", "x", "--out", "y",
                      says=("run.yaml:2", "learning_rate"))
+
+    def test_nobody_need_read_what_a_run_says(self):
+        def run(name, shell):
+            out = self.folder / name
+            line = shlex.join([RUNG, "train", "--model", TINY, "--data", "examples/stories/train.jsonl", "--out", str(out),
+                               "--tokens", "128", "--max-length", "96", "--max-steps", "60"])
+            done = subprocess.run(["bash", "-c", f"{line} {shell}"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+            self.assertEqual(done.returncode, 0, f"{shell}: {done.stderr}")
+            self.assertEqual(len(self.steps(name)), 60, shell)
+            self.assertTrue((out / "adapter_config.json").exists(), shell)
+
+        run("full", "2>/dev/full")
+        run("closed", "2>&-")
+        run("reader", "2> >(head -n 3 >/dev/null)")
+
+    def test_a_hangup_saves(self):
+        run = subprocess.Popen([RUNG, "train", "--model", TINY, "--data", "examples/stories/train.jsonl", "--out",
+                                str(self.folder / "run"), "--tokens", "128", "--max-length", "96", "--max-steps", "3000",
+                                "--progress", "plain"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        while not run.stderr.readline().startswith("step "):
+            self.assertIsNone(run.poll())
+        run.send_signal(signal.SIGHUP)
+        said = run.communicate(timeout=60)[1]
+        self.assertEqual(run.returncode, 128 + signal.SIGHUP, said)
+        self.assertTrue(list((self.folder / "run").glob("checkpoint-*/resume.json")), said)
 
     def test_plan_needs_no_weights(self):
         plan = self.json("plan", "--model", f"{TINY}/config.json", "--tokens", 256, "--max-length", 128)

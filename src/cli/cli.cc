@@ -1,6 +1,8 @@
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -12,6 +14,7 @@
 #include "cli/config_file.h"
 #include "cli/config_keys.h"
 #include "cli/option_info.h"
+#include "cli/say.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -122,8 +125,13 @@ std::string DescribeVerb(const std::string& word) {
 }
 
 // Messages quote names and texts of foreign files.
-void PrintMessage(std::string_view message) {
-  fmt::print(stderr, "{}\n", Printable(message, Newlines::kKeep));
+void PrintMessage(std::string_view message) { Say("{}\n", Printable(message, Newlines::kKeep)); }
+
+// A stream that was closed leaves its number to the next file that is opened: messages would go into it.
+void OpenStandardStreams() {
+  for (int stream = 0; stream <= STDERR_FILENO; ++stream) {
+    if (::fcntl(stream, F_GETFD) == -1 && ::open("/dev/null", O_RDWR) < 0) return;
+  }
 }
 
 int Usage(const std::string& message) {
@@ -139,7 +147,7 @@ int Run(const Action& action) {
     PrintMessage(error.what());
     return error.code() == ExitCode::kInterrupted ? InterruptExitCode() : static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "out of memory\n");
+    Say("out of memory\n");
     return static_cast<int>(ExitCode::kNoMemory);
   } catch (const std::exception& error) {
     PrintMessage(error.what());
@@ -150,6 +158,7 @@ int Run(const Action& action) {
 }  // namespace
 
 int Main(int argc, char** argv) {
+  OpenStandardStreams();
   KeepCommandLine({argv, static_cast<size_t>(argc)});
   CLI::App app(
       "rung fine-tunes large language models with a ladder: a small trained network beside a frozen model.");

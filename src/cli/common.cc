@@ -123,6 +123,7 @@ void AddModelFlags(CLI::App& app, ModelFlags* flags) {
 void AddRecipeFlags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--quantize", flags->quantize,
                  "floating-point matrices of a folder become: " + model::QuantizeNames())
+      ->capture_default_str()
       ->each([flags](const std::string&) { flags->quantize_given = true; });
   app.add_option("--quantize-embeddings", flags->quantize_embeddings,
                  "the embedding and the head too, in a format of their own if one is given")
@@ -182,7 +183,11 @@ const std::atomic<bool>& InterruptFlag() { return interrupted; }
 void CatchSignals() {
   std::signal(SIGINT, OnSignal);
   std::signal(SIGTERM, OnSignal);
+  // A terminal that is gone asks a run to end, unless it was started to outlive it (nohup).
+  if (std::signal(SIGHUP, OnSignal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
 }
+
+void OutliveReaders() { std::signal(SIGPIPE, SIG_IGN); }
 
 int InterruptExitCode() { return 128 + caught_signal.load(); }
 

@@ -13,6 +13,9 @@ struct Alias {
   std::string_view key;   // ours; empty: there is none
   std::string_view hint;  // what to write instead, where there is no key or the value is not understood
   bool inverted = false;  // true there is false here
+  // In a file our default, by this name, is as if it were not given: a packed model takes no --quantize, but
+  // may be said to be one of 4 bits.
+  bool tacit = false;
 };
 // A value of the key or alias `name` that is written differently here.
 struct ValueAlias {

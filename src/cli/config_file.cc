@@ -69,7 +69,7 @@ class Merge {
       key = setting.value().key;
       values.push_back(setting.value().value);
     }
-    return Set(entry, key, std::move(values));
+    return Set(entry, key, std::move(values), meaning.alias && meaning.alias->tacit);
   }
 
   // Keys of the file that exclude each other.
@@ -95,8 +95,8 @@ class Merge {
     int line = 0;
   };
 
-  // Every value that the option is to be given.
-  Status Set(const Entry& entry, const std::string& key, std::vector<std::string> values) {
+  // Every value that the option is to be given. `tacit`: see Alias.
+  Status Set(const Entry& entry, const std::string& key, std::vector<std::string> values, bool tacit) {
     const CLI::Option& option = *FindKey(verb_, key);
     const auto [before, fresh] = given_.try_emplace(key, Given{entry.name, values, entry.line});
     if (!fresh) {
@@ -109,6 +109,7 @@ class Merge {
     }
     const std::string flag = FlagOf(key);
     if (LineDecides(option, flag)) return Ok{};
+    if (tacit && values.size() == 1 && option.get_default_str() == values[0]) return Ok{};
     origins_[key] = {path_, entry.line};
     const bool is_switch = option.get_expected_max() == 0;
     for (const std::string& value : values) {

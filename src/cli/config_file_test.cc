@@ -124,7 +124,7 @@ TEST_F(ConfigFileTest, ValuesOfOtherPrograms) {
   EXPECT_EQ(Train("lr_scheduler_type: constant_with_warmup\n"), Words{"--lr-scheduler=constant"});
   EXPECT_EQ(Train("lr_scheduler_type: linear\nwarmup_steps: 10\n"),
             (Words{"--lr-scheduler=linear", "--warmup-steps=10"}));
-  EXPECT_EQ(Train("load_in_4bit: True\nbnb_4bit_quant_type: nf4\n"), Words{"--quantize=nf4"});
+  EXPECT_EQ(Train("load_in_4bit: True\nbnb_4bit_quant_type: nf4\n"), Words{}) << "so is a folder by default";
   EXPECT_EQ(Train("train_on_inputs: true\n"), Words{"--train-on-prompt"});
   EXPECT_EQ(Train("assistant_only_loss: false\n"), Words{"--train-on-prompt"});
   EXPECT_EQ(Train("assistant_only_loss: true\n"), Words{});

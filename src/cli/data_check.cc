@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <unordered_map>
 
 #include "base/text.h"
@@ -142,6 +145,7 @@ struct Looked {
   std::optional<Result<data::Record>> record;
   std::vector<Finding> findings;
   uint64_t content = 0, prompt = 0;
+  int64_t examples = 0;
 };
 
 class Checker {
@@ -155,6 +159,7 @@ class Checker {
 
   void File(const Path& path, bool test) {
     files_.push_back(path.string());
+    examples_ = 0;
     Result<std::unique_ptr<data::RowReader>> opened = data::RowReader::Open(path, options_.read.sample_by);
     if (!opened.ok()) return AddUnreadable(opened.failure().message);
     data::RowReader& reader = *opened.value();
@@ -170,6 +175,22 @@ class Checker {
       for (size_t i = 0; i < rows.size(); ++i) Take(&check, rows[i].row, std::move(looked[i]), test);
     }
     if (check.records() == 0 && check.bad_rows() == 0) AddUnreadable(check.Finish().failure().message);
+  }
+  // Training files, each as often as its weight says; all of them may be left out by it.
+  void Training(std::span<const data::DataFile> files) {
+    int64_t examples = 0;
+    double kept = 0;
+    for (const data::DataFile& file : files) {
+      File(file.path, false);
+      examples += examples_;
+      kept += std::floor(static_cast<double>(examples_) * file.weight);
+    }
+    // Without a model it is not known into how many a record is split.
+    const bool counted = encoder_ || options_.truncation != data::Truncation::kSplit;
+    if (examples == 0 || kept > 0 || !counted) return;
+    findings_.Add({Kind::kLeftOut, fmt::format("the weights leave none of {} examples: raise FILE:{}",
+                                               examples, files.front().weight)},
+                  files.front().path.string(), 0);
   }
   bool Finish() {
     findings_.Print(records_, contents_.size(), !full_);
@@ -201,22 +222,27 @@ class Checker {
     std::optional<Finding> empty = FindEmptyAnswer(record);
     // With a model, what is learned is not guessed.
     const bool guess = encoder_ || command_.train_on_prompt;
-    if (empty && !(guess && empty->kind == Kind::kNothing)) looked->findings.push_back(std::move(*empty));
-    if (encoder_) LookAsTraining(record, looked);
+    const bool nothing = empty && empty->kind == Kind::kNothing;
+    if (empty && !(guess && nothing)) looked->findings.push_back(std::move(*empty));
+    if (encoder_) {
+      LookAsTraining(record, looked);
+    } else {
+      looked->examples = nothing && !guess ? 0 : 1;
+    }
     looked->content = data::ContentHash(record);
     looked->prompt = data::PromptHash(record);
   }
   void LookAsTraining(const data::Record& record, Looked* looked) const {
     const Result<std::vector<data::Example>> parts = encoder_->EncodeParts(record);
     if (!parts.ok()) return looked->findings.push_back({Kind::kLeftOut, parts.failure().message});
+    looked->examples = std::ssize(parts.value());
     if (const std::string special = encoder_->SpecialText(record); !special.empty()) {
       looked->findings.push_back(
           {Kind::kSpecialText,
            fmt::format("\"{}\" is read as plain text: a template has rendered it before?", special)});
     }
-    for (const size_t i : encoder_->Unwritten(record)) {
-      looked->findings.push_back({Kind::kUnwritten, fmt::format("a part of message {}", i + 1)});
-    }
+    for (std::string& what : encoder_->Unwritten(record))
+      looked->findings.push_back({Kind::kUnwritten, std::move(what)});
   }
 
   // In the order of the rows.
@@ -228,6 +254,7 @@ class Checker {
     const std::string& file = files_.back();
     for (const Finding& found : looked.findings) findings_.Add(found, file, row);
     const bool held_out = data::IsHeldOut(looked.content, options_.valid_fraction);
+    if (!held_out) examples_ += looked.examples;
     const Place here{static_cast<int32_t>(files_.size() - 1), held_out, row};
     const auto asked = prompts_.find(looked.prompt);
     const auto same = contents_.find(looked.content);
@@ -268,13 +295,12 @@ class Checker {
   std::unordered_map<uint64_t, Place> contents_, prompts_;  // of the training files: where first
   bool full_ = false;                                       // there are more records than are remembered
   int64_t records_ = 0;
+  int64_t examples_ = 0;  // of the last file, for training
 };
 
 void RunCheck(const CheckCommand& command) {
   Checker checker(command);
-  for (const data::DataFile& file : data::FindDataFiles(command.data, data::Split::kTrain).OrThrow()) {
-    checker.File(file.path, false);
-  }
+  checker.Training(data::FindDataFiles(command.data, data::Split::kTrain).OrThrow());
   for (const data::DataFile& file : data::FindDataFiles(command.test_data, data::Split::kTest).OrThrow()) {
     checker.File(file.path, true);
   }

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cli/data.h"
+#include "cli/say.h"
 #include "data/data_files.h"
 
 namespace rung::cli {
@@ -127,7 +128,7 @@ int64_t ShowFile(const InspectCommand& command, const Path& path, const train::D
     if (!record.ok()) {
       const std::string what = fmt::format("{}:{}: {}", reader->name(), row.row, record.failure().message);
       if (row.row == command.row || ++bad > options.read.max_bad_rows) throw Error(ExitCode::kBadInput, what);
-      fmt::print(stderr, "left out: {}\n", Printable(what, Newlines::kKeep));
+      Say("left out: {}\n", Printable(what, Newlines::kKeep));
       continue;
     }
     data::Record whole = std::move(record).value();

@@ -6,6 +6,7 @@
 
 #include "cli/data.h"
 #include "cli/progress.h"
+#include "cli/say.h"
 #include "data/dataset.h"
 #include "data/packer.h"
 #include "train/identity.h"
@@ -129,8 +130,8 @@ void RunStats(const StatsCommand& command) {
   wanted.interrupt = &InterruptFlag();
   const data::Dataset set = data::LoadDataset(wanted, encoder).OrThrow();
   progress.EndLine();
-  for (const std::string& row : set.bad_rows) fmt::print(stderr, "left out: {}\n", row);
-  for (const std::string& note : set.notes) fmt::print(stderr, "{}\n", note);
+  for (const std::string& row : set.bad_rows) Say("left out: {}\n", row);
+  for (const std::string& note : set.notes) Say("{}\n", note);
   const Lengths lengths = LengthsOf(set.examples);
   const data::EpochPlan plan =
       data::PlanEpoch(data::RowsOf(set.examples), command.tokens, command.seed, 0).OrThrow();

@@ -115,6 +115,24 @@ TEST_F(DataTest, StatsCountAndFill) {
               testing::AllOf(HasSubstr("left out        1"), HasSubstr("####")));
 }
 
+TEST_F(DataTest, CheckRefusesWeightsThatLeaveNothing) {
+  std::string lines;
+  for (int i = 0; i < 50; ++i)
+    lines += "{\"prompt\": \"a" + std::to_string(i) + "\", \"completion\": \"1\"}\n";
+  const Path data = Write("a.jsonl", lines);
+  EXPECT_THAT(Data("check", {"--data", data.string() + ":0.02"}), HasSubstr("50 records, nothing wrong"));
+  EXPECT_THAT(Refusal(AddData, {"check", "--data", data.string() + ":0.01"}).first, ExitCode::kBadInput);
+}
+
+TEST_F(DataTest, CheckTakesNoQuestionForAnotherAnswer) {
+  const Path data = Write("a.jsonl",
+                          "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"},"
+                          " {\"role\": \"assistant\", \"content\": \"a\"}]}\n"
+                          "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}]}\n");
+  EXPECT_THAT(Data("check", {"--data", data.string(), "--train-on-prompt"}),
+              HasSubstr("2 records, nothing wrong"));
+}
+
 TEST_F(DataTest, CheckListsWhatIsWrong) {
   const Path good = Write("good.jsonl", "{\"prompt\": \"a\", \"completion\": \"1\"}\n");
   EXPECT_THAT(Data("check", {"--data", good.string()}), HasSubstr("1 records, nothing wrong"));

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "cli/export_gguf.h"
+#include "cli/say.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -16,7 +17,7 @@ struct ExportCommand {
 
 void RunExport(const ExportCommand& command) {
   const ExportResult result = ExportGguf({command.model, command.adapter, command.out});
-  fmt::print(stderr, "{} pairs: {} in {}\n", result.pairs, FormatBytes(result.bytes), command.out);
+  Say("{} pairs: {} in {}\n", result.pairs, FormatBytes(result.bytes), command.out);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/load_model.h"
+#include "cli/say.h"
 
 namespace rung::cli {
 namespace {
@@ -96,8 +97,7 @@ void RunGenerate(const GenerateCommand& command) {
   } else {
     if (!g.text.ends_with('\n')) fmt::print("\n");
     std::fflush(stdout);
-    fmt::print(
-        stderr, "prompt {} tokens at {:.0f} tokens/s, answer {} tokens at {:.1f} tokens/s, ended by {}\n",
+    Say("prompt {} tokens at {:.0f} tokens/s, answer {} tokens at {:.1f} tokens/s, ended by {}\n",
         g.prompt_tokens, g.prefill_tokens_per_second(), g.ids.size(), g.tokens_per_second(), g.finish_reason);
   }
   if (g.finish_reason == "interrupted") throw Error(ExitCode::kInterrupted, "interrupted");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/text.h"
+#include "cli/say.h"
 #include "io/gguf.h"
 
 namespace rung::cli {
@@ -15,7 +16,7 @@ void WarnOfConfig(const Path& model) {
   Result<io::Gguf> gguf = io::Gguf::Open(model);
   if (!gguf.ok()) return;  // said where the file is used
   for (const std::string& warning : model::ConfigWarnings(gguf.value())) {
-    fmt::print(stderr, "warning: {}\n", Printable(warning));
+    Say("warning: {}\n", Printable(warning));
   }
 }
 

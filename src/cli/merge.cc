@@ -3,8 +3,10 @@
 #include <memory>
 
 #include "base/text.h"
+#include "cli/load_model.h"
 #include "cli/merge_model.h"
 #include "cli/progress.h"
+#include "cli/say.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -30,11 +32,11 @@ void RunMerge(const MergeCommand& command) {
     progress.Count("merging", done, total);
     return !InterruptFlag().load();
   };
-  const MergeResult result =
-      MergeModel(options, report, [](const std::string& note) { fmt::print(stderr, "{}\n", note); });
+  WarnOfConfig(options.model);
+  const MergeResult result = MergeModel(options, report, [](const std::string& note) { Say("{}\n", note); });
   progress.EndLine();
-  fmt::print(stderr, "{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes),
-             result.dtype, command.out);
+  Say("{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes), result.dtype,
+      command.out);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "cli/say.h"
 
 namespace rung::cli {
 namespace {
@@ -69,15 +70,14 @@ Progress::Progress(ProgressKind kind)
     : kind_(kind), color_(::isatty(STDERR_FILENO) && !IsSet("NO_COLOR") && !IsDumb()) {}
 
 void Progress::EndLine() {
-  if (open_line_) std::fputc('\n', stderr);
+  if (open_line_) SayText("\n");
   open_line_ = false;
 }
 
 void Progress::Bar(double share, const std::string& text) {
   // The last column stays free: some terminals go to the next line when it is written. Erase to the end of
   // the line: the text before may have been longer.
-  fmt::print(stderr, "\r{}\x1b[K", BarLine(share, text, TerminalWidth() - 1, color_));
-  std::fflush(stderr);
+  Say("\r{}\x1b[K", BarLine(share, text, TerminalWidth() - 1, color_));
   open_line_ = true;
 }
 
@@ -95,16 +95,13 @@ void Progress::Step(const train::StepReport& step) {
     return;
   }
   const int64_t every = std::max<int64_t>(1, step.total_steps / kPlainLines);
-  if (step.step % every == 0 || step.step == step.total_steps || step.step == 1)
-    fmt::print(stderr, "{}\n", text);
+  if (step.step % every == 0 || step.step == step.total_steps || step.step == 1) Say("{}\n", text);
 }
 
 void Progress::Eval(const train::EvalReport& eval) {
   if (kind_ == ProgressKind::kNone) return;
   EndLine();
-  fmt::print(
-      stderr,
-      "eval at step {}: loss {:.4f} over {} target tokens of {} records, {:.1f} % of tokens right{}{}\n",
+  Say("eval at step {}: loss {:.4f} over {} target tokens of {} records, {:.1f} % of tokens right{}{}\n",
       eval.step, eval.loss, eval.targets, eval.records, 100.0 * eval.token_accuracy,
       eval.exact_match ? fmt::format(", {:.1f} % of {} answers", 100.0 * *eval.exact_match, eval.answers)
                        : "",
@@ -113,7 +110,7 @@ void Progress::Eval(const train::EvalReport& eval) {
 
 void Progress::Note(const std::string& line) {
   EndLine();
-  fmt::print(stderr, "{}\n", Printable(line, Newlines::kKeep));
+  Say("{}\n", Printable(line, Newlines::kKeep));
 }
 
 void Progress::Encoding(uint64_t done, uint64_t total) {
@@ -128,7 +125,7 @@ void Progress::Encoding(uint64_t done, uint64_t total) {
   if (!encoding_said_) encoding_said_ = now;
   if (now - *encoding_said_ < kEncodingEvery) return;
   encoding_said_ = now;
-  fmt::print(stderr, "{}\n", text);
+  Say("{}\n", text);
 }
 
 void Progress::Count(const char* what, size_t done, size_t total) {

@@ -3,10 +3,12 @@
 #include <memory>
 
 #include "base/text.h"
+#include "cli/load_model.h"
 #include "cli/progress.h"
 #include "cli/quantize_folder.h"
 #include "cli/quantize_gguf.h"
 #include "cli/quantize_random.h"
+#include "cli/say.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -99,25 +101,26 @@ void RunQuantize(const QuantizeCommand& command) {
   };
   const auto note = [&](const std::string& text) {
     progress.EndLine();
-    fmt::print(stderr, "{}\n", Printable(text));
+    Say("{}\n", Printable(text));
   };
   if (!command.random.empty()) {
     const QuantizeResult result = MakeRandom(command, report);
     progress.EndLine();
-    fmt::print(stderr, "{} random matrices in {}: {} in {}; 16-bit weights would take {}\n", result.linears,
-               command.single ? "nf4-single" : "nf4", FormatBytes(result.bytes_after), command.out,
-               FormatBytes(result.bytes_before));
+    Say("{} random matrices in {}: {} in {}; 16-bit weights would take {}\n", result.linears,
+        command.single ? "nf4-single" : "nf4", FormatBytes(result.bytes_after), command.out,
+        FormatBytes(result.bytes_before));
     return;
   }
   std::error_code error;
   if (!std::filesystem::exists(command.model, error)) {
     throw Error(ExitCode::kUsage, fmt::format("--model {}: there is no such file or folder", command.model));
   }
+  WarnOfConfig(command.model);
   const QuantizeOptions options{command.model, command.out, RecipeOf(command)};
   const QuantizeResult result =
       IsGgufName(command.out) ? QuantizeGguf(options, report, note) : QuantizeFolder(options, report, note);
   progress.EndLine();
-  fmt::print(stderr, "{}\n", Summary(result, options.recipe, command.out));
+  Say("{}\n", Summary(result, options.recipe, command.out));
 }
 
 }  // namespace

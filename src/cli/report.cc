@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "base/text.h"
+#include "cli/say.h"
 #include "cli/verb.h"
 #include "io/json_file.h"
 
@@ -56,10 +58,26 @@ struct ReportCommand {
   std::string out = "report.html";
 };
 
+// A page may be made anew; anything else is somebody's work.
+void CheckReplaceable(const Path& out) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(out, error))) return;
+  const Result<RandomAccessFile> file = RandomAccessFile::Open(out);
+  std::string head(file.ok() ? static_cast<size_t>(std::min<uint64_t>(file.value().size(), 4096)) : 0, ' ');
+  const bool read = file.ok() && file.value().Read(0, std::as_writable_bytes(std::span(head))).ok();
+  if (read && head.starts_with("<!DOCTYPE html>") && head.find(kPageTitle) != head.npos) return;
+  throw Error(ExitCode::kUsage,
+              fmt::format("--out {}: is there and no report of rung: choose another name", out.string()));
+}
+
 void RunReport(const ReportCommand& command) {
+  CheckReplaceable(command.out);
   std::vector<ReportRun> runs;
   for (const std::string& folder : command.folders) runs.push_back(ReadRun(folder).OrThrow());
   NameRuns(&runs);
+  for (const ReportRun& run : runs) {
+    if (!run.damaged_settings.empty()) Say("left out: {}\n", Printable(run.damaged_settings));
+  }
   Status written = WriteTextFile(command.out, ReportPage(runs));
   if (!written.ok()) throw Error(written.failure().code, written.failure().message);
   for (const ReportRun& run : runs) {
@@ -94,8 +112,11 @@ Result<ReportRun> ReadRun(const Path& folder) {
   run.history = std::move(history).value();
   if (const Path path = folder / "run.json"; std::filesystem::exists(path, error)) {
     Result<Settings> settings = ReadSettings(path);
-    if (!settings.ok()) return settings.failure();
-    run.settings = std::move(settings).value();
+    if (settings.ok()) {
+      run.settings = std::move(settings).value();
+    } else {
+      run.damaged_settings = settings.failure().message;
+    }
   }
   if (const Path path = folder / train::kSamplesFile; std::filesystem::exists(path, error)) {
     Result<std::vector<train::SampleLine>> samples = train::ReadSamples(path);

@@ -17,8 +17,12 @@ struct ReportRun {
   train::RunHistory history;
   std::vector<train::SampleLine> samples;  // empty: none were made
   std::vector<std::pair<std::string, std::string>>
-      settings;  // of run.json: "options.seed" and "42"; may be empty
+      settings;                  // of run.json: "options.seed" and "42"; may be empty
+  std::string damaged_settings;  // why run.json was left out; empty: it was not
 };
+
+// In the title of every page: what tells it from another HTML file.
+inline constexpr const char* kPageTitle = "rung report</title>";
 
 // Reads a run's folder. A failure when it holds no train_log.jsonl; what else is missing is left out.
 Result<ReportRun> ReadRun(const Path& folder);

@@ -444,9 +444,9 @@ std::string ReportPage(std::span<const ReportRun> runs) {
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       // The page asks for nothing, whatever text it was given.
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-      "script-src 'unsafe-inline'\">\n<title>{0} – rung report</title>\n<style>{1}</style>\n</head>\n<body>\n"
+      "script-src 'unsafe-inline'\">\n<title>{0} – {3}\n<style>{1}</style>\n</head>\n<body>\n"
       "<main>\n<h1>{0}</h1>\n<p class=\"lead\">Report of {2} by rung.</p>\n",
-      Escape(title), kReportStyle, runs.size() == 1 ? "a training run" : "training runs");
+      Escape(title), kReportStyle, runs.size() == 1 ? "a training run" : "training runs", kPageTitle);
   if (runs.size() > 1) {
     page += "<ul class=\"legend\" aria-label=\"runs\">";
     for (size_t i = 0; i < runs.size(); ++i) page += fmt::format("<li>{}</li>", Key(runs[i], i));

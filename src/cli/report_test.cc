@@ -119,8 +119,20 @@ TEST_F(ReportTest, RefusesAFolderThatIsNoRun) {
   EXPECT_NE(message.find("train_log.jsonl"), std::string::npos) << message;
   Write("train_log.jsonl", kLog);
   Write("run.json", "{\"options\":");
-  EXPECT_EQ(Refusal(AddReport, {folder_.string(), "--out", (folder_ / "x").string()}).first,
-            ExitCode::kBadInput);
+  const std::string out = (folder_ / "x").string();
+  testing::internal::CaptureStderr();
+  RunVerb(AddReport, {folder_.string(), "--out", out});
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("run.json"), std::string::npos);
+}
+
+TEST_F(ReportTest, ReplacesItsOwnPagesOnly) {
+  const std::string log = Write("train_log.jsonl", kLog).string(), out = (folder_ / "r.html").string();
+  for (int time = 0; time < 2; ++time) RunVerb(AddReport, {folder_.string(), "--out", out});
+  const std::string other = Write("other.html", "<!DOCTYPE html>\n<title>mine</title>").string();
+  for (const std::string& name : {log, other, folder_.string()}) {
+    EXPECT_EQ(Refusal(AddReport, {folder_.string(), "--out", name}).first, ExitCode::kUsage) << name;
+  }
+  EXPECT_EQ(ReadTextFile(log, 1 << 20).OrThrow(), kLog);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "cli/resolved_options.h"
 #include "cli/run_record.h"
 #include "cli/samples_text.h"
+#include "cli/say.h"
 #include "cli/train_flags.h"
 #include "train/run.h"
 
@@ -78,15 +79,12 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
                                              : "before the first step was whole: nothing to save",
                             CommandLine(), options.resume ? "" : " --resume"));
   }
-  fmt::print(stderr, "done: {} steps in {:.1f} s, memory {} (planned {}), adapter in {}\n", result.steps,
-             result.seconds, FormatBytes(result.resident_peak), FormatBytes(result.planned_bytes),
-             options.out.string());
-  if (result.skipped_steps > 0)
-    fmt::print(stderr, "{} steps were skipped: not finite\n", result.skipped_steps);
-  fmt::print(stderr,
-             "next:\n  rung eval --model {0} --adapter {1} --data test.jsonl\n  rung generate --model {0} "
-             "--adapter {1} --prompt \"...\"\n",
-             flags.model.model, options.out.string());
+  Say("done: {} steps in {:.1f} s, memory {} (planned {}), adapter in {}\n", result.steps, result.seconds,
+      FormatBytes(result.resident_peak), FormatBytes(result.planned_bytes), options.out.string());
+  if (result.skipped_steps > 0) Say("{} steps were skipped: not finite\n", result.skipped_steps);
+  Say("next:\n  rung eval --model {0} --adapter {1} --data test.jsonl\n  rung generate --model {0} "
+      "--adapter {1} --prompt \"...\"\n",
+      flags.model.model, options.out.string());
 }
 
 // Standard output: what the run would do.
@@ -131,6 +129,7 @@ void RunTrain(const TrainFlags& flags, CLI::App& app) {
   };
   if (flags.dry_run) return Preview(train::PreviewTraining(options, events), options);
   CatchSignals();
+  OutliveReaders();
   const train::RunResult result = train::RunTraining(options, events, InterruptFlag());
   progress.Note("");
   Report(result, flags, options);

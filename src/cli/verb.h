@@ -69,9 +69,11 @@ model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOpti
 void KeepCommandLine(std::span<const char* const> arguments);
 const std::string& CommandLine();
 
-// Set by SIGINT and SIGTERM. The second signal ends the process at once.
+// Set by SIGINT, SIGTERM and SIGHUP. The second signal ends the process at once.
 const std::atomic<bool>& InterruptFlag();
 void CatchSignals();
+// Who reads the process's output may go away: that is no reason to lose a run.
+void OutliveReaders();
 // 128 + the signal that was caught.
 int InterruptExitCode();
 

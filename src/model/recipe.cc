@@ -148,13 +148,13 @@ Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& g
     return Failure{fmt::format("{}: {}", flag, why), ExitCode::kUsage};
   };
   const auto packed = [&](const std::string& flag, const char* what) {
-    return usage(flag, fmt::format("{} {} packed already and used as they are; leave {} out, or make another "
+    return usage(flag, fmt::format("{} {} already and are used as they are; leave {} out, or make another "
                                    "file of the model with rung quantize",
                                    model.string(), what, flag.substr(0, flag.find(' '))));
   };
   const auto keep = [&](const std::string& pattern) { return given.patterns + " " + Printable(pattern); };
   if (IsGgufFile(model)) {
-    constexpr const char* kFile = "is a GGUF file, whose tensors are";
+    constexpr const char* kFile = "is a GGUF file, whose tensors have their formats";
     if (!given.matrices.empty()) return packed(given.matrices, kFile);
     if (!given.embeddings.empty()) return packed(given.embeddings, kFile);
     if (!recipe.patterns.empty()) return packed(keep(recipe.patterns.front().first), kFile);
@@ -185,14 +185,14 @@ Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& g
   // Asking for NF4 of what is NF4 is no contradiction: files of other programs' settings do.
   const bool nf4 = recipe.matrices == Quantize::kNf4 || recipe.matrices == Quantize::kNf4Single;
   if (!given.matrices.empty() && no_use([&](const Deciding& t) { return !t.is_end && !(nf4 && t.nf4); })) {
-    return packed(given.matrices, "has layers that are");
+    return packed(given.matrices, "has layers that are packed");
   }
   if (!given.embeddings.empty() && no_use([](const Deciding& t) { return t.is_end; })) {
-    return packed(given.embeddings, "has an embedding and a head that are");
+    return packed(given.embeddings, "has an embedding and a head that are packed");
   }
   for (const auto& [pattern, format] : recipe.patterns) {
     if (no_use([&](const Deciding& t) { return MatchesTensor(pattern, t.name); })) {
-      return packed(keep(pattern), "has tensors of this name that are");
+      return packed(keep(pattern), "has tensors of this name that are packed");
     }
   }
   return Ok{};

@@ -105,8 +105,10 @@ TEST(RecipeTest, FormatsOfWhatIsPackedAreRefused) {
   const Path gguf = "tests/data/families/qwen2.gguf", folder = "tests/data/families/qwen2";
   for (const RecipeFlags& flags : {matrices, embeddings}) {
     EXPECT_EQ(said(folder, flags), "");
-    EXPECT_NE(said(gguf, flags).find("packed already and used as they are; leave --quantize"),
-              std::string::npos);
+    EXPECT_NE(
+        said(gguf, flags)
+            .find("whose tensors have their formats already and are used as they are; leave --quantize"),
+        std::string::npos);
   }
   EXPECT_EQ(said(gguf, {}), "");
   for (const char* kind : {"gptq", "awq", "nf4", "fp4"}) {
