@@ -5,6 +5,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string>
+#include <string_view>
 
 #include "base/file_calls.h"
 
@@ -16,17 +18,19 @@ Failure SystemFailure(const char* what, const Path& path) {
                  ExitCode::kFailed};
 }
 
+constexpr std::string_view kNew = ".rung-new-", kOld = ".rung-old-";
+
+Path Private(std::string_view prefix, const Path& folder) {
+  return folder.parent_path() / (std::string(prefix) + folder.filename().string());
+}
+
 bool Exists(const Path& path) {
   struct stat info {};
   return ::lstat(path.c_str(), &info) == 0;
 }
 
 // Where a file system has no exchange of names: what is replaced waits here.
-Path AsideName(const Path& folder) {
-  Path aside = folder;
-  aside += ".old";
-  return aside;
-}
+Path AsideName(const Path& folder) { return Private(kOld, folder); }
 
 // Three renames instead of one exchange.
 Status ReplaceByAside(const Path& whole, const Path& folder) {
@@ -79,10 +83,15 @@ Status RemoveAll(const Path& path) {
   return Ok{};
 }
 
-Path UnfinishedName(const Path& folder) {
-  Path name = folder;
-  name += ".tmp";
-  return name;
+Path UnfinishedName(const Path& folder) { return Private(kNew, folder); }
+
+std::optional<Path> FolderOfPrivateName(const Path& path) {
+  const std::string name = path.filename().string();
+  for (const std::string_view prefix : {kNew, kOld}) {
+    if (name.size() > prefix.size() && name.starts_with(prefix))
+      return path.parent_path() / name.substr(prefix.size());
+  }
+  return std::nullopt;
 }
 
 Status ReplaceFolder(const Path& folder) {

@@ -1,6 +1,8 @@
 // Folders that appear, are replaced and go away as a whole, whatever happens meanwhile.
 #pragma once
 
+#include <optional>
+
 #include "base/files.h"
 
 namespace rung {
@@ -11,8 +13,12 @@ Status MakeFolders(const Path& folder);
 // A file, or a folder with all in it. Links are removed, not followed. Nothing there: done.
 Status RemoveAll(const Path& path);
 
-// Where a folder is made before it takes its name, and where it goes before it is removed: `<folder>.tmp`.
+// Where a folder is made before it takes its name, and where it goes before it is removed: beside it, as
+// `.rung-new-<name>`. A name that nobody gives to what is theirs. `folder` ends with its name.
 Path UnfinishedName(const Path& folder);
+// The folder that `path` is the unfinished one of, or that waits there (`.rung-old-<name>`) while it is
+// replaced; nothing: it has another name.
+std::optional<Path> FolderOfPrivateName(const Path& path);
 
 // Puts `UnfinishedName(folder)`, whose files are synced, in the place of `folder`, which may exist, and makes
 // that durable. At any moment `folder` is the old one or the new one, whole; where the file system cannot

@@ -15,6 +15,8 @@
 #include "model/adapter_file.h"
 #include "train/checksums.h"
 
+// RUNG_VERSION comes from CMakeLists.txt.
+
 namespace rung::train {
 namespace {
 
@@ -27,34 +29,31 @@ constexpr const char* kMoments = "optimizer.safetensors";
 constexpr int kFormatVersion = 1;
 constexpr uint64_t kResumeLimit = uint64_t{1} << 20;
 
-// Step numbers of the whole checkpoints under `out`, ascending.
-std::vector<int64_t> StepsUnder(const Path& out) {
-  std::vector<int64_t> steps;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kPrefix)) continue;
-    int64_t step = 0;
-    const char* end = name.data() + name.size();
-    const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, step);
-    if (parsed.ec == std::errc() && parsed.ptr == end) steps.push_back(step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
 size_t SizeOfState(std::string_view dtype) { return dtype == "F32" ? sizeof(float) : 1; }
 
 Path FolderOf(const Path& out, int64_t step) { return out / fmt::format("{}{}", kPrefix, step); }
+
+// Nothing: not the name of a checkpoint, to the letter.
+std::optional<int64_t> StepOf(const Path& folder) {
+  const std::string name = folder.filename().string();
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = 0;
+  (void)std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), step);
+  if (step < 0 || FolderOf("", step) != name) return std::nullopt;
+  return step;
+}
 
 ordered_json ToJson(const RunState& state, int64_t optimizer_steps, const Settings& settings) {
   ordered_json best = nullptr;
   if (state.best) {
     best = {{"metric", state.best->metric},
             {"step", state.best->step},
-            {"evaluations_since", state.best->evaluations_since}};
+            {"evaluations_since", state.best->evaluations_since},
+            {"metric_name", state.best->of.metric},
+            {"eval_data", state.best->of.data}};
   }
   return {{"format_version", kFormatVersion},
+          {"rung_version", RUNG_VERSION},
           {"global_step", state.position.step},
           {"epoch", state.position.epoch},
           {"batch", state.position.batch},
@@ -88,8 +87,12 @@ void FromJson(const json& object, Checkpoint* checkpoint) {
   state.seconds = object.at("seconds").get<double>();
   state.evaluated_step = Count(object, "evaluated_step");
   if (const json& best = object.at("best"); !best.is_null()) {
-    state.best = {best.at("metric").get<double>(), Count(best, "step"), Count(best, "evaluations_since")};
+    state.best = {best.at("metric").get<double>(),
+                  Count(best, "step"),
+                  Count(best, "evaluations_since"),
+                  {best.value("metric_name", std::string()), best.value("eval_data", std::string())}};
   }
+  checkpoint->rung_version = object.value("rung_version", std::string());
   checkpoint->optimizer_steps = Count(object, "optimizer_steps");
   checkpoint->settings = object.at("settings").get<Settings>();
 }
@@ -119,9 +122,8 @@ Status CleanCheckpoints(const Path& out) {
   std::error_code error;
   std::set<Path> folders;
   for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
-    const Path extension = entry.path().extension();
-    if (!entry.path().filename().string().starts_with(kPrefix)) continue;
-    if (extension == ".tmp" || extension == ".old") folders.insert(out / entry.path().stem());
+    const std::optional<Path> folder = FolderOfPrivateName(entry.path());
+    if (folder && StepOf(*folder)) folders.insert(*folder);
   }
   for (const Path& folder : folders) {
     if (Status cleaned = CleanFolder(folder); !cleaned.ok()) return cleaned;
@@ -140,7 +142,19 @@ Status SaveCheckpoint(const Path& out, const RunState& state, const model::Adapt
   return saved;
 }
 
-bool HasCheckpoint(const Path& out) { return !StepsUnder(out).empty(); }
+std::vector<int64_t> CheckpointSteps(const Path& out) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(out, error)) {
+    if (const std::optional<int64_t> step = StepOf(entry.path())) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+bool HasCheckpoint(const Path& out) { return !CheckpointSteps(out).empty(); }
+
+std::string RungVersion() { return RUNG_VERSION; }
 
 Result<Checkpoint> ReadCheckpoint(const Path& folder) {
   Result<std::set<std::string>> names = VerifyChecksums(folder);
@@ -167,7 +181,7 @@ Result<Checkpoint> ReadCheckpoint(const Path& folder) {
 }
 
 Result<Checkpoint> NewestCheckpoint(const Path& out, std::vector<std::string>* damaged) {
-  const std::vector<int64_t> steps = StepsUnder(out);
+  const std::vector<int64_t> steps = CheckpointSteps(out);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     Result<Checkpoint> read = ReadCheckpoint(FolderOf(out, *step));
     if (read.ok()) return read;
@@ -208,7 +222,7 @@ Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Opt
 }
 
 void PruneCheckpoints(const Path& out, int64_t step, int64_t keep) {
-  std::vector<int64_t> steps = StepsUnder(out);
+  std::vector<int64_t> steps = CheckpointSteps(out);
   steps.erase(std::upper_bound(steps.begin(), steps.end(), step), steps.end());
   for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
     // A checkpoint that cannot be removed is in nobody's way.

@@ -27,10 +27,18 @@ struct RunPosition {
   int64_t batch = 0;  // the next micro-batch in that epoch
 };
 
+// What evaluations of a run measure: only values of the same can be compared.
+struct Measured {
+  std::string metric = "";  // its name
+  std::string data = "";    // identity of the evaluation data, as in train/identity.h
+  bool operator==(const Measured&) const = default;
+};
+
 struct BestEvaluation {
   double metric = 0.0;  // of the options' metric
   int64_t step = 0;
   int64_t evaluations_since = 0;  // without enough improvement: what early stopping counts
+  Measured of = {};               // its metric empty: unknown
 };
 
 // Where a run stands between two steps.
@@ -51,6 +59,7 @@ struct Checkpoint {
   RunState state;
   int64_t optimizer_steps = 0;  // skipped steps not counted
   Settings settings;
+  std::string rung_version;  // that made it; empty: it does not say
 };
 
 struct CheckpointContext {
@@ -65,8 +74,11 @@ struct CheckpointContext {
 Status SaveCheckpoint(const Path& out, const RunState& state, const model::Adapter& adapter,
                       Optimizer& optimizer, const CheckpointContext& context);
 
-// Whether a run has saved here, whatever may have become of it.
+// Steps of the checkpoints under `out`, ascending, whatever may have become of them.
+std::vector<int64_t> CheckpointSteps(const Path& out);
 bool HasCheckpoint(const Path& out);
+// Of this program, as "0.1.0".
+std::string RungVersion();
 // Reads every byte of the folder: each file is what its checksum says, and none that resuming needs is
 // missing. A failure names the file and what is wrong with it.
 Result<Checkpoint> ReadCheckpoint(const Path& folder);
@@ -77,7 +89,8 @@ Result<Checkpoint> NewestCheckpoint(const Path& out, std::vector<std::string>* d
 // Refuses an adapter or optimizer of another shape.
 Status LoadCheckpoint(const Checkpoint& checkpoint, model::Adapter* adapter, Optimizer* optimizer);
 
-// What a run that died while saving left behind. For the only process that works on `out`.
+// Completes or removes what a run that died while saving left behind, by the private names of base/folders.h:
+// no other entry of `out` is touched. For the only process that works on `out`.
 Status CleanCheckpoints(const Path& out);
 // Keeps the newest `keep` of those up to `step`. Later ones are damaged ones that a resumed run passed over:
 // they must not push out what can be resumed.

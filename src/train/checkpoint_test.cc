@@ -122,6 +122,61 @@ TEST_F(CheckpointTest, DamagedOnesDoNotPushOutWhatCanBeResumed) {
   EXPECT_FALSE(std::filesystem::exists(options.out / "checkpoint-4"));
 }
 
+// Names that only resemble those of unfinished and replaced folders are their owner's.
+TEST_F(CheckpointTest, WhatAUserSetAsideStays) {
+  const TrainOptions options = Stopped("run");
+  const char* const theirs[] = {"checkpoint-25.old",
+                                "checkpoint-2.tmp",
+                                "checkpoint-mine.tmp",
+                                ".rung-new-checkpoint-mine",
+                                ".rung-old-notes",
+                                "best.old",
+                                "best.tmp",
+                                "checkpoint-2.1.old",
+                                ".rung-new-checkpoint-007"};
+  for (const char* name : theirs) std::filesystem::copy(options.out / "checkpoint-2", options.out / name);
+  for (const char* name : {".rung-new-checkpoint-30", ".rung-old-checkpoint-2", ".rung-new-best"})
+    std::filesystem::copy(options.out / "checkpoint-2", options.out / name);
+  std::filesystem::rename(options.out / "checkpoint-3", options.out / "checkpoint-3.old");
+  Run(options);
+  EXPECT_EQ(resumed_.step, 2);
+  for (const char* name : theirs) EXPECT_TRUE(std::filesystem::exists(options.out / name)) << name;
+  EXPECT_TRUE(std::filesystem::exists(options.out / "checkpoint-3.old"));
+  for (const char* name : {".rung-new-checkpoint-30", ".rung-old-checkpoint-2", ".rung-new-best"})
+    EXPECT_FALSE(std::filesystem::exists(options.out / name)) << name;
+  EXPECT_FALSE(std::filesystem::exists(options.out / "checkpoint-30"));
+}
+
+// A killed process was replacing it where two names cannot be exchanged.
+TEST_F(CheckpointTest, AReplacedCheckpointComesBack) {
+  const TrainOptions options = Stopped("run");
+  std::filesystem::rename(options.out / "checkpoint-3", options.out / ".rung-old-checkpoint-3");
+  Run(options);
+  EXPECT_EQ(resumed_.step, 3);
+}
+
+TEST_F(CheckpointTest, AnotherVersionIsNoted) {
+  const TrainOptions whole = Options("whole");
+  Run(whole);
+  const TrainOptions options = Stopped("run");
+  const Path file = options.out / "checkpoint-3" / "resume.json";
+  std::string text = Bytes(file);
+  const std::string key = "\"rung_version\": \"";
+  const size_t at = text.find(key);
+  ASSERT_NE(at, std::string::npos) << text;
+  text.replace(at, text.find('\n', at) - at, key + "0.0.0\",");
+  Write(file, text);
+  ASSERT_TRUE(WriteChecksums(options.out / "checkpoint-3").ok());
+  Run(options);
+  EXPECT_NE(notes_.find("checkpoint-3 was made by rung 0.0.0, this is rung "), std::string::npos) << notes_;
+  EXPECT_EQ(Outcome(whole), Outcome(options));
+}
+
+TEST_F(CheckpointTest, TheSameVersionIsNotNoted) {
+  Run(Stopped("run"));
+  EXPECT_EQ(notes_.find("was made by"), std::string::npos) << notes_;
+}
+
 TEST_F(CheckpointTest, ListsWhatSha256sumChecks) {
   const TrainOptions options = Stopped("run");
   const Path folder = options.out / "checkpoint-3";

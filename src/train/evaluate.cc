@@ -150,6 +150,8 @@ bool Trainer::Evaluate() {
   evaluated_step_ = position_.step;
   const double value = ValueOf(report, options_.eval.metric);
   report.best = TakeEvaluation(options_.eval, value, position_.step, &best_);
+  if (best_) best_->of = MeasuredNow();
+  last_value_ = value;
   log_->Eval(report);
   if (events_.on_eval) events_.on_eval(report);
   if (report.best) KeepBest(value);
@@ -158,7 +160,7 @@ bool Trainer::Evaluate() {
 
 void Trainer::KeepBest(double value) {
   if (options_.eval_steps == 0) return;  // the only evaluation is that of the result
-  const Status saved = SaveBest({options_.out / kBestFolder, options_.eval.metric}, value, position_.step,
+  const Status saved = SaveBest(options_.out / kBestFolder, {value, position_.step, MeasuredNow()},
                                 [&](const Path& folder) { return SaveAdapterTo(folder); });
   if (!saved.ok()) {
     Note(fmt::format("the best adapter so far, of step {}, is not kept: {}", position_.step,
@@ -172,19 +174,63 @@ void Trainer::LoadBest() {
   adapter_step_ = position_.step;
   if (!LoadsBest(options_, !eval_data_.examples.empty()) || !best_) return;
   const std::string what = Text(options_.eval.metric, best_->metric);
-  if (best_->step == position_.step) {
-    return Note(
-        fmt::format("the adapter is that of the last step, {}, which is the best: {}", best_->step, what));
+  const auto last_is_best = [&] {
+    Note(fmt::format("the adapter is that of the last step, {}, which is the best: {}", best_->step, what));
+  };
+  if (best_->step == position_.step && last_value_ == best_->metric) return last_is_best();
+  const Path folder = options_.out / kBestFolder;
+  const Result<SavedBest> saved = ReadBest(folder);
+  const bool same = saved.ok() && saved.value().step == best_->step && saved.value().value == best_->metric;
+  const bool whole = same || (saved.ok() && saved.value().of == MeasuredNow());
+  if (!same && best_->step == position_.step) return last_is_best();
+  const std::string lost = fmt::format("the best adapter, of step {} ({}), is lost: ", best_->step, what);
+  if (!whole) {
+    return Note(fmt::format(
+        "{}{}; the adapter is that of the last step", lost,
+        saved.ok() ? fmt::format("{} was measured otherwise", folder.string()) : saved.failure().message));
   }
-  const BestFolder folder{options_.out / kBestFolder, options_.eval.metric};
-  if (Status whole = CheckBest(folder, best_->step); !whole.ok()) {
-    return Note(
-        fmt::format("the best adapter, of step {} ({}), is lost: {}; the adapter is that of the last step",
-                    best_->step, what, whole.failure().message));
+  const SavedBest& found = saved.value();
+  if (!same) {
+    const bool last_better = last_value_ && std::isfinite(*last_value_) &&
+                             !IsBetter(options_.eval.metric, found.value, *last_value_);
+    Note(fmt::format("{}{} holds that of step {} ({}){}", lost, folder.string(), found.step,
+                     Text(options_.eval.metric, found.value),
+                     last_better ? "; the adapter is that of the last step, which is better" : ""));
+    if (last_better) return;
   }
-  model::LoadAdapterValues(folder.folder, &*adapter_).OrThrow();
-  adapter_step_ = best_->step;
-  Note(fmt::format("the adapter is that of step {} of {}, the best: {}", best_->step, position_.step, what));
+  model::LoadAdapterValues(folder, &*adapter_).OrThrow();
+  adapter_step_ = found.step;
+  Note(fmt::format("the adapter is that of step {} of {}, the best{}: {}", found.step, position_.step,
+                   same ? "" : " that is left", Text(options_.eval.metric, found.value)));
+}
+
+Measured Trainer::MeasuredNow() const {
+  return {NameOf(options_.eval.metric), eval_data_.examples.empty() ? "" : DataIdentity(eval_data_)};
+}
+
+void Trainer::ResumeBest() {
+  best_ = checkpoint_.state.best;
+  const Measured now = MeasuredNow();
+  const auto eval = [](const std::string& difference) { return difference.starts_with("eval_"); };
+  const bool otherwise = best_ && (best_->of.metric.empty() ? std::any_of(resumed_.differences.begin(),
+                                                                          resumed_.differences.end(), eval)
+                                                            : best_->of != now);
+  if (otherwise) {
+    Note(
+        "--resume: what was best so far was measured otherwise, by another metric or of other records, and "
+        "counts no more");
+    best_.reset();
+  }
+  // With the same settings the steps since are done again, to the bit, and decide the same.
+  if (resumed_.differences.empty()) return;
+  const Result<SavedBest> saved = ReadBest(options_.out / kBestFolder);
+  if (!saved.ok() || saved.value().of != now || saved.value().step <= checkpoint_.state.position.step) return;
+  const SavedBest& found = saved.value();
+  if (best_ && !IsBetter(options_.eval.metric, found.value, best_->metric)) return;
+  best_ = BestEvaluation{found.value, found.step, 0, now};
+  Note(fmt::format("--resume-force: {} is of step {}, after the checkpoint, and the best so far: {}",
+                   (options_.out / kBestFolder).string(), found.step,
+                   Text(options_.eval.metric, found.value)));
 }
 
 void Trainer::AnswerSamples(const char* stage) {

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 
 #include "base/folders.h"
 #include "data/dataset.h"
@@ -16,10 +18,6 @@ namespace {
 
 constexpr const char* kEvaluation = "evaluation.json";
 constexpr uint64_t kEvaluationLimit = uint64_t{1} << 16;
-
-bool IsBetter(EvalMetric metric, double value, double than) {
-  return metric == EvalMetric::kLoss ? value < than : value > than;
-}
 
 Failure Usage(std::string message) { return Failure{std::move(message), ExitCode::kUsage}; }
 
@@ -45,6 +43,10 @@ bool AddQuestions(const data::DataFile& file, const TrainOptions& options, const
 
 }  // namespace
 
+bool IsBetter(EvalMetric metric, double value, double than) {
+  return metric == EvalMetric::kLoss ? value < than : value > than;
+}
+
 double ValueOf(const EvalReport& report, EvalMetric metric) {
   switch (metric) {
     case EvalMetric::kLoss:
@@ -60,7 +62,7 @@ double ValueOf(const EvalReport& report, EvalMetric metric) {
 bool TakeEvaluation(const EvalOptions& options, double value, int64_t step,
                     std::optional<BestEvaluation>* best) {
   if (!*best) {
-    if (std::isfinite(value)) *best = {value, step, 0};
+    if (std::isfinite(value)) *best = BestEvaluation{value, step, 0};
     return best->has_value();
   }
   BestEvaluation& b = **best;
@@ -132,17 +134,17 @@ std::vector<infer::Question> LoadQuestions(const TrainOptions& options, const mo
   return questions;
 }
 
-Status SaveBest(const BestFolder& best, double value, int64_t step,
-                const std::function<Status(const Path&)>& save) {
-  const Path temporary = UnfinishedName(best.folder);
+Status SaveBest(const Path& folder, const SavedBest& best, const std::function<Status(const Path&)>& save) {
+  const Path temporary = UnfinishedName(folder);
   if (Status removed = RemoveAll(temporary); !removed.ok()) return removed;
   const auto write = [&]() -> Status {
     if (Status saved = save(temporary); !saved.ok()) return saved;
-    const nlohmann::ordered_json which = {{"step", step}, {"metric", NameOf(best.metric)}, {"value", value}};
+    const nlohmann::ordered_json which = {
+        {"step", best.step}, {"metric", best.of.metric}, {"value", best.value}, {"eval_data", best.of.data}};
     if (Status written = WriteTextFile(temporary / kEvaluation, which.dump(2) + "\n"); !written.ok())
       return written;
     if (Status written = WriteChecksums(temporary); !written.ok()) return written;
-    return ReplaceFolder(best.folder);
+    return ReplaceFolder(folder);
   };
   Status written = write();
   // On a full disk its space is what others need. What cannot be removed is removed next time.
@@ -150,18 +152,26 @@ Status SaveBest(const BestFolder& best, double value, int64_t step,
   return written;
 }
 
-Status CheckBest(const BestFolder& best, int64_t step) {
-  Result<std::set<std::string>> names = VerifyChecksums(best.folder);
+Result<SavedBest> ReadBest(const Path& folder) {
+  Result<std::set<std::string>> names = VerifyChecksums(folder);
   if (!names.ok()) return names.failure();
-  const Path file = best.folder / kEvaluation;
+  const Path file = folder / kEvaluation;
+  for (const char* name : {"adapter_model.safetensors", kEvaluation}) {
+    if (!names.value().contains(name))
+      return Failure{fmt::format("{}: not in {}", (folder / name).string(), kChecksums)};
+  }
   Result<nlohmann::json> which = io::ReadJson(file, kEvaluationLimit);
   if (!which.ok()) return which.failure();
-  const nlohmann::json& found = which.value();
-  const auto key = found.is_object() ? found.find("step") : found.end();
-  if (!found.is_object() || key == found.end() || !key->is_number_integer() || *key != step) {
-    return Failure{fmt::format("{}: not of step {}", file.string(), step)};
+  try {
+    const nlohmann::json& found = which.value();
+    SavedBest best{found.at("value").get<double>(),
+                   found.at("step").get<int64_t>(),
+                   {found.at("metric").get<std::string>(), found.value("eval_data", std::string())}};
+    if (!std::isfinite(best.value)) return Failure{fmt::format("{}: value is not finite", file.string())};
+    return best;
+  } catch (const nlohmann::json::exception& e) {
+    return Failure{fmt::format("{}: {}", file.string(), e.what())};
   }
-  return Ok{};
 }
 
 }  // namespace rung::train

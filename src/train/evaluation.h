@@ -35,14 +35,15 @@ std::vector<infer::Question> LoadQuestions(const TrainOptions& options, const mo
 
 // <out>/best/: an adapter folder, evaluation.json that says which, and checksums. Replaced as a whole.
 inline constexpr const char* kBestFolder = "best";
-struct BestFolder {
-  Path folder;
-  EvalMetric metric = EvalMetric::kLoss;
+struct SavedBest {
+  double value = 0.0;
+  int64_t step = 0;
+  Measured of;
 };
 // `save`: writes the adapter into a folder.
-Status SaveBest(const BestFolder& best, double value, int64_t step,
-                const std::function<Status(const Path&)>& save);
-// Fails unless the folder is whole and is that of this step, saying what is wrong.
-Status CheckBest(const BestFolder& best, int64_t step);
+Status SaveBest(const Path& folder, const SavedBest& best, const std::function<Status(const Path&)>& save);
+// Reads every byte; fails unless the folder is whole, saying what is wrong.
+Result<SavedBest> ReadBest(const Path& folder);
+bool IsBetter(EvalMetric metric, double value, double than);
 
 }  // namespace rung::train

@@ -7,6 +7,8 @@
 
 #include <limits>
 
+#include "train/checksums.h"
+
 namespace rung::train {
 namespace {
 
@@ -113,28 +115,39 @@ TEST(EvaluationTest, TheBestFolderIsReplacedAsAWhole) {
   const Path out = std::filesystem::temp_directory_path() / fmt::format("rung_best_test_{}", ::getpid());
   std::filesystem::remove_all(out);
   std::filesystem::create_directories(out);
-  const BestFolder best{out / kBestFolder, EvalMetric::kLoss};
+  const Path best = out / kBestFolder;
+  const Measured of{"loss", "0123456789abcdef"};
+  const auto step = [&] { return ReadBest(best).OrThrow().step; };
   const auto save = [](const std::string& text) {
     return [text](const Path& folder) -> Status {
       std::filesystem::create_directories(folder);
       return WriteTextFile(folder / "adapter_model.safetensors", text);
     };
   };
-  EXPECT_FALSE(CheckBest(best, 10).ok());
-  ASSERT_TRUE(SaveBest(best, 1.5, 10, save("first")).ok());
-  EXPECT_TRUE(CheckBest(best, 10).ok());
-  EXPECT_FALSE(CheckBest(best, 20).ok());
+  EXPECT_FALSE(ReadBest(best).ok());
+  ASSERT_TRUE(SaveBest(best, {1.5, 10, of}, save("first")).ok());
+  EXPECT_EQ(step(), 10);
   // A save that fails leaves the one before it.
   const auto fail = [](const Path&) -> Status { return Failure{"no room"}; };
-  EXPECT_FALSE(SaveBest(best, 1.4, 20, fail).ok());
-  EXPECT_TRUE(CheckBest(best, 10).ok());
-  ASSERT_TRUE(SaveBest(best, 1.25, 20, save("second")).ok());
-  EXPECT_TRUE(CheckBest(best, 20).ok());
-  EXPECT_EQ(ReadTextFile(best.folder / "adapter_model.safetensors", 100).OrThrow(), "second");
-  EXPECT_EQ(ReadTextFile(best.folder / "evaluation.json", 1000).OrThrow(),
-            "{\n  \"step\": 20,\n  \"metric\": \"loss\",\n  \"value\": 1.25\n}\n");
-  ASSERT_TRUE(WriteTextFile(best.folder / "adapter_model.safetensors", "secund").ok());
-  EXPECT_FALSE(CheckBest(best, 20).ok());
+  EXPECT_FALSE(SaveBest(best, {1.4, 20, of}, fail).ok());
+  EXPECT_EQ(step(), 10);
+  const double value = 0.1 + 0.2;  // every bit of it is kept
+  ASSERT_TRUE(SaveBest(best, {value, 15, of}, save("second")).ok());
+  EXPECT_EQ(ReadBest(best).OrThrow().value, value);
+  EXPECT_EQ(ReadBest(best).OrThrow().of, of);
+  ASSERT_TRUE(SaveBest(best, {1.25, 20, of}, save("second")).ok());
+  EXPECT_EQ(step(), 20);
+  EXPECT_EQ(ReadTextFile(best / "adapter_model.safetensors", 100).OrThrow(), "second");
+  EXPECT_EQ(ReadTextFile(best / "evaluation.json", 1000).OrThrow(),
+            "{\n  \"step\": 20,\n  \"metric\": \"loss\",\n  \"value\": 1.25,\n  \"eval_data\": "
+            "\"0123456789abcdef\"\n}\n");
+  ASSERT_TRUE(WriteTextFile(best / "adapter_model.safetensors", "secund").ok());
+  EXPECT_FALSE(ReadBest(best).ok());
+  for (const char* text : {"{}", "[]", "{\"step\": 1.5, \"metric\": 3, \"value\": \"x\"}", "nonsense", ""}) {
+    ASSERT_TRUE(WriteTextFile(best / "evaluation.json", text).ok());
+    ASSERT_TRUE(WriteChecksums(best).ok());
+    EXPECT_FALSE(ReadBest(best).ok()) << text;
+  }
   std::filesystem::remove_all(out);
 }
 

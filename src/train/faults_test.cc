@@ -59,7 +59,7 @@ class FaultsTest : public TinyRunTest {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(options.out, error)) {
       const std::string name = entry.path().filename();
-      if (!name.starts_with("checkpoint-") || name.find('.') != std::string::npos) continue;
+      if (!name.starts_with("checkpoint-")) continue;
       const Result<Checkpoint> read = ReadCheckpoint(entry.path());
       EXPECT_TRUE(read.ok()) << read.failure().message;
     }
@@ -237,7 +237,7 @@ TEST_F(FaultsTest, AFullDiskIsSaidAndTheRunGoesOn) {
   EXPECT_EQ(FileFaults::slept(), 60 + 120);
   EXPECT_TRUE(ReadCheckpoint(options.out / "checkpoint-2").ok());
   EXPECT_FALSE(std::filesystem::exists(options.out / "checkpoint-3"));
-  EXPECT_FALSE(std::filesystem::exists(options.out / "checkpoint-3.tmp")) << "it takes room";
+  EXPECT_FALSE(std::filesystem::exists(options.out / ".rung-new-checkpoint-3")) << "it takes room";
   EXPECT_TRUE(ExpectReadable(options));
 }
 
@@ -260,6 +260,42 @@ TEST_F(FaultsTest, ADiskThatStaysFullEndsTheRunAfterAnHour) {
   EXPECT_GE(FileFaults::slept(), 3000);
   EXPECT_LE(FileFaults::slept(), 3600);
   EXPECT_TRUE(ReadCheckpoint(options.out / "checkpoint-5").ok());
+}
+
+// A run that waits for room after its last step is told to end.
+TEST_F(FaultsTest, ASignalEndsTheWaitForRoom) {
+  int64_t end = 0;
+  {
+    const TrainOptions counted = Options("counted");
+    const FileFaults faults({});
+    on_step_ = [&](const StepReport& step) {
+      if (step.step == step.total_steps) end = FileFaults::calls();
+    };
+    Run(counted);
+  }
+  std::atomic<bool> interrupt{false};
+  on_step_ = [&](const StepReport& step) { interrupt = step.step == step.total_steps; };
+  TrainOptions options = Options("stays full");
+  {
+    const FileFaults faults({.fault = Fault::kFail, .first = end, .count = 1 << 20, .error = ENOSPC});
+    try {
+      Run(options, interrupt);
+      FAIL() << "nothing could be saved";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kInterrupted);
+      EXPECT_NE(std::string(error.what()).find("step 6 is not saved: "), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("No space left"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(FileFaults::slept(), 0);
+  }
+  EXPECT_FALSE(ExpectReadable(options));
+  // There is room by then: it is a finished run.
+  interrupt = false;
+  options = Options("has room");
+  const FileFaults faults({.fault = Fault::kFail, .first = end, .count = 1, .error = ENOSPC});
+  EXPECT_FALSE(Run(options, interrupt).interrupted);
+  EXPECT_NE(notes_.find("step 6 is not saved"), std::string::npos) << notes_;
+  EXPECT_TRUE(ExpectReadable(options));
 }
 
 }  // namespace

@@ -50,6 +50,7 @@ class HeldOutTest : public TinyRunTest {
     };
     events.on_samples = [&](const std::vector<Sample>& samples) { samples_ = samples; };
     events.on_note = [&](const std::string& line) { notes_ += line + "\n"; };
+    events.on_resume = [&](const ResumeReport& report) { resumed_ = report; };
     return RunTraining(options, events, interrupt);
   }
 
@@ -165,6 +166,111 @@ TEST_F(HeldOutTest, AnInterruptedLastEvaluationIsMadeUp) {
   EXPECT_FALSE(RunEvaluated(broken).interrupted);
   EXPECT_EQ(evals_.size(), 1u);
   EXPECT_TRUE(Bytes(whole.out / kAdapter) == Bytes(broken.out / kAdapter));
+}
+
+// Also where the result is the last step's adapter, with evaluations on the way and without.
+TEST_F(HeldOutTest, AnInterruptedLastEvaluationOfTheLastAdapterIsMadeUp) {
+  for (const int64_t eval_steps : {0, 2}) {
+    SCOPED_TRACE(eval_steps);
+    const auto last = [&](const char* out) {
+      TrainOptions options = Evaluated(fmt::format("{}-{}", out, eval_steps));
+      options.eval_steps = eval_steps;
+      options.eval.load_best = false;
+      options.max_steps = 4;
+      return options;
+    };
+    const TrainOptions whole = last("whole");
+    RunEvaluated(whole);
+    const EvalReport expected = evals_.back();
+    EXPECT_EQ(expected.step, 4);
+    TrainOptions broken = last("broken");
+    EXPECT_TRUE(RunEvaluated(broken, 0, 4).interrupted);
+    EXPECT_FALSE(std::filesystem::exists(broken.out / "adapter_config.json"));
+    broken.resume = true;
+    EXPECT_FALSE(RunEvaluated(broken).interrupted);
+    ASSERT_EQ(evals_.size(), 1u);
+    EXPECT_EQ(evals_.back().loss, expected.loss);
+    EXPECT_TRUE(Bytes(whole.out / kAdapter) == Bytes(broken.out / kAdapter));
+  }
+}
+
+// The folder of the best adapter is newer than the checkpoint that a killed run left.
+TEST_F(HeldOutTest, ABestAdapterOfLaterStepsCountsWhenSettingsAreForced) {
+  TrainOptions options = Evaluated("run");
+  RunEvaluated(options, 0, 19);
+  int64_t best = 0;
+  double loss = 0.0;
+  for (const EvalReport& eval : evals_) {
+    if (eval.best) best = eval.step, loss = eval.loss;
+  }
+  ASSERT_GE(best, 4) << "there is no earlier one: nothing is tested";
+  const std::string adapter = Bytes(options.out / "best" / kAdapter);
+  for (int64_t step = best; step < 20; ++step)
+    std::filesystem::remove_all(options.out / fmt::format("checkpoint-{}", step));
+  options.resume = options.resume_force = true;
+  options.learning_rate = 1e-9;
+  RunEvaluated(options);
+  EXPECT_EQ(resumed_.step, best - 1);
+  for (const EvalReport& eval : evals_) ASSERT_GT(eval.loss, loss) << "a better one: nothing is tested";
+  EXPECT_EQ(notes_.find("is lost"), std::string::npos) << notes_;
+  EXPECT_TRUE(Bytes(options.out / kAdapter) == adapter);
+}
+
+// What best/ should hold could not be kept: what it holds is used as long as it is known to be better than
+// the last step's adapter, and measured alike.
+TEST_F(HeldOutTest, ABestAdapterOfAnotherStepCountsByItsOwnValue) {
+  struct Case {
+    const char* name;
+    double value;
+    const char* data;  // empty: as it is
+    const char* note;
+    bool taken;
+  };
+  for (const Case& c : {Case{"better", 0.001, "", "the best that is left", true},
+                        Case{"worse", 1e6, "", "that of the last step, which is better", false},
+                        Case{"other", 0.001, "0123456789abcdef", "was measured otherwise", false}}) {
+    SCOPED_TRACE(c.name);
+    TrainOptions options = Evaluated(c.name);
+    RunEvaluated(options, 0, 19);
+    const Path best = options.out / kBestFolder;
+    SavedBest saved = ReadBest(best).OrThrow();
+    saved.step = 1;
+    saved.value = c.value;
+    if (*c.data != '\0') saved.of.data = c.data;
+    const auto copy = [&](const Path& folder) -> Status {
+      std::filesystem::copy(options.out / "checkpoint-1", folder);
+      return Ok{};
+    };
+    ASSERT_TRUE(SaveBest(best, saved, copy).ok());
+    options.resume = true;
+    notes_.clear();
+    RunEvaluated(options);
+    ASSERT_FALSE(evals_.back().best) << "nothing is tested";
+    EXPECT_NE(notes_.find("is lost: "), std::string::npos) << notes_;
+    EXPECT_NE(notes_.find(c.note), std::string::npos) << notes_;
+    const Path expected = options.out / (c.taken ? "checkpoint-1" : "checkpoint-20");
+    EXPECT_TRUE(Bytes(options.out / kAdapter) == Bytes(expected / kAdapter));
+  }
+}
+
+// Without patience and the best adapter other evaluations do not change the result: they may differ.
+TEST_F(HeldOutTest, AnotherMetricOrOtherRecordsBeginTheBestAnew) {
+  for (const bool metric : {true, false}) {
+    SCOPED_TRACE(metric);
+    TrainOptions options = Evaluated(metric ? "metric" : "records");
+    options.eval.load_best = false;
+    options.max_steps = 6;
+    RunEvaluated(options, 0, 3);
+    ASSERT_TRUE(evals_.back().best);
+    options.resume = true;
+    const double before = evals_.back().loss;
+    if (metric) options.eval.metric = EvalMetric::kTokenAccuracy;
+    if (!metric) options.eval.limit = 11;
+    notes_.clear();
+    RunEvaluated(options);
+    EXPECT_TRUE(evals_.front().best) << evals_.front().loss << " after " << before;
+    EXPECT_NE(notes_.find("measured otherwise"), std::string::npos) << notes_;
+  }
 }
 
 TEST_F(HeldOutTest, ALostBestAdapterIsSaidAndTheLastOneStays) {

@@ -192,22 +192,25 @@ RunResult Trainer::Finish(bool interrupted) {
   if (position_.step > first_step_ && skipped_ == position_.step) {
     StopNotFinite("every step had a loss or gradient that is not finite");
   }
-  if (!interrupted && LoadsBest(options_, !eval_data_.examples.empty()) &&
-      evaluated_step_ != position_.step) {
-    // The last evaluation decides which adapter is the result: until then the work is safe in a checkpoint.
-    if (CountNotFinite(adapter_->params().values) == 0) SaveAndNote();
+  const bool has_eval = !eval_data_.examples.empty();
+  const auto refuse_damage = [&] {
+    if (CountNotFinite(adapter_->params().values) > 0)
+      StopNotFinite("the last step's weights are not finite");
+  };
+  if (!interrupted && !LoadsBest(options_, has_eval)) refuse_damage();
+  if (!interrupted && has_eval && evaluated_step_ != position_.step) {
+    // An adapter in its folder says that the run is finished, its last evaluation included, which may decide
+    // which adapter that is. Until then the work is safe in a checkpoint.
+    const bool there = position_.step == first_step_ || saved_step_ == position_.step;
+    if (!there && CountNotFinite(adapter_->params().values) == 0) SaveAndNote();
     interrupted = !Evaluate();
   }
   if (!interrupted) {
     LoadBest();
-    if (CountNotFinite(adapter_->params().values) > 0)
-      StopNotFinite("the last step's weights are not finite");
+    refuse_damage();
   }
   SaveAtEnd(interrupted);
-  if (!interrupted) {
-    Evaluate();  // unless that is done
-    AnswerSamples("after");
-  }
+  if (!interrupted) AnswerSamples("after");
   RunResult result;
   result.interrupted = interrupted;
   result.steps = position_.step;

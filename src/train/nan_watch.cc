@@ -1,7 +1,9 @@
 #include "train/nan_watch.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "train/step.h"
@@ -58,6 +60,28 @@ std::string Trainer::WatchSkippedStep() {
   return parameter.empty() ? text : fmt::format("{}; of the adapter, {}", text, parameter);
 }
 
+namespace {
+
+// How to go on in `out`: from its newest checkpoint, or from one of those before it. Empty: there is none.
+std::string WaysOn(const Path& out) {
+  const std::vector<int64_t> steps = CheckpointSteps(out);
+  if (steps.empty()) return "";
+  std::string text = fmt::format(
+      "; --resume --resume-force, with another --learning-rate or data, goes on from checkpoint-{}",
+      steps.back());
+  if (steps.size() == 1) return text;
+  std::vector<std::string> earlier;
+  const size_t most = 5, from = steps.size() - 1 - std::min(most, steps.size() - 1);
+  for (size_t i = from; i + 1 < steps.size(); ++i) earlier.push_back(fmt::format("checkpoint-{}", steps[i]));
+  return text +
+         fmt::format(
+             "\nearlier ones are {}: to go on from one of them, delete those after it, or rename them, "
+             "as to checkpoint-{}.old",
+             fmt::join(earlier, ", "), steps.back());
+}
+
+}  // namespace
+
 void Trainer::StopNotFinite(const std::string& what) {
   std::string text = fmt::format("{} (step {}): {}", what, position_.step, WatchSkippedStep());
   const Path& out = options_.out;
@@ -66,19 +90,14 @@ void Trainer::StopNotFinite(const std::string& what) {
         "\nnothing was learned and nothing is saved: check the model (rung verify) and the data, or lower "
         "--learning-rate";
   } else if (CountNotFinite(adapter_->params().values) > 0) {
-    text += "\nthe weights are damaged and not saved: lower --learning-rate";
-    if (HasCheckpoint(out)) {
-      text +=
-          fmt::format("; earlier checkpoints in {} are good: --resume --resume-force goes on from the newest",
-                      out.string());
-    }
+    text += "\nthe weights are damaged and not saved: lower --learning-rate" + WaysOn(out);
   } else if (Status saved = Save(false); !saved.ok()) {
-    text += fmt::format("\nthe weights before it are not saved: {}", saved.failure().message);
+    text += fmt::format("\nthe weights before it are not saved: {}", saved.failure().message) + WaysOn(out);
   } else {
     text += fmt::format(
-        "\nthe weights before it are saved in {}: lower --learning-rate, or check the data; "
-        "--resume --resume-force goes on from there",
-        out.string());
+        "\nthe weights before it are saved in {}/checkpoint-{}: lower --learning-rate, or check the data",
+        out.string(), position_.step);
+    text += WaysOn(out);
   }
   throw Error(ExitCode::kNonFinite, text);
 }

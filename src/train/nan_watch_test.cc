@@ -168,5 +168,65 @@ TEST_F(NanWatchTest, ARunOfSkippedStepsSavesTheWeightsBeforeIt) {
   EXPECT_EQ(checkpoint.state.skipped_in_row, 3);
 }
 
+// Either way that the message names goes on.
+TEST_F(NanWatchTest, AForcedResumeCountsSkippedStepsAnew) {
+  TrainOptions options = Watched("run");
+  options.schedule = Schedule::kConstant;
+  options.warmup_ratio = 0.0;
+  options.max_steps = 20;
+  std::atomic<bool> interrupt{false};
+  on_step_ = [&](const StepReport& step) { interrupt = step.step == 2; };
+  EXPECT_TRUE(Run(options, interrupt).interrupted);
+  on_step_ = nullptr;
+  options.resume = options.resume_force = true;
+  options.save_steps = 0;
+  options.save_minutes = 0;
+  options.learning_rate = 1e36;
+  EXPECT_EQ(CodeOf(options), ExitCode::kNonFinite);
+  std::vector<std::string> damaged;
+  const int64_t saved = NewestCheckpoint(options.out, &damaged).OrThrow().state.position.step;
+  ASSERT_GT(saved, 3);
+  EXPECT_NE(message_.find(fmt::format("saved in {}/checkpoint-{}", options.out.string(), saved)),
+            std::string::npos)
+      << message_;
+  EXPECT_NE(message_.find("checkpoint-1, checkpoint-2"), std::string::npos) << message_;
+  EXPECT_NE(message_.find("rename"), std::string::npos) << message_;
+  // These weights give no finite gradient at any rate: as many steps are tried as in the beginning.
+  options.learning_rate = 1e-3;
+  EXPECT_EQ(CodeOf(options), ExitCode::kNonFinite);
+  EXPECT_NE(message_.find(fmt::format("3 steps in a row had a loss or gradient that is not finite (step {})",
+                                      saved + 3)),
+            std::string::npos)
+      << message_;
+  for (const int64_t step : {saved, saved + 3}) {
+    const Path newest = options.out / fmt::format("checkpoint-{}", step);
+    std::filesystem::rename(newest, newest.string() + ".old");
+  }
+  EXPECT_EQ(CodeOf(options), ExitCode::kDone) << message_;
+  EXPECT_EQ(resumed_.step, 2);
+  EXPECT_TRUE(std::filesystem::exists(options.out / fmt::format("checkpoint-{}.old", saved)));
+}
+
+// The same run decides the same, wherever it was interrupted.
+TEST_F(NanWatchTest, AResumedRunCountsOnItsSkippedSteps) {
+  TrainOptions options = Watched("run");
+  options.schedule = Schedule::kConstant;
+  options.warmup_ratio = 0.0;
+  options.max_steps = 20;
+  options.learning_rate = 1e36;
+  std::atomic<bool> interrupt{false};
+  int64_t skipped = 0, at = 0;
+  on_step_ = [&](const StepReport& step) {
+    skipped += step.skipped;
+    interrupt = skipped == 2;
+    at = step.step;
+  };
+  EXPECT_TRUE(Run(options, interrupt).interrupted);
+  on_step_ = nullptr;
+  options.resume = true;
+  EXPECT_EQ(CodeOf(options), ExitCode::kNonFinite);
+  EXPECT_NE(message_.find(fmt::format("(step {})", at + 1)), std::string::npos) << message_;
+}
+
 }  // namespace
 }  // namespace rung::train

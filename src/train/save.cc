@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <string>
+#include <vector>
 
 #include "base/file_calls.h"
 #include "model/adapter_file.h"
@@ -54,6 +56,7 @@ Status Trainer::Save(bool prune) {
   context.trainer_state = log_->StateText();
   Status saved = SaveCheckpoint(options_.out, State(), *adapter_, *optimizer_, context);
   if (!saved.ok()) return saved;
+  saved_step_ = position_.step;
   if (prune) PruneCheckpoints(options_.out, position_.step, options_.save_limit);
   log_->Saved(fmt::format("checkpoint-{}", position_.step));
   return saved;
@@ -70,23 +73,32 @@ void Trainer::SaveAndNote() {
 
 void Trainer::SaveAtEnd(bool interrupted) {
   const auto save = [&] { return interrupted ? Save() : SaveAdapterTo(options_.out); };
-  if (interrupted && position_.step == first_step_) return;  // nothing that its folder does not have
+  // Nothing that its folder does not have.
+  if (interrupted && (position_.step == first_step_ || position_.step == saved_step_)) return;
   const Patience patience = interrupted ? kInterrupted : kFinished;
   Status saved = save();
   unsigned pause = patience.first, waited = 0;
+  bool given_up = false;  // by whoever waits for a finished run
   while (!saved.ok() && waited + pause <= patience.total) {
     Note(fmt::format("step {} is not saved: {}; trying again in {} s", position_.step,
                      saved.failure().message, pause));
-    const bool go_on = interrupted ? (Files().sleep(pause), true) : Wait(pause, interrupt_);
+    if (interrupted) {
+      Files().sleep(pause);
+    } else {
+      given_up = !Wait(pause, interrupt_);
+    }
     waited += pause;
     pause = std::min(2 * pause, patience.longest);
     saved = save();
-    if (!go_on) break;
+    if (given_up) break;
   }
   if (saved.ok()) return;
-  throw Error(saved.failure().code,
-              fmt::format("step {} is not saved: {}; earlier checkpoints in {} are good: go on with --resume",
-                          position_.step, saved.failure().message, options_.out.string()));
+  const std::vector<int64_t> steps = CheckpointSteps(options_.out);
+  const std::string rest = steps.empty() ? "there is no earlier checkpoint"
+                                         : fmt::format("checkpoint-{} in {} is good: go on with --resume",
+                                                       steps.back(), options_.out.string());
+  throw Error(given_up ? ExitCode::kInterrupted : saved.failure().code,
+              fmt::format("step {} is not saved: {}; {}", position_.step, saved.failure().message, rest));
 }
 
 }  // namespace rung::train

@@ -165,6 +165,10 @@ void Trainer::FindCheckpoint() {
     return Note(
         fmt::format("--resume: no checkpoint in {}: starting from the beginning", options_.out.string()));
   }
+  if (const std::string& version = checkpoint_.rung_version; !version.empty() && version != RungVersion()) {
+    Note(fmt::format("{} was made by rung {}, this is rung {}", checkpoint_.folder.string(), version,
+                     RungVersion()));
+  }
   CompareSettings();
 }
 
@@ -403,12 +407,9 @@ void Trainer::ResumeOrBegin() {
     skipped_ = checkpoint_.state.skipped_steps;
     skipped_in_row_ = checkpoint_.state.skipped_in_row;
     evaluated_step_ = checkpoint_.state.evaluated_step;
-    best_ = checkpoint_.state.best;
-    const auto other = [](const std::string& difference) { return difference.starts_with("eval_"); };
-    if (best_ && std::any_of(resumed_.differences.begin(), resumed_.differences.end(), other)) {
-      Note("--resume-force: what was best so far was measured otherwise, and counts no more");
-      best_.reset();
-    }
+    // Other settings are given to end a row of skipped steps.
+    if (!resumed_.differences.empty()) skipped_in_row_ = 0;
+    ResumeBest();
     first_step_ = position_.step;
     total_tokens_ = checkpoint_.state.tokens;
     earlier_seconds_ = checkpoint_.state.seconds;

@@ -80,6 +80,8 @@ class Trainer {
   bool Evaluate();
   bool AnswerExactly(EvalReport* report);
   void KeepBest(double value);
+  Measured MeasuredNow() const;
+  void ResumeBest();  // as far as it can be compared with what this run measures
   // At the end: the adapter of the best evaluation, where it is wanted.
   void LoadBest();
   // "before" training or "after". Never the reason why a run fails.
@@ -122,7 +124,8 @@ class Trainer {
   int64_t samples_ = 0;
   infer::AnswerShape exact_shape_, sample_shape_;
   std::optional<BestEvaluation> best_;
-  int64_t evaluated_step_ = 0, adapter_step_ = 0;  // adapter_step_: of the result
+  std::optional<double> last_value_;  // of the last evaluation in this process, as saved_step_ of its saves
+  int64_t evaluated_step_ = 0, saved_step_ = 0, adapter_step_ = 0;  // adapter_step_: of the result
 
   RunPosition position_;
   struct {
