@@ -82,9 +82,12 @@ void Progress::Bar(double share, const std::string& text) {
 }
 
 void Progress::Step(const train::StepReport& step) {
-  average_loss_ = step.step == 1 || average_loss_ == 0.0
-                      ? step.loss
-                      : kAverageKeep * average_loss_ + (1.0 - kAverageKeep) * step.loss;
+  // A loss that is not finite would stay in the average for ever.
+  if (std::isfinite(step.loss)) {
+    average_loss_ = step.step == 1 || average_loss_ == 0.0
+                        ? step.loss
+                        : kAverageKeep * average_loss_ + (1.0 - kAverageKeep) * step.loss;
+  }
   if (kind_ == ProgressKind::kNone) return;
   const std::string text = fmt::format(
       "step {}/{}  loss {:.4f}  lr {:.2e}  {:.0f} tok/s  {:.0f} % of peak  left {}{}", step.step,

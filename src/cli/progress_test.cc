@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <string>
+
 namespace rung::cli {
 namespace {
 
@@ -16,6 +19,20 @@ TEST(BarLine, GivesWayToItsTextAndIsNeverWiderThanTheTerminal) {
   for (int width = 0; width < 120; ++width) {
     EXPECT_LE(BarLine(0.7, text, width, false).size(), static_cast<size_t>(width));
   }
+}
+
+TEST(Progress, ASkippedStepIsNotInTheAverageLoss) {
+  Progress progress(ProgressKind::kPlain);
+  train::StepReport step;
+  step.total_steps = 3;
+  testing::internal::CaptureStderr();
+  for (const double loss : {2.0, std::nan(""), 2.0}) {
+    ++step.step;
+    step.loss = loss;
+    progress.Step(step);
+  }
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("step 3/3  loss 2.0000"), std::string::npos) << said;
 }
 
 TEST(BarLine, SharesBeyondTheEndsAreTheEnds) {
