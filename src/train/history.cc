@@ -82,10 +82,6 @@ void AddEval(const json& line, RunHistory* history) {
     eval.answers = Integer(line, "eval_answers");
   }
   eval.best = Flag(line, "best");
-  if (line.contains("eval_exact_match")) {
-    eval.exact_match = Number(line, "eval_exact_match");
-    eval.answers = Integer(line, "eval_answers");
-  }
   std::erase_if(history->evals, [&](const EvalReport& other) { return other.step >= eval.step; });
   history->evals.push_back(eval);
 }

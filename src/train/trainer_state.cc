@@ -48,7 +48,6 @@ std::string TrainerState::Text() const {
                    {"eval_token_accuracy", entry.eval->token_accuracy},
                    {"eval_runtime", entry.eval->seconds}});
       if (entry.eval->exact_match) line["eval_exact_match"] = *entry.eval->exact_match;
-      if (entry.eval->exact_match) line["eval_exact_match"] = *entry.eval->exact_match;
       if (entry.eval->seconds > 0.0) {
         line["eval_samples_per_second"] = static_cast<double>(entry.eval->records) / entry.eval->seconds;
       }
