@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file_calls.h"
 
@@ -19,6 +20,8 @@ Failure SystemFailure(const char* what, const Path& path) {
 }
 
 constexpr std::string_view kNew = ".rung-new-", kOld = ".rung-old-";
+// Another process's ProbeFolder may take away the folder that one is to be made in. Then it is made again.
+constexpr int kTries = 20;
 
 Path Private(std::string_view prefix, const Path& folder) {
   return folder.parent_path() / (std::string(prefix) + folder.filename().string());
@@ -46,17 +49,70 @@ Status ReplaceByAside(const Path& whole, const Path& folder) {
   return Ok{};
 }
 
+// `path` and the folders it is in, up to the first that exists.
+std::vector<Path> Missing(const Path& path) {
+  std::vector<Path> missing;
+  for (Path at = path; !Exists(at) && at.has_relative_path(); at = at.parent_path()) missing.push_back(at);
+  return missing;
+}
+
+// Without "..", links resolved as far as there is something, and no slash at its end.
+Result<Path> WholePath(const Path& path) {
+  std::error_code error;
+  Path whole;
+  for (int tries = 0; tries == 0 || (error == std::errc::no_such_file_or_directory && tries < kTries);
+       ++tries)
+    whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
+  if (error) {
+    return Failure{fmt::format("cannot create {}: {}", path.string(), error.message()), ExitCode::kFailed};
+  }
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
 }  // namespace
+
+Status ProbeFolder(const Path& folder) {
+  const Result<Path> whole = WholePath(folder);
+  if (!whole.ok()) return whole.failure();
+  const std::vector<Path> missing = Missing(whole.value());
+  Status status = MakeFolders(whole.value());
+  if (status.ok()) {
+    const Path inside = Private(kNew, whole.value() / "probe");
+    // What a process that died here left, or another one asks with, is as good.
+    if (Files().mkdir(inside.c_str(), 0777) == 0 || errno == EEXIST) {
+      Files().rmdir(inside.c_str());
+    } else {
+      status = SystemFailure("write to", whole.value());
+    }
+  }
+  // One that somebody has put something into meanwhile stays.
+  for (const Path& made : missing) Files().rmdir(made.c_str());
+  return status;
+}
+
+std::optional<uint64_t> FreeBytes(const Path& path) {
+  const Result<Path> whole = WholePath(path);
+  if (!whole.ok()) return std::nullopt;
+  Path there = whole.value();
+  std::error_code error;
+  while (!std::filesystem::exists(there, error) && there.has_relative_path()) there = there.parent_path();
+  const std::filesystem::space_info space = std::filesystem::space(there, error);
+  if (error) return std::nullopt;
+  return space.available;
+}
 
 Status MakeFolders(const Path& folder) {
   std::error_code error;
   if (folder.empty() || std::filesystem::is_directory(folder, error)) return Ok{};
   const Path parent = folder.has_filename() ? folder.parent_path() : folder.parent_path().parent_path();
-  if (Status made = MakeFolders(parent); !made.ok()) return made;
-  if (Files().mkdir(folder.c_str(), 0777) != 0) {
+  for (int tries = 1;; ++tries) {
+    if (Status made = MakeFolders(parent); !made.ok()) return made;
+    if (Files().mkdir(folder.c_str(), 0777) == 0) break;
+    const bool going = errno == ENOENT || errno == EEXIST;
     const Failure failure = SystemFailure("create", folder);
     // Another process may have been first.
-    if (!std::filesystem::is_directory(folder, error)) return failure;
+    if (std::filesystem::is_directory(folder, error)) break;
+    if (!going || tries == kTries) return failure;
   }
   return SyncFolder(parent);
 }

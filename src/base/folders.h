@@ -1,6 +1,7 @@
 // Folders that appear, are replaced and go away as a whole, whatever happens meanwhile.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "base/files.h"
@@ -9,6 +10,13 @@ namespace rung {
 
 // As mkdir -p. The entries of new folders are made durable.
 Status MakeFolders(const Path& folder);
+
+// Fails as MakeFolders would, or making something in the folder. Makes what is missing, and takes it away
+// again.
+Status ProbeFolder(const Path& folder);
+
+// That are free on the disk which `path` is on, or would be; nothing: the system does not say.
+std::optional<uint64_t> FreeBytes(const Path& path);
 
 // A file, or a folder with all in it. Links are removed, not followed. Nothing there: done.
 Status RemoveAll(const Path& path);

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "base/file_faults.h"
@@ -142,6 +144,51 @@ TEST_F(FoldersTest, RemovingLeavesNoPartUnderTheName) {
     EXPECT_EQ(Content(folder_), content);
   }
   EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(FoldersTest, AProbeLeavesNothing) {
+  const Path deep = root_ / "a" / ".." / "b" / "c";
+  const std::set<std::string> before = Names();
+  EXPECT_TRUE(ProbeFolder(deep).ok());
+  EXPECT_EQ(Names(), before);
+  Fill(folder_, "one");
+  EXPECT_TRUE(ProbeFolder(folder_).ok());
+  EXPECT_TRUE(ProbeFolder(folder_ / "").ok());
+  EXPECT_EQ(Content(folder_), "one");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 2);
+  // As MakeFolders would: a file is in the way, or a name is too long.
+  for (const Path& bad : {folder_ / "a" / "below", root_ / std::string(300, 'n'), Path("/proc/none")}) {
+    SCOPED_TRACE(bad);
+    const Status probed = ProbeFolder(bad);
+    ASSERT_FALSE(probed.ok());
+    EXPECT_EQ(probed.failure().code, ExitCode::kFailed);
+    EXPECT_NE(probed.failure().message.find("cannot create"), std::string::npos) << probed.failure().message;
+  }
+  // Nothing can be made in what is there.
+  const FileFaults faults({.fault = Fault::kFail, .error = EROFS, .only = "mkdir"});
+  const Status probed = ProbeFolder(folder_);
+  ASSERT_FALSE(probed.ok());
+  EXPECT_NE(probed.failure().message.find("Read-only"), std::string::npos) << probed.failure().message;
+}
+
+// A probe of another process has taken the folder's parent away, or had made the folder itself.
+TEST_F(FoldersTest, WhatAnotherProbeTakesAwayIsMadeAgain) {
+  for (const int error : {ENOENT, EEXIST}) {
+    SCOPED_TRACE(error);
+    const Path deep = root_ / fmt::format("{}", error) / "below";
+    const FileFaults faults({.fault = Fault::kFail, .first = 1, .error = error, .only = "mkdir"});
+    const Status made = MakeFolders(deep);
+    EXPECT_TRUE(made.ok()) << made.failure().message;
+    EXPECT_TRUE(std::filesystem::is_directory(deep));
+  }
+}
+
+TEST_F(FoldersTest, FreeBytesAreThoseOfTheDiskThatAFolderWouldBeOn) {
+  const uint64_t free = FreeBytes(root_).value();
+  EXPECT_GT(free, 0u);
+  const uint64_t below = FreeBytes(root_ / "not" / "there").value();
+  EXPECT_LT(std::max(free, below) - std::min(free, below), uint64_t{1} << 30);
+  EXPECT_EQ(FreeBytes("/proc/none").value_or(0), 0u);
 }
 
 }  // namespace
