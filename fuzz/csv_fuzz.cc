@@ -2,6 +2,7 @@
 // as many fields as columns, and what is in no quotes comes out as it went in.
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -16,8 +17,11 @@ using rung::data::RawRow;
 using rung::data::RowReader;
 using rung::data::SampleBy;
 
-// Fields joined again, when there are no quotes.
+// Fields joined again, when there are no quotes and no column without a name, which is left out.
 void CheckPlain(std::string_view bytes, RowReader& reader, char separator) {
+  const size_t begin = std::min(bytes.find_first_not_of("\r\n"), bytes.size());
+  const std::string_view header = bytes.substr(begin, bytes.find_first_of("\r\n", begin) - begin);
+  if (std::count(header.begin(), header.end(), separator) + 1 != std::ssize(reader.columns())) return;
   std::string joined;
   for (const std::string& column : reader.columns()) joined += column + separator;
   RawRow row;

@@ -4,7 +4,8 @@
 Needs transformers 5 and jinja2 3.1. Rendering is transformers' own: its environment (sandboxed, trim_blocks,
 lstrip_blocks, loop controls, tojson without HTML escapes, raise_exception, strftime_now, {% generation %}), its
 normalisation of messages, and the spans it finds of generation blocks. Only the clock is held still.
-Run from the repository root.
+Run from the repository root. In another folder with templates of that path it makes their goldens there, and
+`text_test --gtest_filter=ChatTemplate.EqualsPython` run in that folder compares them.
 """
 import json
 import pathlib

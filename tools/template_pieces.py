@@ -333,6 +333,12 @@ messages | map(attribute='content') | map('length') | sum
 messages | map(attribute='content') | map('replace', 'e', '3') | first
 {'a': 1} == {'a': 1.0} and [1] != (1,)
 [] is mapping or {} is sequence
+none | map('upper') | list
+none | selectattr('a', 'equalto', 'b') | list | length > 0
+0 | select('odd') | list
+false | rejectattr('a') | list
+nothing | reject | list
+1 | select | list
 'x' * 0 ~ [] * 3
 '10' > '9'
 1 < 'a'

@@ -493,10 +493,14 @@ std::vector<int32_t> Encoder::PlainPrompt(std::string_view prompt) const {
 }
 
 Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records, const std::string& name,
-                                                EncodeReport* report) const {
+                                                EncodeReport* report,
+                                                const std::function<bool(size_t done)>& go_on) const {
   std::vector<Example> examples;
   EncodeReport counts;
   for (size_t i = 0; i < records.size(); ++i) {
+    if (i > 0 && go_on && !go_on(i))
+      return Failure{"interrupted while the data was encoded: run the same command again",
+                     ExitCode::kInterrupted};
     bool truncated = false;
     Result<std::vector<Example>> encoded = EncodeParts(records[i], &truncated);
     ++counts.records;

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -99,9 +100,11 @@ class Encoder {
   std::vector<int32_t> PlainPrompt(std::string_view prompt) const;
 
   // Example::record is the index in `records`. Records without a target are listed in the report; when none
-  // has one, that is a failure. `name`: of the data set, for messages.
+  // has one, that is a failure. `name`: of the data set, for messages. `go_on`, if given, is called between
+  // records with how many are done; when it returns false, that is a failure with kInterrupted.
   Result<std::vector<Example>> EncodeAll(std::span<const Record> records, const std::string& name,
-                                         EncodeReport* report) const;
+                                         EncodeReport* report,
+                                         const std::function<bool(size_t done)>& go_on = {}) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   const EncodeOptions& options() const { return options_; }

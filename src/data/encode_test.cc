@@ -543,6 +543,22 @@ TEST(EncodeAll, CountsRecordsWithTheTextOfASpecialToken) {
   EXPECT_EQ(report.special, "<a>");
 }
 
+TEST(EncodeAll, StopsWhenItIsToldTo) {
+  const std::vector<Record> records(5, Pair("a", "b"));
+  std::vector<size_t> seen;
+  const auto until = [&](size_t last) {
+    seen.clear();
+    return Encoder(Plain(true), {}).EncodeAll(records, "x.jsonl", nullptr, [&](size_t done) {
+      seen.push_back(done);
+      return done < last;
+    });
+  };
+  EXPECT_EQ(until(5).OrThrow().size(), 5u);
+  EXPECT_EQ(seen, (std::vector<size_t>{1, 2, 3, 4}));
+  EXPECT_EQ(until(2).failure().code, ExitCode::kInterrupted);
+  EXPECT_EQ(seen, (std::vector<size_t>{1, 2}));
+}
+
 TEST(EncodeAll, FailsWithoutATarget) {
   std::vector<Record> records = {Pair("a", ""), Pair("b", "")};
   records[0].row = 1;

@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -16,8 +15,10 @@
 #include <optional>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
+#include "base/evict.h"
 #include "base/file_calls.h"
 #include "data/byte_source.h"
 #include "data/rows.h"
@@ -69,12 +70,6 @@ bool RemoveUnused(const Path& path) {
 
 bool IsDead(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
 
-struct Whole {
-  Path path;
-  uint64_t bytes = 0;
-  file_time_type used;
-};
-
 }  // namespace
 
 Result<std::string> TokenFileName(std::span<const DataFile> files, std::span<const std::string> settings,
@@ -98,7 +93,7 @@ Path OwnTokenFile(const Path& path) {
 }
 
 Tidied TidyCache(const Path& folder, uint64_t limit) {
-  std::vector<Whole> whole;
+  std::vector<Evictable> whole;
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
     const Entry entry = EntryOf(file.path().filename().string());
@@ -113,18 +108,10 @@ Tidied TidyCache(const Path& folder, uint64_t limit) {
       if (entry.temporary || (old && IsDead(*entry.pid))) RemoveUnused(file.path());
     }
   }
-  std::sort(whole.begin(), whole.end(), [](const Whole& a, const Whole& b) { return a.used < b.used; });
   uint64_t total = 0;
-  for (const Whole& file : whole) total += file.bytes;
-  Tidied tidied;
-  for (const Whole& file : whole) {
-    if (total <= limit) break;
-    if (!RemoveUnused(file.path)) continue;
-    total -= file.bytes;
-    tidied.bytes += file.bytes;
-    ++tidied.files;
-  }
-  return tidied;
+  for (const Evictable& file : whole) total += file.bytes;
+  const Evicted evicted = EvictOldest(std::move(whole), total > limit ? total - limit : 0, RemoveUnused);
+  return {evicted.count, evicted.bytes};
 }
 
 void MarkUsed(const Path& path) { (void)::utimensat(AT_FDCWD, path.c_str(), nullptr, 0); }

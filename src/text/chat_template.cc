@@ -161,6 +161,10 @@ std::optional<jinja::Text> TryRender(const jinja::Syntax& syntax, std::span<cons
   return std::nullopt;
 }
 
+bool IsBlank(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](unsigned char c) { return jinja::IsSpace(c); });
+}
+
 // Where a mark begins that `text` ends inside of ("<|tool"); its size when it ends in none.
 size_t OpenMark(std::string_view text) {
   for (const auto& [open, close] : {std::pair{'<', '>'}, {'[', ']'}}) {
@@ -200,27 +204,71 @@ void EndBeforePrompt(const Rendered& alone, Rendered* rendered) {
   if (rendered->text.starts_with(own)) span.end = end.end;
 }
 
-// With what stands in front of the first answer, where a message has more than a content: found by rendering
-// the messages before it alone, with the generation prompt, and with an answer. A template that cannot do one
-// of these has no such header.
+// The turn that a run is of, of a message that no loop over the messages wrote: from where the generation
+// prompt of the conversation before it ends to where the conversation with it does; not before `least`. The
+// run alone where the text does not go on from there, or others speak in between.
+jinja::Text::Run CutTurn(const jinja::Syntax& syntax, std::span<const Message> messages,
+                         const RenderOptions& options, const jinja::Text& written, size_t index,
+                         size_t least) {
+  const std::string_view text = written.bytes;
+  const jinja::Text::Run run = written.runs[index];
+  const auto source = static_cast<size_t>(run.source);
+  size_t next = index;
+  while (next < written.runs.size() && written.runs[next].source == run.source && !written.runs[next].closed)
+    ++next;
+  const size_t own = written.runs[next - 1].end;
+  const size_t most = next < written.runs.size() ? written.runs[next].begin : text.size();
+  RenderOptions changed = options;
+  changed.add_generation_prompt = true;
+  const std::optional<jinja::Text> before = TryRender(syntax, messages.first(source), changed);
+  if (!before || !text.starts_with(before->bytes)) return run;
+  const size_t begin = before->bytes.size();
+  if (begin < least || begin > run.begin) return run;
+  changed.add_generation_prompt = false;
+  const std::optional<jinja::Text> with = TryRender(syntax, messages.first(source + 1), changed);
+  if (!with) return run;
+  const std::string_view whole = with->bytes;
+  const size_t common = static_cast<size_t>(
+      std::mismatch(text.begin(), text.end(), whole.begin(), whole.end()).first - text.begin());
+  if (common < own || common > most) return run;
+  size_t end = common;
+  if (common < std::min(text.size(), whole.size())) end = own + OpenMark(text.substr(own, common - own));
+  while (end > own && jinja::IsSpace(static_cast<unsigned char>(text[end - 1]))) --end;
+  return {begin, end, run.source, true};
+}
+
+// With what stands in front of an answer, found by rendering the messages before one alone, with the
+// generation prompt, and with an answer. A template that cannot do one of these has no such header. A single
+// plain answer at the end does not need it: see Rendered.
 Speakers FindHeaders(const jinja::Syntax& syntax, std::span<const Message> messages,
                      const RenderOptions& options) {
   Speakers speakers = SpeakersOf(messages);
-  if (std::find(speakers.more.begin(), speakers.more.end(), true) == speakers.more.end()) return speakers;
+  const bool more = std::find(speakers.more.begin(), speakers.more.end(), true) != speakers.more.end();
+  const auto first = std::find(speakers.assistant.begin(), speakers.assistant.end(), true);
+  if (!more && (first == speakers.assistant.end() || first + 1 == speakers.assistant.end())) return speakers;
+  // The first that follows something.
+  const auto follows = std::find(speakers.assistant.begin() + 1, speakers.assistant.end(), true);
+  const std::ptrdiff_t answer =
+      (follows == speakers.assistant.end() ? first : follows) - speakers.assistant.begin();
   std::optional<std::string> header;
   const auto render = [&](std::span<const Message> prefix, bool prompt) {
     RenderOptions changed = options;
     changed.add_generation_prompt = prompt;
     return TryRender(syntax, prefix, changed, &header);
   };
-  const auto first = std::find(speakers.assistant.begin(), speakers.assistant.end(), true);
-  const std::ptrdiff_t answer = first - speakers.assistant.begin();
   std::vector<Message> prefix(messages.begin(), messages.begin() + answer);
   const std::optional<jinja::Text> alone = render(prefix, false), prompted = render(prefix, true);
   if (alone && prompted && prompted->bytes.starts_with(alone->bytes))
     speakers.prompt = prompted->bytes.substr(alone->bytes.size());
+  const bool asked = speakers.prompt && !IsBlank(*speakers.prompt);
+  if (asked && !more) return speakers;
   prefix.push_back({"assistant", "x"});
-  if (render(prefix, false)) speakers.plain = header;
+  header.reset();
+  const std::optional<jinja::Text> answered = render(prefix, false);
+  speakers.plain = header;
+  // It is written whether it is asked for or not, or there is none.
+  if (!asked && prompted && answered && header)
+    speakers.prompt = jinja::PromptIn(*answered, *header, prompted->bytes);
   return speakers;
 }
 
@@ -265,14 +313,20 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
     return Failure{prefix + problem.message};
   }
   Rendered rendered;
-  for (const jinja::Text::Run& run : text.runs) {
+  for (size_t i = 0; i < text.runs.size(); ++i) {
+    const jinja::Text::Run& run = text.runs[i];
     const auto source = static_cast<size_t>(run.source);
     if (syntax.has_generation) {
       rendered.assistant.push_back({run.begin, run.end, generations[source]});
-    } else if (run.closed || speakers.assistant[source]) {
+    } else if (run.closed) {
       const size_t end =
           run.tail == 0 ? run.end : EndBeforeOthers(syntax, messages, options, text.bytes, run);
       rendered.assistant.push_back({run.begin, end, run.source});
+    } else if (speakers.assistant[source]) {
+      const size_t least = rendered.assistant.empty() ? 0 : rendered.assistant.back().end;
+      const jinja::Text::Run turn = CutTurn(syntax, messages, options, text, i, least);
+      rendered.assistant.push_back({turn.begin, turn.end, run.source});
+      while (i + 1 < text.runs.size() && text.runs[i + 1].begin < turn.end) ++i;
     }
   }
   rendered.text = std::move(text.bytes);

@@ -10,16 +10,19 @@
 // What is learned. The strings of an assistant message (its content, and those in its tool calls, reasoning
 // and other keys, except role and name) keep their origin through string operations, so the output knows
 // which of its bytes they are. One iteration of the loop over the messages is one turn: its span goes from
-// the first such byte to the end of what the iteration wrote (the end-of-turn marker), less whitespace there
-// and less a generation prompt.
-// A turn with other keys than a content has text of the template's before its first string
-// ("<tool_call>{..."): its span begins right behind what the template writes before any answer (the
-// generation prompt, or else what precedes a plain content), when the turn begins with that. Where a turn
-// shows what another says (the result of its call), its span ends before that, with the text that the
-// template also writes while the other has said nothing; what it says behind it has a span of its own. A
-// message that leaves no byte in the output has no span; one written outside of any loop has its bytes alone.
-// A template with
-// {% generation %} blocks says it itself: the spans are what these blocks wrote, nothing else.
+// where the generation prompt ends to the end of what the iteration wrote (the end-of-turn marker), less
+// whitespace there and less a generation prompt.
+// The generation prompt is that of the conversation up to an answer, looked for between the iteration's first
+// byte and the first of the assistant's; where there is none the turn begins with the iteration. Where the
+// iteration begins with another text, the turn begins where the two part, and else, or where the template
+// cannot render that conversation, with the assistant's first byte ("<tool_call>{..." in front of it: behind
+// what precedes a plain content).
+// Where a turn shows what another says (the result of its call), its span ends before that, with the text
+// that the template also writes while the other has said nothing; what it says behind it has a span of its
+// own. A message that leaves no byte in the output has no span. One written outside of any loop (into a
+// variable, say) has the text from where the conversation before it, with the generation prompt, ends to
+// where the conversation with it does, or its bytes alone where the text does not go on from there.
+// A template with {% generation %} blocks says it itself: the spans are what these wrote, nothing else.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +64,9 @@ struct Rendered {
     int32_t message = -1;  // whose turn it is: its index; -1: of a generation block outside of their loop
   };
   std::string text;
-  // Ascending, disjoint: what each assistant turn says and its end-of-turn marker.
+  // Ascending, disjoint: what each assistant turn says and its end-of-turn marker. The only answer of a
+  // conversation, when it is its end and a content alone, begins with its content: what it follows is the
+  // conversation without it, which whoever learns it renders anyway.
   std::vector<Span> assistant;
 };
 

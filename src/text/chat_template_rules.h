@@ -56,12 +56,32 @@ inline std::string Glm4(const std::string& content, bool last) {
   return thinking + "</think>" + (answer.empty() ? "" : "\n" + answer);
 }
 
+// What a template writes between the generation prompt and an assistant's content.
+inline std::string Nothing(const std::string&, bool) { return ""; }
+inline std::string Space(const std::string&, bool) { return " "; }
+inline std::string FinalChannel(const std::string&, bool) { return "<|channel|>final<|message|>"; }
+inline std::string Qwen3Lead(const std::string& content, bool last) {
+  if (!last) return "";
+  return Qwen3(content, true).find("</think>") == std::string::npos ? "<think>\n\n</think>\n\n" : "<think>\n";
+}
+inline std::string Glm4Lead(const std::string& content, bool last) {
+  return last && Glm4(content, true).find("</think>") != std::string::npos ? "\n<think>"
+                                                                           : "\n<think></think>\n";
+}
+
 struct Rule {
   const char* name;
   const char* marker;
   std::string (*content)(const std::string&, bool last);
   bool system = true;                 // it takes a system message
   const char* last_marker = nullptr;  // of the last turn, where it differs
+  std::string (*lead)(const std::string&, bool last) = Nothing;
+
+  // A turn from the end of the generation prompt on; "" where no byte of it is the assistant's.
+  std::string Turn(const std::string& said, bool last) const {
+    const std::string own = content(said, last);
+    return own.empty() ? "" : lead(said, last) + own + (last && last_marker ? last_marker : marker);
+  }
 };
 
 inline constexpr Rule kRules[] = {
@@ -70,29 +90,29 @@ inline constexpr Rule kRules[] = {
     {"command_r", "<|END_OF_TURN_TOKEN|>", Trimmed},
     {"deepseek_r1", "<｜end▁of▁sentence｜>", BehindThinking},
     {"exaone", "[|endofturn|]", AsItIs},
-    {"falcon", "</s>", LinesClosed},
+    {"falcon", "</s>", LinesClosed, true, nullptr, Space},
     {"gemma", "<end_of_turn>", Trimmed, false},
     {"gemma3", "<end_of_turn>", Trimmed},
-    {"glm4", "", Glm4},
+    {"glm4", "", Glm4, true, nullptr, Glm4Lead},
     {"granite", "<|end_of_text|>", AsItIs},
-    {"harmony", "<|end|>", AsItIs, true, "<|return|>"},
+    {"harmony", "<|end|>", AsItIs, true, "<|return|>", FinalChannel},
     {"hermes", "<|im_end|>", AsItIs},
     {"lfm2", "<|im_end|>", AsItIs},
-    {"llama2", " </s>", Trimmed},
+    {"llama2", " </s>", Trimmed, true, nullptr, Space},
     {"llama3", "<|eot_id|>", Trimmed},
     {"llama3.1", "<|eot_id|>", Trimmed},
     {"macro", "</s>", Trimmed},
     {"mistral", "</s>", AsItIs, false},
-    {"mistral_system", "</s>", Trimmed},
-    {"mistral_tools", "</s>", AsItIs},
+    {"mistral_system", "</s>", Trimmed, true, nullptr, Space},
+    {"mistral_tools", "</s>", AsItIs, true, nullptr, Space},
     {"olmo2", "</s>", AsItIs},
-    {"openchat", "<|end_of_turn|>", AsItIs},
+    {"openchat", "<|end_of_turn|>", AsItIs, true, nullptr, Space},
     {"phi3", "<|end|>", AsItIs, false},
     {"phi4", "<|end|>", AsItIs},
     {"qwen2.5", "<|im_end|>", AsItIs},
-    {"qwen3", "<|im_end|>", Qwen3},
+    {"qwen3", "<|im_end|>", Qwen3, true, nullptr, Qwen3Lead},
     {"smollm2", "<|im_end|>", AsItIs},
-    {"vicuna", "</s>", Trimmed},
+    {"vicuna", "</s>", Trimmed, true, nullptr, Space},
     {"zephyr", "</s>", AsItIs},
 };
 

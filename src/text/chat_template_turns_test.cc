@@ -28,10 +28,10 @@ TEST(Turns, AreContentsAndMarkersInAllFamilies) {
       for (size_t i = 0; i < pairs; ++i) {
         messages.push_back({"user", RandomContent(random)});
         messages.push_back({"assistant", RandomContent(random)});
-        const bool last = i + 1 == pairs;
-        const std::string said = rule.content(messages.back().content, last);
-        if (said.empty()) continue;  // a turn of which no byte is in the text
-        expected.push_back(said + (last && rule.last_marker ? rule.last_marker : rule.marker));
+        std::string turn = rule.Turn(messages.back().content, i + 1 == pairs);
+        if (turn.empty()) continue;
+        if (pairs == 1) turn.erase(0, rule.lead(messages.back().content, true).size());
+        expected.push_back(std::move(turn));
         ++turns;
       }
       const Result<Rendered> rendered = chat.Render(messages, false, "<s>", "</s>");
@@ -40,6 +40,61 @@ TEST(Turns, AreContentsAndMarkersInAllFamilies) {
     }
     EXPECT_GE(turns, 80) << rule.name;
   }
+}
+
+// Generation begins where the turn does: what stands in front of it is what the model is given.
+TEST(Turns, BeginWhereTheGenerationPromptEnds) {
+  std::mt19937 random(5);
+  std::vector<std::string> never;  // of these no text goes on from the conversation before an answer
+  for (const Rule& rule : kRules) {
+    const ChatTemplate chat = LoadTemplate(rule.name);
+    int compared = 0;
+    for (int round = 0; round < 20; ++round) {
+      std::vector<Message> messages;
+      if (rule.system && random() % 2) messages.push_back({"system", RandomContent(random)});
+      for (size_t pairs = 2 + random() % 3; pairs > 0; --pairs) {
+        messages.push_back({"user", RandomContent(random)});
+        messages.push_back({"assistant", RandomContent(random)});
+      }
+      const Rendered rendered = chat.Render(messages, false, "<s>", "</s>").OrThrow();
+      for (const Rendered::Span& span : rendered.assistant) {
+        const std::vector<Message> before(messages.begin(), messages.begin() + span.message);
+        const std::string prompt = chat.Render(before, true, "<s>", "</s>").OrThrow().text;
+        if (!rendered.text.starts_with(prompt)) continue;
+        ASSERT_EQ(span.begin, prompt.size()) << rule.name << "\n" << rendered.text;
+        ++compared;
+      }
+    }
+    if (compared < 20) never.emplace_back(rule.name);
+  }
+  // One has an empty line that its generation prompt has not, one opens reasoning that its answers have not.
+  EXPECT_EQ(never, (std::vector<std::string>{"alpaca", "deepseek_r1"}));
+}
+
+// The same of a template without a loop over its messages, which fills a variable, and of one whose
+// generation prompt is there unasked.
+TEST(Turns, BeginThereWhateverTheTemplateDoes) {
+  const std::vector<Message> messages = {{"user", "q"},
+                                         {"assistant", "A", R"({"tool_calls": [{"name": "f"}]})"},
+                                         {"tool", "R"},
+                                         {"assistant", "B"}};
+  EXPECT_EQ(LearnedFrom(
+                "{% set n = namespace(out='') %}{% for i in range(messages | length) %}"
+                "{% set m = messages[i] %}{% set n.out = n.out ~ m.role ~ ': ' ~ m.content %}"
+                "{% for c in m.tool_calls %}{% set n.out = n.out ~ '<call>' ~ c.name %}{% endfor %}"
+                "{% set n.out = n.out ~ '<sep>' %}{% endfor %}"
+                "{% if add_generation_prompt %}{% set n.out = n.out ~ 'assistant:' %}{% endif %}{{ n.out }}",
+                messages),
+            (Pieces{" A<call>f<sep>", " B<sep>"}));
+  EXPECT_EQ(LearnedFrom("{% for m in messages %}<{{ m.role }}><say>{{ m.content }}</s>{% endfor %}"
+                        "{% if messages[-1].role != 'assistant' %}<assistant>{% endif %}",
+                        messages),
+            (Pieces{"<say>A</s>", "<say>B</s>"}));
+  // The question's last mark is what generation begins behind, and the question is written otherwise later.
+  EXPECT_EQ(LearnedFrom("{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}</s>"
+                        "{% else %}[{{ 'LAST' if loop.last }}]{{ m.content }}[/]{% endif %}{% endfor %}",
+                        messages),
+            (Pieces{" A</s>", " B</s>"}));
 }
 
 // Nothing of the others is learned and nothing of the assistant's is left out, whatever the conversation.

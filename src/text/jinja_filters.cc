@@ -179,8 +179,13 @@ Arguments Rest(const Arguments& arguments, size_t skip) {
   return rest;
 }
 
+// Jinja's map, select and their like take what is not true, none too, for a list without items.
+std::vector<Value> ItemsIfTrue(const Value& input, Budget& budget) {
+  return IsTrue(input) ? Items(input, budget) : std::vector<Value>();
+}
+
 Value Map(const Value& input, const Arguments& arguments, Budget& budget) {
-  std::vector<Value> items = Items(input, budget);
+  std::vector<Value> items = ItemsIfTrue(input, budget);
   budget.Step(static_cast<int64_t>(items.size()));
   if (arguments.positional.empty()) {
     const Bound bound(arguments, "map", {"attribute", "default"});
@@ -205,7 +210,7 @@ Value Select(const Value& input, const Arguments& arguments, Budget& budget, boo
   const Value* test = arguments.positional.size() > first ? &arguments.positional[first] : nullptr;
   if (test && !test->text()) Fail("select and reject need the name of a test");
   std::vector<Value> kept;
-  for (const Value& item : Items(input, budget)) {
+  for (const Value& item : ItemsIfTrue(input, budget)) {
     budget.Step();
     const Value subject = by_attribute ? Dig(item, arguments.positional[0], budget) : item;
     if ((test ? ApplyTest(test->text()->bytes, subject, rest, budget) : IsTrue(subject)) == keep)
