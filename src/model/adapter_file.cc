@@ -200,14 +200,14 @@ Status CheckModel(const AdapterInfo& info, const Config& config, const Path& fol
 }  // namespace
 
 Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& config,
-                   const std::string& base_model, const std::string& chat_template,
-                   std::optional<int64_t> template_time) {
+                   const AdapterOrigin& origin) {
   if (Status made = MakeFolders(folder); !made.ok()) return made;
   AdapterInfo info;
   info.spec = adapter.spec();
-  info.base_model = base_model;
-  info.chat_template = chat_template;
-  info.template_time = template_time;
+  info.base_model = origin.base_model;
+  info.chat_template = origin.chat_template;
+  info.template_time = origin.template_time;
+  info.base_formats = origin.base_formats;
   info.family = config.family;
   info.L = config.L;
   info.C = config.C;
@@ -215,7 +215,7 @@ Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& con
   if (Status written = WriteTensors(folder / kWeights, adapter); !written.ok()) return written;
   if (info.spec.ladder) return WriteTextFile(folder / kConfig, LadderConfigText(info));
   if (Status written = WriteTextFile(folder / kBeside, BesideText(info)); !written.ok()) return written;
-  return WriteTextFile(folder / kConfig, PeftConfigText(*info.spec.lora, config, base_model));
+  return WriteTextFile(folder / kConfig, PeftConfigText(*info.spec.lora, config, origin.base_model));
 }
 
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder) {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "model/adapter.h"
+#include "model/base_formats.h"
 
 namespace rung::model {
 
@@ -26,12 +27,19 @@ struct AdapterInfo {
   // Of the backbone it belongs to; a foreign adapter does not say: those of the model it is read for, or 0.
   std::string family;
   int64_t L = 0, C = 0, V = 0;
+  BaseFormats base_formats = {};  // of its weights; empty: the adapter does not say
+};
+
+// What an adapter was trained beside and with: as of AdapterInfo.
+struct AdapterOrigin {
+  std::string base_model = "", chat_template = "";
+  std::optional<int64_t> template_time = std::nullopt;
+  BaseFormats base_formats = {};
 };
 
 // Written atomically, the config last: a folder with a config is complete.
 Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& config,
-                   const std::string& base_model, const std::string& chat_template,
-                   std::optional<int64_t> template_time = std::nullopt);
+                   const AdapterOrigin& origin);
 // Refuses, naming both, an adapter trained for a model of another shape.
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder, const Config& config);
 // What the folder says of itself, for no model in particular.

@@ -148,7 +148,7 @@ TEST_F(AdapterFileTest, EveryFieldOfALadderComesBack) {
   ladder.output_scale = 0.375f;
   ladder.rope_pairs = {0, 2, 3, 5};
   const Adapter saved = Random(config, spec);
-  SaveAdapter(folder_, saved, config, "base", "{{ template }}").OrThrow();
+  SaveAdapter(folder_, saved, config, {"base", "{{ template }}"}).OrThrow();
   const AdapterInfo info = ReadAdapterInfo(folder_, config).OrThrow();
   EXPECT_EQ(info.base_model, "base");
   EXPECT_EQ(std::tie(info.chat_template, info.template_time),
@@ -177,7 +177,7 @@ TEST_F(AdapterFileTest, PlainRungsComeBack) {
   spec.ladder->heads = 1;
   spec.ladder->head_dim = spec.ladder->S;
   const Adapter saved = Random(config, spec);
-  SaveAdapter(folder_, saved, config, "base", "").OrThrow();
+  SaveAdapter(folder_, saved, config, {"base", ""}).OrThrow();
   const Adapter loaded = LoadAdapter(folder_, config, false, 64).OrThrow();
   EXPECT_EQ(loaded.ladder()->spec().kind, RungKind::kPlain);
   EXPECT_EQ(ValuesOf(loaded), ValuesOf(saved));
@@ -198,7 +198,7 @@ TEST_F(AdapterFileTest, TheMannerOfRungsComesBack) {
     EXPECT_EQ(In(param.value).as<float>()[0], param.name.ends_with(".bias") ? 0.0f : 1.0f) << param.name;
   });
   const Adapter saved = Random(config, spec);
-  SaveAdapter(folder_, saved, config, "base", "").OrThrow();
+  SaveAdapter(folder_, saved, config, {"base", ""}).OrThrow();
   const Adapter loaded = LoadAdapter(folder_, config, false, 8).OrThrow();
   EXPECT_TRUE(loaded.ladder()->spec().norm == nn::NormKind::kLayer && !loaded.ladder()->spec().rotary);
   EXPECT_EQ(ValuesOf(loaded), ValuesOf(saved));
@@ -208,7 +208,7 @@ TEST_F(AdapterFileTest, RungsOfOldAdaptersHaveRmsNormsAndRope) {
   const Config config = ReadConfig(kTiny).OrThrow();
   AdapterSpec spec;
   spec.ladder = SmallLadder();
-  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "base", "").OrThrow();
+  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, {"base", ""}).OrThrow();
   json object = io::ReadJson(folder_ / "adapter_config.json").OrThrow();
   EXPECT_EQ(object.erase("rung_norm") + object.erase("rung_positions"), 2u);
   WriteTextFile(folder_ / "adapter_config.json", object.dump()).OrThrow();
@@ -223,7 +223,7 @@ TEST_F(AdapterFileTest, TheLaddersTableHasTheRowsAskedFor) {
   const Adapter adapter = Adapter::Make(config, spec, 1, false, 24);
   EXPECT_EQ(adapter.ladder()->rope().cos.rows(), 24);
   EXPECT_EQ(Adapter::Planned(config, spec, 40).ladder()->rope().sin.rows(), 40);
-  SaveAdapter(folder_, adapter, config, "base", "").OrThrow();
+  SaveAdapter(folder_, adapter, config, {"base", ""}).OrThrow();
   EXPECT_EQ(LoadAdapter(folder_, config, false, 100).OrThrow().ladder()->rope().cos.rows(), 100);
 }
 
@@ -231,7 +231,7 @@ TEST_F(AdapterFileTest, ALyingAdapterIsRefusedBeforeMemoryIsTaken) {
   const Config config = ReadConfig(kTiny).OrThrow();
   AdapterSpec spec;
   spec.ladder = SmallLadder();
-  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "base", "").OrThrow();
+  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, {"base", ""}).OrThrow();
   Set("rungs", 4096);
   Set("width", 65536);
   Set("mlp_width", 262144);
@@ -242,7 +242,7 @@ TEST_F(AdapterFileTest, FieldsOutOfRangeAreNamed) {
   const Config config = ReadConfig(kTiny).OrThrow();
   AdapterSpec spec;
   spec.ladder = SmallLadder();
-  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "base", "").OrThrow();
+  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, {"base", ""}).OrThrow();
   const json good = io::ReadJson(folder_ / "adapter_config.json").OrThrow();
   const std::vector<std::pair<const char*, json>> wrong = {{"taps", json::array()},
                                                            {"taps", {1, 0}},
@@ -290,7 +290,7 @@ TEST_F(AdapterFileTest, AnotherModelIsRefusedByName) {
   const Config config = ReadConfig(kTiny).OrThrow();
   AdapterSpec spec;
   spec.lora = SmallLora(config, {0, 1});
-  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "stories", "").OrThrow();
+  SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, {"stories", ""}).OrThrow();
   Config other = config;
   other.V += 8;
   const std::string message = MessageOf(LoadAdapter(folder_, other, false, 8));
@@ -304,7 +304,7 @@ TEST_F(AdapterFileTest, APathThatIsNotUtf8IsSaved) {
   ladder.ladder = SmallLadder();
   lora.lora = SmallLora(config, {0});
   for (const AdapterSpec& spec : {ladder, lora}) {
-    SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, "models/caf\xe9", "\xff")
+    SaveAdapter(folder_, Adapter::Make(config, spec, 1, false, 8), config, {"models/caf\xe9", "\xff"})
         .OrThrow();
     EXPECT_TRUE(ReadAdapterInfo(folder_).OrThrow().base_model.starts_with("models/caf"));
   }
@@ -318,7 +318,7 @@ TEST_F(AdapterFileTest, PairsComeBack) {
     AdapterSpec spec;
     spec.lora = SmallLora(config, layers);
     const Adapter saved = Random(config, spec);
-    SaveAdapter(folder_, saved, config, "base", "{{ template }}", 86400).OrThrow();
+    SaveAdapter(folder_, saved, config, {"base", "{{ template }}", 86400}).OrThrow();
     const AdapterInfo info = ReadAdapterInfo(folder_, config).OrThrow();
     EXPECT_EQ(info.template_time, 86400);
     EXPECT_EQ(std::tie(info.base_model, info.chat_template, info.family, info.L, info.C, info.V),
@@ -344,7 +344,7 @@ TEST_F(AdapterFileTest, BothInOneFolder) {
   spec.ladder->rejoin = 2;
   spec.lora = SmallLora(config, {1, 2});
   const Adapter saved = Random(config, spec);
-  SaveAdapter(folder_, saved, config, "base", "").OrThrow();
+  SaveAdapter(folder_, saved, config, {"base", ""}).OrThrow();
   const Adapter loaded = LoadAdapter(folder_, config, false, 64).OrThrow();
   ASSERT_TRUE(loaded.ladder() && loaded.lora());
   EXPECT_EQ(loaded.lora()->spec().layers, spec.lora->layers);
@@ -384,7 +384,7 @@ TEST_F(AdapterFileTest, FoldersAreTheSameWhateverTheModelCameFrom) {
   const std::vector<float> got = LogitsOf(backbone, &adapter, golden.Ints("ids"), golden.Ints("starts"));
   EXPECT_LE(RelativeError(got, golden.Floats("logits")), 1e-3);
 
-  SaveAdapter(folder_, adapter, backbone.config(), "x", "").OrThrow();
+  SaveAdapter(folder_, adapter, backbone.config(), {"x", ""}).OrThrow();
   const Config config = ReadConfig(kLlama).OrThrow();
   EXPECT_EQ(ValuesOf(LoadAdapter(folder_, config, false, 64).OrThrow()),
             ValuesOf(LoadAdapter(kLora / "peft_llama3", config, false, 64).OrThrow()));
@@ -397,7 +397,7 @@ TEST_F(AdapterFileTest, PeftsFoldersAreReproduced) {
   for (const char* name : {"peft_llama3", "peft_top1"}) {
     const Path peft = kLora / name;
     const Adapter adapter = LoadAdapter(peft, config, false, 64).OrThrow();
-    SaveAdapter(folder_, adapter, config, kLlama.string(), "").OrThrow();
+    SaveAdapter(folder_, adapter, config, {kLlama.string(), ""}).OrThrow();
     const json ours = io::ReadJson(folder_ / "adapter_config.json").OrThrow();
     const json theirs = io::ReadJson(peft / "adapter_config.json").OrThrow();
     for (const auto& [key, value] : ours.items()) {

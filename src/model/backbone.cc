@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "model/tap_cache.h"
+
 namespace rung::model {
 
 Result<Backbone> Backbone::Load(const Path& path, const BackboneOptions& options) {
@@ -87,6 +89,34 @@ void Backbone::MakeRope(int64_t positions) {
   };
   make(config_.rope, &rope_);
   if (config_.local_rope) make(*config_.local_rope, &local_rope_);
+}
+
+BaseFormats Backbone::formats() const {
+  BaseFormats formats;
+  std::string all;
+  const auto add = [&](const std::string& place, const format::Matrix& matrix) {
+    const std::string name = FormatName(matrix);
+    if (matrix.rows > 0) all += fmt::format("{} {}\n", place, DigestName(name));
+    return name;
+  };
+  formats.embedding = add("embedding", embedding_);
+  if (!config_.tied_head) formats.head = add("head", head_);
+  add("position", position_table_);
+  add("project_in", project_in_.frozen);
+  add("project_out", project_out_.frozen);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const nn::Attention& attention = blocks_[layer].attention;
+    const nn::Mlp& mlp = blocks_[layer].mlp;
+    const std::pair<const char*, const nn::Linear&> linears[] = {
+        {"q", attention.q},     {"k", attention.k},       {"v", attention.v},
+        {"qkv", attention.qkv}, {"o", attention.o},       {"gate", mlp.gate},
+        {"up", mlp.up},         {"gate_up", mlp.gate_up}, {"down", mlp.down}};
+    for (const auto& [name, linear] : linears) {
+      if (linear.frozen.rows > 0) ++formats.blocks[add(fmt::format("{}.{}", layer, name), linear.frozen)];
+    }
+  }
+  formats.digest = HashText(all);
+  return formats;
 }
 
 const ops::RopeTable& Backbone::rope(int64_t layer) const {

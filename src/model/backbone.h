@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "model/base_formats.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "nn/block.h"
@@ -38,6 +39,7 @@ class Backbone {
   const Config& config() const { return config_; }
   bool planned() const { return source_->shapes_only(); }  // no data: it runs under a planning Exec only
   const WeightTotals& weight_totals() const { return source_->totals(); }
+  BaseFormats formats() const;
   // Of a layer: the model's, that of windowed layers, or none (rotary 0).
   const ops::RopeTable& rope(int64_t layer) const;
   const format::Matrix& head() const { return head_; }

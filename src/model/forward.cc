@@ -107,47 +107,18 @@ void Pass::Forward(Out z) {
   ops::Gather(ex_, RunCrossed(x), input_.picked, z);
 }
 
-// The crossed layers from x up. Saving: each layer's input stays.
+// The crossed layers from x up.
 Tensor Pass::RunCrossed(Tensor x) {
-  const int64_t L = backbone_.config().L;
-  for (int64_t layer = first_crossed_; layer < L; ++layer) {
-    const nn::DecoderBlock& block = backbone_.block(layer);
+  if (saving_) {
+    crossed_.emplace(backbone_, first_crossed_, adapter_->policy.blocks,
+                     [this](int64_t layer) { return CallOf(layer); });
+    return crossed_->Forward(ex_, x);
+  }
+  for (int64_t layer = first_crossed_; layer < backbone_.config().L; ++layer) {
     At at(ex_, "layer", layer);
-    if (!saving_) {
-      block.Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
-      continue;
-    }
-    Crossed crossed{x, {}};
-    // The last one's output is read once more, by the gather.
-    const Tensor y =
-        layer + 1 < L
-            ? ex_.arena().Keep(DType::kF32, x.rows(), x.cols(), Use::kSaved, "crossed layer's input")
-            : ex_.arena().Scratch(DType::kF32, x.rows(), x.cols(), Use::kBackbone, "residual stream");
-    const bool keep = adapter_->policy.blocks == BlockMemory::kKeep;
-    block.Forward(ex_, x, CallOf(layer), Out{y}, keep ? &crossed.block : nullptr);
-    crossed_.push_back(crossed);
-    x = y;
+    backbone_.block(layer).Forward(ex_, x, CallOf(layer), Out{x}, nullptr);
   }
   return x;
-}
-
-void Pass::CrossBack(Acc dx) {
-  for (size_t i = crossed_.size(); i-- > 0;) {
-    const int64_t layer = first_crossed_ + static_cast<int64_t>(i);
-    const nn::DecoderBlock& block = backbone_.block(layer);
-    At at(ex_, "the backward pass of layer", layer);
-    Crossed& crossed = crossed_[i];
-    if (adapter_->policy.blocks == BlockMemory::kKeep) {
-      block.Backward(ex_, CallOf(layer), crossed.block, dx);
-      continue;
-    }
-    KeepFrame kept(ex_.arena());
-    Frame frame(ex_.arena());
-    const Tensor again =
-        ex_.arena().Scratch(DType::kF32, dx.t.rows(), dx.t.cols(), Use::kBackbone, "layer's output again");
-    block.Forward(ex_, crossed.x, CallOf(layer), Out{again}, &crossed.block);
-    block.Backward(ex_, CallOf(layer), crossed.block, dx);
-  }
 }
 
 // From the gradient of the joined stream to that of the ladder's last state.
@@ -167,7 +138,8 @@ void Pass::Backward(Acc dz) {
   if (first_crossed_ < backbone_.config().L) {
     const Tensor dx = ex_.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "d residual stream");
     ops::Scatter(ex_, dz.t, input_.picked, Out{dx});
-    CrossBack(Acc{dx});
+    // Below the crossed layers only a ladder's output waits for the gradient of the stream.
+    crossed_->Backward(ex_, Acc{dx}, ladder_ ? nn::Reach::kInput : nn::Reach::kTrained);
     if (!ladder_) return;
     const Tensor ds = rows(N, ladder_->spec().S, "d ladder state");
     JoinBack(Acc{dx}, ds);

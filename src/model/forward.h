@@ -12,6 +12,7 @@
 
 #include "data/batch.h"
 #include "model/adapter.h"
+#include "model/crossed_layers.h"
 
 namespace rung::model {
 
@@ -55,10 +56,6 @@ class Pass {
   void Backward(Acc dz);
 
  private:
-  struct Crossed {
-    Tensor x;  // (N,C): the layer's input
-    nn::DecoderBlock::Saved block;
-  };
   nn::BlockCall CallOf(int64_t layer) const;
   // The residual stream below the first crossed layer in x, taps absorbed.
   void RunBelow(const Tensor& x);
@@ -67,7 +64,6 @@ class Pass {
   // The joined state of the rows that are wanted when no layer is crossed.
   void JoinPicked(const Tensor& x, Out z);
   Tensor RunCrossed(Tensor x);
-  void CrossBack(Acc dx);
   void JoinBack(Acc dx, const Tensor& state);
 
   Exec& ex_;
@@ -80,7 +76,7 @@ class Pass {
   int64_t first_crossed_;
   std::optional<LadderPass> climb_;
   Tensor joined_state_;  // the ladder's last state: picked rows (M,S), or (N,S) when layers are crossed
-  std::vector<Crossed> crossed_;
+  std::optional<CrossedLayers> crossed_;  // of a saving pass, where there are any
 };
 
 // The arrays of a data::Batch as a pass reads them: target rows are picked out.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "io/json_file.h"
@@ -81,9 +82,26 @@ json BaseModel(const AdapterInfo& info) {
           {"vocab_size", info.V}};
 }
 
-void AddTemplate(const AdapterInfo& info, json* object) {
+// What both files may have.
+void AddOptional(const AdapterInfo& info, json* object) {
   if (!info.chat_template.empty()) (*object)["chat_template"] = info.chat_template;
   if (info.template_time) (*object)["chat_template_time"] = *info.template_time;
+  const BaseFormats& formats = info.base_formats;
+  if (formats.empty()) return;
+  json weights = {{"blocks", formats.blocks}, {"embedding", formats.embedding}, {"digest", formats.digest}};
+  if (!formats.head.empty()) weights["head"] = formats.head;
+  (*object)["base_weights"] = weights;
+}
+
+Result<BaseFormats> ReadBaseFormats(const json& object, const std::string& where) {
+  Fields fields(object, where + ": base_weights");
+  BaseFormats formats;
+  formats.blocks = fields.Get<std::map<std::string, int64_t>>("blocks");
+  formats.embedding = fields.Get<std::string>("embedding");
+  formats.digest = fields.Get<std::string>("digest");
+  if (fields.Has("head")) formats.head = fields.Get<std::string>("head");
+  if (!fields.failure().empty()) return Failure{fields.failure()};
+  return formats;
 }
 
 // What both files say.
@@ -92,6 +110,7 @@ Status ReadCommon(Fields& fields, const std::string& where, AdapterInfo* info) {
   const auto base = fields.Get<json>("base_model");
   if (fields.Has("chat_template")) info->chat_template = fields.Get<std::string>("chat_template");
   if (fields.Has("chat_template_time")) info->template_time = fields.Get<int64_t>("chat_template_time");
+  const json weights = fields.Has("base_weights") ? fields.Get<json>("base_weights") : json();
   if (!fields.failure().empty()) return Failure{fields.failure()};
   if (version != kVersion) {
     return Failure{fmt::format("{}: format_version {} is not {}: written by another version of rung", where,
@@ -103,6 +122,11 @@ Status ReadCommon(Fields& fields, const std::string& where, AdapterInfo* info) {
   info->C = shape.Get<int64_t>("hidden_size");
   info->V = shape.Get<int64_t>("vocab_size");
   if (!shape.failure().empty()) return Failure{shape.failure()};
+  if (!weights.is_null()) {
+    Result<BaseFormats> formats = ReadBaseFormats(weights, where);
+    if (!formats.ok()) return formats.failure();
+    info->base_formats = std::move(formats).value();
+  }
   if (info->L > 0 && info->C > 0 && info->V > 0) return Ok{};
   return Failure{fmt::format("{}: base_model has sizes below 1", where)};
 }
@@ -222,7 +246,7 @@ std::string LadderConfigText(const AdapterInfo& info) {
   }
   if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
   if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);
-  AddTemplate(info, &object);
+  AddOptional(info, &object);
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -247,7 +271,7 @@ Result<AdapterInfo> ParseLadderConfig(std::string_view text, const std::string& 
 
 std::string BesideText(const AdapterInfo& info) {
   json object = {{"format_version", kVersion}, {"base_model", BaseModel(info)}};
-  AddTemplate(info, &object);
+  AddOptional(info, &object);
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

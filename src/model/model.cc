@@ -33,7 +33,8 @@ Result<ModelText> LoadText(const Path& path, bool raw, const std::string& chat_t
   ModelText loaded{tokenizer.value(), std::nullopt};
   const std::string& source = chat_template.empty() ? loaded.tokenizer.chat_template() : chat_template;
   if (raw || source.empty()) return loaded;
-  Result<text::ChatTemplate> chat = text::ChatTemplate::Parse(source, path.string());
+  const std::string name = chat_template.empty() ? path.string() : "--chat-template or the adapter";
+  Result<text::ChatTemplate> chat = text::ChatTemplate::Parse(source, name);
   if (!chat.ok())
     return Failure{fmt::format("{} (--raw goes on without a chat template)", chat.failure().message)};
   loaded.chat = std::move(chat).value();

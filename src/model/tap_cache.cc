@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "model/tap_cache_folder.h"
 
 namespace rung::model {
 namespace {
@@ -148,38 +147,6 @@ Status WriteAll(int file, uint64_t offset, std::span<const std::byte> bytes, con
   return Ok{};
 }
 
-Failure NoSpace(const Path& folder, uint64_t need, uint64_t available) {
-  return Failure{
-      fmt::format("tap cache {}: {} ({} bytes) needed, the disk has {} ({} bytes) free: free space "
-                  "on it, put the cache on another disk, or train without it",
-                  folder.string(), FormatBytes(need), need, FormatBytes(available), available),
-      ExitCode::kFailed};
-}
-
-Status WithinLimit(uint64_t need, uint64_t limit) {
-  if (need <= limit) return Ok{};
-  return Failure{fmt::format("tap cache: {} ({} bytes) needed, the limit is {} ({} bytes): raise the limit, "
-                             "store fewer or smaller taps, or train without the cache",
-                             FormatBytes(need), need, FormatBytes(limit), limit),
-                 ExitCode::kUsage};
-}
-
-uint64_t BytesOnDisk(const Path& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return 0;
-  return static_cast<uint64_t>(info.st_blocks) * 512;
-}
-
-// Free bytes of the disk that holds `folder`, or would hold it; the largest number when nobody knows.
-uint64_t FreeBytes(Path folder) {
-  struct statvfs disk {};
-  while (::statvfs(folder.empty() ? "." : folder.c_str(), &disk) != 0) {
-    if (folder.empty() || folder == folder.parent_path()) return ~uint64_t{0};
-    folder = folder.parent_path();
-  }
-  return uint64_t{disk.f_bavail} * disk.f_frsize;
-}
-
 // Makes the empty file `bytes` zeros long, with its place on the disk where the file system can reserve it.
 Status Reserve(int file, uint64_t bytes, const Path& path) {
   if (bytes == 0) return Ok{};
@@ -195,7 +162,7 @@ Status Reserve(int file, uint64_t bytes, const Path& path) {
       SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kFailed);
   const bool no_space = errno == ENOSPC || errno == EDQUOT;
   ::unlink(path.c_str());  // gives back what was reserved so far
-  return no_space ? NoSpace(path.parent_path(), bytes, FreeBytes(path.parent_path())) : failure;
+  return no_space ? NoDiskSpace(path.parent_path(), bytes, FreeDiskBytes(path.parent_path())) : failure;
 }
 
 }  // namespace
@@ -232,69 +199,38 @@ TapCache::~TapCache() {
 }
 
 Status TapCache::Check(const Path& dir, uint64_t need_bytes, uint64_t limit_bytes) {
-  if (Status allowed = WithinLimit(need_bytes, limit_bytes); !allowed.ok()) return allowed;
-  uint64_t available = FreeBytes(dir);
-  // Stores that are there may be this one.
-  std::error_code error;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(dir, error)) {
-    if (entry.is_regular_file(error)) available += BytesOnDisk(entry.path());
-  }
-  if (need_bytes > available) return NoSpace(dir, need_bytes, available);
-  return Ok{};
+  return CheckTapCacheRoom(dir, need_bytes, limit_bytes);
 }
 
 Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCacheKey& key,
                                                  std::vector<uint64_t> entry_bytes, uint64_t limit_bytes) {
   RUNG_CHECK(key.description.size() <= kMaxKeyBytes, "tap cache: the key's text is too long");
   const uint64_t need = Need(entry_bytes);
-  if (Status allowed = WithinLimit(need, limit_bytes); !allowed.ok()) return allowed.failure();
   std::unique_ptr<TapCache> cache(new TapCache(FolderOf(dir, key), key, std::move(entry_bytes)));
   // Before anything is made: a refusal leaves no trace.
-  if (Status status = cache->CheckSpace(); !status.ok()) return status.failure();
-  if (Status status = cache->Lock(); !status.ok()) return status.failure();
+  const Result<Evicted> evicted = MakeTapCacheRoom(dir, cache->folder_, need, limit_bytes);
+  if (!evicted.ok()) return evicted.failure();
+  if (evicted.value().count > 0) {
+    cache->note_ = fmt::format("tap cache {}: removed {} other{} that no run uses, {}, to make room",
+                               dir.string(), evicted.value().count, evicted.value().count == 1 ? "" : "s",
+                               FormatBytes(evicted.value().bytes));
+  }
+  const Result<int> lock = LockTapCache(cache->folder_);
+  if (!lock.ok()) return lock.failure();
+  cache->lock_ = lock.value();
   Result<std::string> mismatch = cache->Mismatch();
   if (!mismatch.ok()) return mismatch.failure();
   if (mismatch.value().empty()) {
     if (Status status = cache->LoadRecords(); !status.ok()) return status.failure();
   } else {
     if (mismatch.value() != kNew) {
-      cache->note_ = fmt::format("tap cache {}: discarded and made anew, because {}", cache->folder_.string(),
-                                 mismatch.value());
+      cache->note_ +=
+          fmt::format("{}tap cache {}: discarded and made anew, because {}", cache->note_.empty() ? "" : "; ",
+                      cache->folder_.string(), mismatch.value());
     }
     if (Status status = cache->Make(); !status.ok()) return status.failure();
   }
   return cache;
-}
-
-Status TapCache::CheckSpace() const {
-  const uint64_t need = Need(entry_bytes_), free = FreeBytes(folder_);
-  // What an older store in this folder occupies serves this one, kept or discarded.
-  const uint64_t own = BytesOnDisk(index_path_) + BytesOnDisk(taps_path_);
-  const uint64_t available = free > ~uint64_t{0} - own ? ~uint64_t{0} : free + own;
-  if (need > available) return NoSpace(folder_, need, available);
-  return Ok{};
-}
-
-Status TapCache::Lock() {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  if (error) {
-    return Failure{fmt::format("cannot create the folder of the tap cache, {}: {}: name a folder that can be "
-                               "written, or train without the cache",
-                               folder_.string(), error.message()),
-                   ExitCode::kFailed};
-  }
-  // Never removed, so that all runs lock the same file; the system drops the lock with its process.
-  const Path path = folder_ / "lock";
-  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) return SystemFailure("cannot write the tap cache's", path, ExitCode::kFailed);
-  if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return Ok{};
-  if (errno != EWOULDBLOCK) return SystemFailure("cannot lock the tap cache's", path, ExitCode::kFailed);
-  return Failure{
-      fmt::format("tap cache {}: another run uses it: wait for that run to end, or give this one a "
-                  "folder of its own",
-                  folder_.string()),
-      ExitCode::kUsage};
 }
 
 std::string TapCache::Header() const {

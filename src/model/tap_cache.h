@@ -43,13 +43,13 @@ class TapCache {
   static uint64_t Need(std::span<const uint64_t> entry_bytes);
   static Path FolderOf(const Path& dir, const TapCacheKey& key);
 
-  // Whether a store of this need may and can be made: the limit, and the free space of the disk. Writes
-  // nothing.
+  // Whether a store of this need may and can be made in `dir`: see CheckTapCacheRoom. Writes nothing.
   static Status Check(const Path& dir, uint64_t need_bytes, uint64_t limit_bytes);
   // Makes the store or finds it again, and locks it for this object's life. Entry i has entry_bytes[i] bytes.
-  // The disk is reserved here, where the file system can: a full disk shows now, not hours later.
-  // Refuses (kUsage) a need above the limit and a store in use; fails (kFailed) without space or a folder
-  // that can be written.
+  // The disk is reserved here, where the file system can: a full disk shows now, not hours later. `limit` is
+  // of all stores in `dir` together: those of other keys that no run uses are removed for it and for the
+  // disk, those used longest ago first. Refuses (kUsage) a need above the limit and a store in use; fails
+  // (kFailed) without space or a folder that can be written.
   static Result<std::unique_ptr<TapCache>> Open(const Path& dir, const TapCacheKey& key,
                                                 std::vector<uint64_t> entry_bytes, uint64_t limit_bytes);
   TapCache(const TapCache&) = delete;
@@ -57,7 +57,7 @@ class TapCache {
   ~TapCache();
 
   const Path& folder() const { return folder_; }
-  const std::string& note() const { return note_; }  // why an older store was discarded; empty otherwise
+  const std::string& note() const { return note_; }  // what was removed, and why; empty: nothing
 
   int64_t entries() const { return static_cast<int64_t>(entry_bytes_.size()); }
   uint64_t bytes(int64_t entry) const { return entry_bytes_[static_cast<size_t>(entry)]; }
@@ -84,8 +84,6 @@ class TapCache {
   static constexpr uint64_t kAbsent = 0;  // no entry has this checksum
 
   TapCache(Path folder, const TapCacheKey& key, std::vector<uint64_t> entry_bytes);
-  Status CheckSpace() const;
-  Status Lock();
   std::string Header() const;      // the index's first 4096 bytes, as they should be
   Result<std::string> Mismatch();  // opens the files; what does not fit in them, or empty
   Status Make();                   // both files anew, all entries absent

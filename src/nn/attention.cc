@@ -77,6 +77,11 @@ void FinishHeads(Exec& ex, const Norm& norm, const BlockShape& shape, const Bloc
   }
 }
 
+bool LearnsHeads(const Attention& layers, const BlockLoras& pairs) {
+  return Learns(layers.q, pairs.q) || Learns(layers.k, pairs.k) || Learns(layers.v, pairs.v) ||
+         Learns(layers.qkv, pairs.qkv);
+}
+
 // The gradient of FinishHeads, in place: a rotation's is the rotation back.
 void FinishHeadsBackward(Exec& ex, const Norm& norm, const BlockShape& shape, const BlockCall& call,
                          int64_t heads, const Tensor& d, const Tensor& raw, const Tensor& stats) {
@@ -166,9 +171,13 @@ void Attention::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call
 }
 
 void Attention::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h,
-                         const Saved& saved, Out dh) const {
+                         const Saved& saved, const Out* dh) const {
   Frame frame(ex.arena());
   const BlockLoras& pairs = PairsOf(call);
+  if (!dh && !LearnsHeads(*this, pairs)) {
+    BackwardTrained(ex, o, {pairs.o, call.draw, saved.o_low}, dy, saved.out);
+    return;
+  }
   const int64_t N = h.t.rows();
   const bool separate = shape.qkv == QkvRows::kSeparate;
   const auto scratch = [&](DType dtype, int64_t cols, const char* label) {
@@ -201,13 +210,20 @@ void Attention::Backward(Exec& ex, const BlockShape& shape, const BlockCall& cal
   }
   FinishHeadsBackward(ex, q_norm, shape, call, shape.Hq, d.q, saved.q_raw, saved.q_stats);
   FinishHeadsBackward(ex, k_norm, shape, call, shape.Hkv, d.k, saved.k_raw, saved.k_stats);
-  if (!separate) {
-    nn::Backward(ex, qkv, {pairs.qkv, call.draw, saved.qkv_low}, dqkv, h, dh);
-    return;
-  }
-  nn::Backward(ex, q, {pairs.q, call.draw, saved.q_low}, d.q, h, dh);
-  nn::Backward(ex, k, {pairs.k, call.draw, saved.k_low}, d.k, h, Acc{dh.t});
-  nn::Backward(ex, v, {pairs.v, call.draw, saved.v_low}, d.v, h, Acc{dh.t});
+  const auto back = [&](const Linear& layer, const LoraUse& pair, const Tensor& d_heads, bool first) {
+    if (!dh) return BackwardTrained(ex, layer, pair, d_heads, h);
+    first ? nn::Backward(ex, layer, pair, d_heads, h, *dh)
+          : nn::Backward(ex, layer, pair, d_heads, h, Acc{dh->t});
+  };
+  if (!separate) return back(qkv, {pairs.qkv, call.draw, saved.qkv_low}, dqkv, true);
+  back(q, {pairs.q, call.draw, saved.q_low}, d.q, true);
+  back(k, {pairs.k, call.draw, saved.k_low}, d.k, false);
+  back(v, {pairs.v, call.draw, saved.v_low}, d.v, false);
+}
+
+bool Attention::Learns(const BlockCall& call) const {
+  const BlockLoras& pairs = PairsOf(call);
+  return LearnsHeads(*this, pairs) || nn::Learns(o, pairs.o);
 }
 
 void Attention::ForEachParam(const VisitParam& visit) {

@@ -66,9 +66,9 @@ struct Branch {
     ops::Axpby(ex, shape.residual_scale, added, 1.0f, y);
   }
 
-  // dh = the gradient of h.
+  // dh = the gradient of h; nullptr: nobody wants it.
   void Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h,
-                const typename Layer::Saved& saved, Out dh) const {
+                const typename Layer::Saved& saved, const Out* dh) const {
     Frame frame(ex.arena());
     Tensor dout = dy.t;
     if (HasBranches(shape)) {
@@ -154,10 +154,13 @@ void DecoderBlock::Forward(Exec& ex, In x, const BlockCall& call, Out y, Saved* 
   if (saved) *saved = s;
 }
 
-void DecoderBlock::Backward(Exec& ex, const BlockCall& call, const Saved& saved, Acc dx) const {
+void DecoderBlock::Backward(Exec& ex, const BlockCall& call, const Saved& saved, Acc dx, Reach reach) const {
   Frame frame(ex.arena());
+  // Norms are trained together, and the lowest of them reads the input.
+  const bool to_input = reach == Reach::kInput || attention_norm.gain.trainable();
   const int64_t N = dx.t.rows(), C = shape.C;
   const Tensor dh = ex.arena().Scratch(DType::kF32, N, C, shape.use, "d normed");
+  const Out dh_out{dh};
   const Tensor normed = TakeInput(ex, shape, N);
   const Branch<Attention> attend{attention, attention_output_norm, saved.attention_out,
                                  saved.attention_out_stats};
@@ -171,8 +174,12 @@ void DecoderBlock::Backward(Exec& ex, const BlockCall& call, const Saved& saved,
   };
   if (shape.parallel) {
     const Tensor dmlp = ex.arena().Scratch(DType::kF32, N, C, shape.use, "d normed of mlp");
-    widen.Backward(ex, shape, call, dx.t, input(mlp_norm, saved.x), saved.mlp, Out{dmlp});
-    attend.Backward(ex, shape, call, dx.t, input(attention_norm, saved.x), saved.attention, Out{dh});
+    const Out dmlp_out{dmlp};
+    widen.Backward(ex, shape, call, dx.t, input(mlp_norm, saved.x), saved.mlp,
+                   to_input ? &dmlp_out : nullptr);
+    attend.Backward(ex, shape, call, dx.t, input(attention_norm, saved.x), saved.attention,
+                    to_input ? &dh_out : nullptr);
+    if (!to_input) return;
     back(mlp_norm, dmlp, saved.x, saved.stats_mid);
     back(attention_norm, dh, saved.x, saved.stats_in);
     return;
@@ -180,12 +187,15 @@ void DecoderBlock::Backward(Exec& ex, const BlockCall& call, const Saved& saved,
   const auto unsum = [&](const Norm& norm, const Tensor& sum, const Tensor& stats) {
     if (shape.norm_after_sum) norm.Backward(ex, dx.t, sum, stats, Out{dx.t});
   };
+  const bool past_mlp = to_input || attention.Learns(call);
   unsum(mlp_norm, saved.mlp_out, saved.stats_mid);
-  widen.Backward(ex, shape, call, dx.t, input(mlp_norm, saved.mid), saved.mlp, Out{dh});
+  widen.Backward(ex, shape, call, dx.t, input(mlp_norm, saved.mid), saved.mlp, past_mlp ? &dh_out : nullptr);
+  if (!past_mlp) return;
   back(mlp_norm, dh, saved.mid, saved.stats_mid);
   unsum(attention_norm, saved.attention_out, saved.stats_in);
-  attend.Backward(ex, shape, call, dx.t, input(attention_norm, saved.x), saved.attention, Out{dh});
-  back(attention_norm, dh, saved.x, saved.stats_in);
+  attend.Backward(ex, shape, call, dx.t, input(attention_norm, saved.x), saved.attention,
+                  to_input ? &dh_out : nullptr);
+  if (to_input) back(attention_norm, dh, saved.x, saved.stats_in);
 }
 
 void DecoderBlock::ForEachParam(const VisitParam& visit) {

@@ -68,6 +68,10 @@ struct BlockLoras {
   const Lora *qkv = nullptr, *gate_up = nullptr;  // beside fused layers
 };
 
+// How far down the backward pass of a block goes: to its input, or to the lowest of its layers that has
+// something to train, where nobody wants the gradient of the input.
+enum class Reach : uint8_t { kInput, kTrained };
+
 // What a block reads besides its input.
 struct BlockCall {
   const RowLayout& rows;
@@ -92,9 +96,11 @@ struct Attention {
   };
   // y += attention of h (N,C).
   void Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h, Acc y, Saved* saved) const;
-  // dh (N,C) is overwritten.
+  // dh (N,C) is overwritten; nullptr: nobody wants it.
   void Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h, const Saved& saved,
-                Out dh) const;
+                const Out* dh) const;
+  // Any of its layers is trained or has a pair.
+  bool Learns(const BlockCall& call) const;
   void ForEachParam(const VisitParam& visit);
 };
 
@@ -107,8 +113,9 @@ struct Mlp {
     Tensor gate_low, up_low, down_low, gate_up_low;  // (N,R) of low-rank pairs
   };
   void Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h, Acc y, Saved* saved) const;
+  // dh as of Attention.
   void Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h, const Saved& saved,
-                Out dh) const;
+                const Out* dh) const;
   void ForEachParam(const VisitParam& visit);
 };
 
@@ -130,8 +137,10 @@ struct DecoderBlock {
   };
   // x, y (N,C) f32; y may be x when nothing is saved. A null `saved` means nobody will call Backward.
   void Forward(Exec& ex, In x, const BlockCall& call, Out y, Saved* saved) const;
-  // Turns the gradient of y in `dx` into that of x.
-  void Backward(Exec& ex, const BlockCall& call, const Saved& saved, Acc dx) const;
+  // Turns the gradient of y in `dx` into that of x; of Reach::kTrained into garbage. The gradients of what is
+  // trained are the same bits either way.
+  void Backward(Exec& ex, const BlockCall& call, const Saved& saved, Acc dx,
+                Reach reach = Reach::kInput) const;
 
   // Visits what is trained, in a fixed order.
   void ForEachParam(const VisitParam& visit);

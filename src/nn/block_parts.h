@@ -18,6 +18,9 @@ inline Tensor TakeLow(Exec& ex, bool keep, int64_t rows, const Lora* lora) {
   return ex.arena().Keep(DType::kF32, rows, lora->a.value.rows(), Use::kLowRank, "low-rank state");
 }
 
+// The backward pass leaves gradients at the layer.
+inline bool Learns(const Linear& layer, const Lora* pair) { return layer.trained || pair; }
+
 inline const BlockLoras& PairsOf(const BlockCall& call) {
   static constexpr BlockLoras kNone;
   return call.loras ? *call.loras : kNone;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <random>
@@ -235,8 +236,8 @@ class TestBlock {
   ops::RopeTable table_;
 };
 
-// Runs `body` in a slab of exactly the size that a plan of it asks for.
-void PlanAndRun(DType compute, const std::function<void(Exec&)>& body) {
+// Runs `body` in a slab of exactly the size that a plan of it asks for. The operations of its products.
+double PlanAndRun(DType compute, const std::function<void(Exec&)>& body) {
   const cpu::Context context{cpu::BestIsa(), 2};
   Exec plan = Exec::Planning(context, compute);
   body(plan);
@@ -244,6 +245,7 @@ void PlanAndRun(DType compute, const std::function<void(Exec&)>& body) {
   Exec run(Arena(slab.base(), slab.bytes()), context, compute);
   body(run);
   EXPECT_EQ(run.fingerprint(), plan.fingerprint());
+  return run.flops();
 }
 
 // Every `step`-th number.
@@ -273,12 +275,13 @@ constexpr int64_t kStep = 7;
 class BlockTest : public testing::TestWithParam<Case> {
  protected:
   // y of x, and dx from dy in place; gradients of what is trained are added to.
-  void Step(TestBlock* test, const Packed& packed, const Tensor& x, const Tensor& y, const Tensor& dy) {
-    PlanAndRun(test->block.shape.act, [&](Exec& ex) {
+  double Step(TestBlock* test, const Packed& packed, const Tensor& x, const Tensor& y, const Tensor& dy,
+              Reach reach = Reach::kInput) {
+    return PlanAndRun(test->block.shape.act, [&](Exec& ex) {
       DecoderBlock::Saved saved;
       const BlockCall call = test->Call(packed.layout);
       test->block.Forward(ex, x, call, Out{y}, &saved);
-      test->block.Backward(ex, call, saved, Acc{dy});
+      test->block.Backward(ex, call, saved, Acc{dy}, reach);
     });
   }
   // The same without a backward pass, over x.
@@ -311,6 +314,44 @@ TEST_P(BlockTest, ForwardAndGradientsAreTheReferences) {
     ++index;
   });
   EXPECT_GE(index, 8);
+}
+
+// Where nobody wants dx: less is computed the higher the lowest trained layer stands.
+TEST_P(BlockTest, GradientsWithoutThatOfTheInputAreTheSameBits) {
+  using Place = const Lora* BlockLoras::*;
+  const std::vector<Place> places = {&BlockLoras::q,    &BlockLoras::k,    &BlockLoras::v,
+                                     &BlockLoras::qkv,  &BlockLoras::o,    &BlockLoras::up,
+                                     &BlockLoras::gate, &BlockLoras::down, &BlockLoras::gate_up};
+  const Packed packed({0, 7, 11});
+  const auto run = [&](const std::vector<Place>& kept, Reach reach, double* flops) {
+    TestBlock test(GetParam());
+    const int64_t N = 11, C = test.block.shape.C;
+    for (const Place place : places) {
+      if (std::find(kept.begin(), kept.end(), place) == kept.end()) test.loras.*place = nullptr;
+    }
+    const Tensor x = test.Random(N, C, 1.0f), y = test.Zeros(N, C), dy = test.Random(N, C, 1.0f);
+    *flops = Step(&test, packed, x, y, dy, reach);
+    std::vector<float> gradients;
+    test.ForEachParam([&](Param& param) {
+      for (const float g : Values(param.grad)) gradients.push_back(g);
+    });
+    return gradients;
+  };
+  const TestBlock full(GetParam());
+  std::vector<std::vector<Place>> choices = {places};
+  for (const Place place : places) {
+    if (full.loras.*place) choices.push_back({place});
+  }
+  for (const std::vector<Place>& kept : choices) {
+    double whole = 0.0, less = 0.0;
+    EXPECT_EQ(run(kept, Reach::kInput, &whole), run(kept, Reach::kTrained, &less));
+    // A rung's norms are trained, and the lowest of them reads its input.
+    if (GetParam().trained) {
+      EXPECT_EQ(less, whole);
+    } else {
+      EXPECT_LT(less, whole);
+    }
+  }
 }
 
 TEST_P(BlockTest, InPlaceIsTheSameBits) {

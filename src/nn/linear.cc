@@ -17,6 +17,14 @@ void AddPair(Exec& ex, const Linear& layer, const LoraUse& pair, In x, Acc y) {
   pair.lora->Forward(ex, x, pair.draw, y, Out{u});
 }
 
+// dy in the compute type: as it is, or scratch of the caller's frame.
+Tensor InCompute(Exec& ex, In dy) {
+  if (dy.t.dtype == ex.compute()) return dy.t;
+  const Tensor dyt = ex.arena().Scratch(ex.compute(), dy.t.rows(), dy.t.cols(), Use::kBackbone, "d output");
+  ops::Convert(ex, dy, Out{dyt});
+  return dyt;
+}
+
 void BackwardInto(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, const Tensor& dx,
                   bool add) {
   if (layer.trained) {
@@ -27,14 +35,11 @@ void BackwardInto(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In 
     return;
   }
   Frame frame(ex.arena());
-  Tensor dyt = dy.t;
-  if (dyt.dtype != ex.compute()) {
-    dyt = ex.arena().Scratch(ex.compute(), dy.t.rows(), dy.t.cols(), Use::kBackbone, "d output");
-    ops::Convert(ex, dy, Out{dyt});
-  }
+  const Tensor dyt = InCompute(ex, dy);
   add ? ops::ProjectFrozenGradInput(ex, dyt, layer.frozen, Acc{dx})
       : ops::ProjectFrozenGradInput(ex, dyt, layer.frozen, Out{dx});
-  if (pair.lora) pair.lora->Backward(ex, dy, dyt, x, pair.draw, pair.u, Acc{dx});
+  const Acc into{dx};
+  if (pair.lora) pair.lora->Backward(ex, dy, dyt, x, pair.draw, pair.u, &into);
 }
 
 }  // namespace
@@ -78,6 +83,14 @@ void Backward(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, O
 
 void Backward(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, Acc dx) {
   BackwardInto(ex, layer, pair, dy, x, dx.t, true);
+}
+
+void BackwardTrained(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x) {
+  if (layer.trained) layer.BackwardWeight(ex, dy, x);
+  if (!pair.lora) return;
+  RUNG_CHECK(!layer.trained, "linear: a pair belongs beside a frozen weight");
+  Frame frame(ex.arena());
+  pair.lora->Backward(ex, dy, InCompute(ex, dy), x, pair.draw, pair.u, nullptr);
 }
 
 void ForwardTogether(Exec& ex, In x, std::initializer_list<LinearUse> uses) {

@@ -43,6 +43,8 @@ struct LoraUse {
 void Forward(Exec& ex, const Linear& layer, const LoraUse& pair, In x, Acc y);
 void Backward(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, Out dx);
 void Backward(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x, Acc dx);
+// The gradients of what is trained of layer and pair, where nobody wants dx.
+void BackwardTrained(Exec& ex, const Linear& layer, const LoraUse& pair, In dy, In x);
 
 // Several layers that read the same x: frozen ones in one launch.
 struct LinearUse {

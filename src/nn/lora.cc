@@ -54,7 +54,7 @@ void Lora::Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const {
   ops::ProjectFrozen(ex, InCompute(ex, u.t, "low-rank state"), {&into_y, 1});
 }
 
-void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, Acc dx) const {
+void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, const Acc* dx) const {
   Frame frame(ex.arena());
   const int64_t N = x.t.rows(), K = x.t.cols();
   const ops::Dropout drop = mask(draw);
@@ -62,17 +62,21 @@ void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, Acc dx) 
   const Tensor du = ex.arena().Scratch(DType::kF32, N, a.value.rows(), Use::kLowRank, "d low-rank state");
   ops::ProjectFrozenGradInput(ex, dyt, ops::AsMatrix(b.value), Out{du});
   ops::Scale(ex, scale, Acc{du});
-  const Tensor dut = InCompute(ex, du, "d low-rank state");
   if (drop.p > 0) {
     const Tensor input = ex.arena().Scratch(x.t.dtype, N, K, Use::kLowRank, "dropped input");
     ops::Drop(ex, drop, x, Out{input});
     GradA(ex, du, input, a.grad);
-    const Tensor dinput = ex.arena().Scratch(DType::kF32, N, K, Use::kLowRank, "d dropped input");
-    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), Out{dinput});
-    ops::DropGrad(ex, drop, dinput, dx);
   } else {
     GradA(ex, du, x, a.grad);
-    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), dx);
+  }
+  if (!dx) return;
+  const Tensor dut = InCompute(ex, du, "d low-rank state");
+  if (drop.p > 0) {
+    const Tensor dinput = ex.arena().Scratch(DType::kF32, N, K, Use::kLowRank, "d dropped input");
+    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), Out{dinput});
+    ops::DropGrad(ex, drop, dinput, *dx);
+  } else {
+    ops::ProjectFrozenGradInput(ex, dut, ops::AsMatrix(a.value), *dx);
   }
 }
 

@@ -24,8 +24,9 @@ struct Lora {
   // y (N,O), T or f32. `draw` chooses the mask, 0 is evaluation: nothing is dropped. u (N,R) f32 is the
   // caller's: kept when Backward will follow.
   void Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const;
-  // dy (N,O) f32 and dyt the same in T; x as Forward saw it, and the same draw. dx (N,K) f32.
-  void Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, Acc dx) const;
+  // dy (N,O) f32 and dyt the same in T; x as Forward saw it, and the same draw. dx (N,K) f32; nullptr: nobody
+  // wants it.
+  void Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, const Acc* dx) const;
 
  private:
   ops::Dropout mask(uint64_t draw) const { return {draw > 0 ? dropout : 0.0f, seed, draw, stream}; }

@@ -97,11 +97,13 @@ void Mlp::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h
 }
 
 void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In dy, In h, const Saved& saved,
-                   Out dh) const {
+                   const Out* dh) const {
   Frame frame(ex.arena());
   const BlockLoras& pairs = PairsOf(call);
   const int64_t N = h.t.rows(), F = shape.F, tile = MlpTile(shape, pairs, N);
   const bool fused = shape.fused_gate_up;
+  const bool past_down =
+      dh || Learns(gate, pairs.gate) || Learns(up, pairs.up) || Learns(gate_up, pairs.gate_up);
   const auto scratch = [&](DType dtype, int64_t cols, const char* label) {
     return ex.arena().Scratch(dtype, tile, cols, shape.use, label);
   };
@@ -114,7 +116,7 @@ void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In 
   for (int64_t begin = 0, rows = 0; begin < N; begin += rows) {
     rows = NextTile(N - begin, tile);
     const In x = h.t.Rows(begin, rows), dy_rows = dy.t.Rows(begin, rows);
-    const Tensor act = product.Rows(0, rows), dact = dproduct.Rows(0, rows), dx = dh.t.Rows(begin, rows);
+    const Tensor act = product.Rows(0, rows), dact = dproduct.Rows(0, rows);
     const Tensor up_rows = saved.up.Rows(begin, rows);
     const Tensor gate_rows = Tile(saved.gate, begin, rows), dgate = Tile(dgate_tile, 0, rows);
     const Tensor& inner = shape.gated ? gate_rows : up_rows;  // what the activation is applied to
@@ -124,17 +126,27 @@ void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In 
     };
     // The product is cheaper to make again than to keep.
     ops::Activate(ex, shape.activation, inner, shape.gated ? &factor : nullptr, Out{act});
-    nn::Backward(ex, down, pair(pairs.down, saved.down_low), dy_rows, act, Out{dact});
+    const LoraUse down_pair = pair(pairs.down, saved.down_low);
+    if (!past_down) {
+      BackwardTrained(ex, down, down_pair, dy_rows, act);
+      continue;
+    }
+    nn::Backward(ex, down, down_pair, dy_rows, act, Out{dact});
     // d up takes the memory of d product, element by element.
     const Out dup{dact};
     ops::ActivateGrad(ex, shape.activation, dact, inner, shape.gated ? &factor : nullptr,
                       Out{shape.gated ? dgate : dact}, shape.gated ? &dup : nullptr);
+    const auto back = [&](const Linear& layer, const LoraUse& use, const Tensor& d, bool first) {
+      if (!dh) return BackwardTrained(ex, layer, use, d, x);
+      const Tensor dx = dh->t.Rows(begin, rows);
+      first ? nn::Backward(ex, layer, use, d, x, Out{dx}) : nn::Backward(ex, layer, use, d, x, Acc{dx});
+    };
     if (fused) {
-      nn::Backward(ex, gate_up, pair(pairs.gate_up, saved.gate_up_low), both.Rows(0, rows), x, Out{dx});
+      back(gate_up, pair(pairs.gate_up, saved.gate_up_low), both.Rows(0, rows), true);
       continue;
     }
-    nn::Backward(ex, up, pair(pairs.up, saved.up_low), dact, x, Out{dx});
-    if (shape.gated) nn::Backward(ex, gate, pair(pairs.gate, saved.gate_low), dgate, x, Acc{dx});
+    back(up, pair(pairs.up, saved.up_low), dact, true);
+    if (shape.gated) back(gate, pair(pairs.gate, saved.gate_low), dgate, false);
   }
 }
 
