@@ -99,8 +99,9 @@ void FromJson(const json& object, Checkpoint* checkpoint) {
 
 Status WriteAll(const Path& folder, const RunState& state, const model::Adapter& adapter,
                 Optimizer& optimizer, const CheckpointContext& context) {
-  Status saved = model::SaveAdapter(folder, adapter, *context.config, context.base_model,
-                                    context.chat_template, context.template_time);
+  Status saved = model::SaveAdapter(
+      folder, adapter, *context.config,
+      {context.base_model, context.chat_template, context.template_time, context.base_formats});
   if (!saved.ok()) return saved;
   std::vector<io::TensorToWrite> moments;
   optimizer.ForEachState([&](const std::string& name, const char* dtype, std::span<std::byte> bytes) {

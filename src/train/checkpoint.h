@@ -17,6 +17,7 @@
 
 #include "base/files.h"
 #include "model/adapter.h"
+#include "model/base_formats.h"
 #include "train/optimizer.h"
 
 namespace rung::train {
@@ -68,6 +69,7 @@ struct CheckpointContext {
   Settings settings;
   std::string trainer_state = "";                       // text of trainer_state.json; empty: none is written
   std::optional<int64_t> template_time = std::nullopt;  // see model::AdapterInfo
+  model::BaseFormats base_formats = {};
 };
 
 // Synced and renamed; after a failure nothing of it is left, and a checkpoint of the same step stays.

@@ -31,10 +31,48 @@ uint64_t AnswerBytes(const ComputeOptions& compute, const model::Backbone& shape
   return session.MostBytes(infer::kPrefillChunk);
 }
 
+double EpochsDone(const RunPosition& position, const EncodedData& data, const TrainOptions& options) {
+  const auto epoch = static_cast<double>(position.epoch);
+  if (position.batch == 0) return epoch;
+  const data::EpochPlan plan =
+      data::PlanEpoch(data.rows, options.tokens, options.seed, static_cast<uint32_t>(position.epoch))
+          .OrThrow();
+  return epoch + static_cast<double>(position.batch) / static_cast<double>(plan.batches.size());
+}
+
+std::span<float> Numbers(model::Adapter* adapter) {
+  const Tensor& values = adapter->params().values;
+  return {Out{values}.as<float>(), static_cast<size_t>(values.size())};
+}
+
+// For the user: what has no room in --max-length.
+std::vector<std::string> CutQuestions(const std::vector<infer::Question>& questions,
+                                      const infer::AnswerShape& shape, int64_t max_length) {
+  const int64_t room = shape.capacity - shape.max_tokens;
+  int64_t cut = 0, unanswerable = 0;
+  for (const infer::Question& question : questions) {
+    cut += static_cast<int64_t>(question.prompt.size()) > room;
+    unanswerable += question.expected_tokens > shape.max_tokens;
+  }
+  const std::string limit = fmt::format("--max-length {} holds a prompt and an answer of up to {} tokens",
+                                        max_length, shape.max_tokens);
+  std::vector<std::string> lines;
+  if (cut > 0) {
+    lines.push_back(
+        fmt::format("exact_match: {} of {} prompts are cut on their left: {}", cut, questions.size(), limit));
+  }
+  if (unanswerable > 0) {
+    lines.push_back(fmt::format(
+        "exact_match: {} of {} expected answers are longer than any that can be given, and count as "
+        "wrong: {}",
+        unanswerable, questions.size(), limit));
+  }
+  return lines;
+}
+
 }  // namespace
 
 void Trainer::LoadHeldOut() {
-  CheckEvaluation(options_).OrThrow();
   if (eval_data_.examples.empty()) return;
   const int64_t limit = options_.eval.limit;
   if (limit > 0 && limit < eval_data_.examples.size()) {
@@ -61,6 +99,7 @@ void Trainer::PlanAnswers(const model::Backbone& shape, const model::Adapter& pl
     exact_shape_ =
         infer::ShapeOf(questions_, options_.eval.slots, infer::EnoughTokens(questions_), positions);
     exact = AnswerBytes(options_.compute, shape, planned, exact_shape_);
+    for (const std::string& line : CutQuestions(questions_, exact_shape_, options_.max_length)) Note(line);
   }
   if (samples_ > 0) {
     const auto need = [&](int64_t slots) {
@@ -112,15 +151,6 @@ bool Trainer::EvaluationDue() const {
          position_.step % options_.eval_steps == 0 && evaluated_step_ != position_.step;
 }
 
-double Trainer::EpochsDone() const {
-  const auto epoch = static_cast<double>(position_.epoch);
-  if (position_.batch == 0) return epoch;
-  const data::EpochPlan plan =
-      data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(position_.epoch))
-          .OrThrow();
-  return epoch + static_cast<double>(position_.batch) / static_cast<double>(plan.batches.size());
-}
-
 bool Trainer::AnswerExactly(EvalReport* report) {
   report->answers = static_cast<int64_t>(questions_.size());
   report->exact_match = 0.0;
@@ -145,7 +175,7 @@ bool Trainer::Evaluate() {
   if (interrupt_.load()) return false;
   if (options_.eval.metric == EvalMetric::kExactMatch && !AnswerExactly(&report)) return false;
   report.step = position_.step;
-  report.epoch = EpochsDone();
+  report.epoch = EpochsDone(position_, data_, options_);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   evaluated_step_ = position_.step;
   const double value = ValueOf(report, options_.eval.metric);
@@ -154,20 +184,43 @@ bool Trainer::Evaluate() {
   last_value_ = value;
   log_->Eval(report);
   if (events_.on_eval) events_.on_eval(report);
-  if (report.best) KeepBest(value);
+  if (report.best) {
+    KeepBest(value);
+  } else {
+    RetryBest(false);
+  }
   return true;
 }
 
 void Trainer::KeepBest(double value) {
   if (options_.eval_steps == 0) return;  // the only evaluation is that of the result
-  const Status saved = SaveBest(options_.out / kBestFolder, {value, position_.step, MeasuredNow()},
-                                [&](const Path& folder) { return SaveAdapterTo(folder); });
-  if (!saved.ok()) {
-    Note(fmt::format("the best adapter so far, of step {}, is not kept: {}", position_.step,
-                     saved.failure().message));
-    return;
+  const SavedBest best{value, position_.step, MeasuredNow()};
+  const std::span<const float> values = Numbers(&*adapter_);
+  const uint64_t free = AvailableMemory();  // 0: unknown
+  const bool room =
+      (free == 0 || values.size_bytes() <= free) &&
+      (options_.memory_limit == 0 || plan_.total() + values.size_bytes() <= options_.memory_limit);
+  const Status saved =
+      best_folder_.Keep(best, values, room, [&](const Path& folder) { return SaveAdapterTo(folder); });
+  if (saved.ok()) return log_->Best(best.value, best.step, kBestFolder);
+  Note(fmt::format("the best adapter so far, of step {}, is not kept: {}; {}", best.step,
+                   saved.failure().message,
+                   room ? "it stays in memory, to be tried again after the next evaluation or checkpoint"
+                        : "there is no memory to try it again from"));
+}
+
+void Trainer::RetryBest(bool last) {
+  if (!best_folder_.waits()) return;
+  const SavedBest best = best_folder_.best();
+  const Status saved =
+      best_folder_.Retry(Numbers(&*adapter_), [&](const Path& folder) { return SaveAdapterTo(folder); });
+  if (saved.ok()) {
+    log_->Best(best.value, best.step, kBestFolder);
+    Note(fmt::format("the best adapter so far, of step {}, is kept now", best.step));
+  } else if (last) {
+    Note(fmt::format("{} does not hold the best adapter so far, of step {}: {}",
+                     best_folder_.folder().string(), best.step, saved.failure().message));
   }
-  log_->Best(value, position_.step, kBestFolder);
 }
 
 void Trainer::LoadBest() {
@@ -178,6 +231,12 @@ void Trainer::LoadBest() {
     Note(fmt::format("the adapter is that of the last step, {}, which is the best: {}", best_->step, what));
   };
   if (best_->step == position_.step && last_value_ == best_->metric) return last_is_best();
+  if (best_folder_.waits()) {
+    std::copy(best_folder_.values().begin(), best_folder_.values().end(), Numbers(&*adapter_).begin());
+    adapter_step_ = best_folder_.best().step;
+    return Note(fmt::format("the adapter is that of step {} of {}, the best: {}", adapter_step_,
+                            position_.step, what));
+  }
   const Path folder = options_.out / kBestFolder;
   const Result<SavedBest> saved = ReadBest(folder);
   const bool same = saved.ok() && saved.value().step == best_->step && saved.value().value == best_->metric;

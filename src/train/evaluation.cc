@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -150,6 +151,25 @@ Status SaveBest(const Path& folder, const SavedBest& best, const std::function<S
   // On a full disk its space is what others need. What cannot be removed is removed next time.
   if (!written.ok()) (void)RemoveAll(temporary).ok();
   return written;
+}
+
+Status BestFolder::Keep(const SavedBest& best, std::span<const float> values, bool may, const Save& save) {
+  values_ = std::vector<float>();  // {} would keep its memory
+  Status saved = SaveBest(folder_, best, save);
+  if (!saved.ok() && may) {
+    best_ = best;
+    values_.assign(values.begin(), values.end());
+  }
+  return saved;
+}
+
+Status BestFolder::Retry(std::span<float> values, const Save& save) {
+  RUNG_CHECK(values.size() == values_.size(), "the best adapter that waits has another size");
+  std::swap_ranges(values_.begin(), values_.end(), values.begin());
+  Status saved = SaveBest(folder_, best_, save);
+  std::swap_ranges(values_.begin(), values_.end(), values.begin());
+  if (saved.ok()) values_ = std::vector<float>();
+  return saved;
 }
 
 Result<SavedBest> ReadBest(const Path& folder) {

@@ -4,6 +4,9 @@
 
 #include <functional>
 #include <optional>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "infer/answers.h"
@@ -44,6 +47,27 @@ struct SavedBest {
 Status SaveBest(const Path& folder, const SavedBest& best, const std::function<Status(const Path&)>& save);
 // Reads every byte; fails unless the folder is whole, saying what is wrong.
 Result<SavedBest> ReadBest(const Path& folder);
+
+// Gives best/ what is best, as often as it takes: an adapter that a disk refused waits in memory.
+class BestFolder {
+ public:
+  using Save = std::function<Status(const Path&)>;  // writes the adapter, with the values it has
+  explicit BestFolder(Path folder) : folder_(std::move(folder)) {}
+
+  // The adapter as it is. Where that fails it is kept for Retry, if it `may` be; what waited is given up.
+  Status Keep(const SavedBest& best, std::span<const float> values, bool may, const Save& save);
+  // What waits; `values` are the adapter's, other ones while it is written. Something must wait.
+  Status Retry(std::span<float> values, const Save& save);
+  bool waits() const { return !values_.empty(); }
+  const SavedBest& best() const { return best_; }  // that waits, as its values
+  std::span<const float> values() const { return values_; }
+  const Path& folder() const { return folder_; }
+
+ private:
+  Path folder_;
+  SavedBest best_;
+  std::vector<float> values_;  // empty: nothing waits
+};
 bool IsBetter(EvalMetric metric, double value, double than);
 
 }  // namespace rung::train

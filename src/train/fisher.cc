@@ -1,7 +1,11 @@
 #include "train/fisher.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
+#include "base/text.h"
 #include "model/forward.h"
 #include "ops/update.h"
 
@@ -47,9 +51,8 @@ struct Fisher::Pass {
   nn::DecoderBlock TrainedCopy(Exec& ex, int64_t layer) const;
   // Importances of the layer += gradients squared.
   void AddSquares(Exec& ex, size_t measured) const;
-  // The gradient dx (N,C) of the residual stream above all layers, and its way down.
+  // The gradient dx (N,C) of the residual stream x above all layers.
   void Learn(Exec& ex, const model::BatchInput& input, In x, Out dx) const;
-  void Descend(Exec& ex, const model::BatchInput& input, const std::vector<Tensor>& inputs, Acc dx) const;
   void Run(Exec& ex, const data::Example& example) const;
 };
 
@@ -91,31 +94,6 @@ void Fisher::Pass::Learn(Exec& ex, const model::BatchInput& input, In x, Out dx)
   ops::Scatter(ex, z, input.pass().picked, dx);
 }
 
-// inputs[i]: of layer layers.front() + i. What a block keeps for its backward pass is made again.
-void Fisher::Pass::Descend(Exec& ex, const model::BatchInput& input, const std::vector<Tensor>& inputs,
-                           Acc dx) const {
-  for (size_t i = inputs.size(); i-- > 0;) {
-    const int64_t layer = layers.front() + static_cast<int64_t>(i);
-    const auto measured = std::find(layers.begin(), layers.end(), layer);
-    KeepFrame kept(ex.arena());
-    Frame frame(ex.arena());
-    const Tensor again =
-        ex.arena().Scratch(DType::kF32, dx.t.rows(), dx.t.cols(), Use::kBackbone, "layer's output again");
-    const nn::BlockCall call{input.pass().rows, backbone.rope(layer)};
-    const auto back = [&](const nn::DecoderBlock& block) {
-      nn::DecoderBlock::Saved saved;
-      block.Forward(ex, inputs[i], call, Out{again}, &saved);
-      block.Backward(ex, call, saved, dx);
-    };
-    if (measured == layers.end()) {
-      back(backbone.block(layer));
-    } else {
-      back(TrainedCopy(ex, layer));
-      AddSquares(ex, static_cast<size_t>(measured - layers.begin()));
-    }
-  }
-}
-
 void Fisher::Pass::Run(Exec& ex, const data::Example& example) const {
   const data::Batch batch = data::MakeBatch({&example});
   const model::BatchInput input(batch);
@@ -123,19 +101,21 @@ void Fisher::Pass::Run(Exec& ex, const data::Example& example) const {
   KeepFrame kept(ex.arena());
   Frame frame(ex.arena());
   const int64_t N = batch.rows(), C = backbone.config().C, lowest = layers.front();
-  const auto keep = [&] { return ex.arena().Keep(DType::kF32, N, C, Use::kSaved, "measured layer's input"); };
-  Tensor x = keep();
+  const Tensor x = ex.arena().Keep(DType::kF32, N, C, Use::kSaved, "measured layer's input");
   backbone.Forward(ex, input.pass().ids, input.pass().rows, lowest, Out{x}, {});
-  std::vector<Tensor> inputs;
-  for (int64_t layer = lowest; layer < backbone.config().L; ++layer) {
-    inputs.push_back(x);
-    x = keep();
-    backbone.block(layer).Forward(ex, inputs.back(), {input.pass().rows, backbone.rope(layer)}, Out{x},
-                                  nullptr);
-  }
+  model::CrossedLayers crossed(backbone, lowest, model::BlockMemory::kRecompute, [&](int64_t layer) {
+    return nn::BlockCall{input.pass().rows, backbone.rope(layer)};
+  });
+  const Tensor top = crossed.Forward(ex, x);
   const Tensor dx = ex.arena().Scratch(DType::kF32, N, C, Use::kBackbone, "d residual stream");
-  Learn(ex, input, x, Out{dx});
-  Descend(ex, input, inputs, Acc{dx});
+  Learn(ex, input, top, Out{dx});
+  crossed.Backward(ex, Acc{dx}, nn::Reach::kTrained,
+                   [&](int64_t layer, const model::CrossedLayers::Back& back) {
+                     const auto measured = std::find(layers.begin(), layers.end(), layer);
+                     if (measured == layers.end()) return back(backbone.block(layer));
+                     back(TrainedCopy(ex, layer));
+                     AddSquares(ex, static_cast<size_t>(measured - layers.begin()));
+                   });
 }
 
 Fisher::Need Fisher::Plan(const ComputeOptions& compute, const model::Backbone& backbone,
@@ -162,6 +142,18 @@ Fisher::Fisher(const ComputeOptions& compute, const model::Backbone& backbone,
   Exec ex(Arena(slab.base(), slab.bytes()), compute.context, compute.compute);
   for (const data::Example& example : examples) pass.Run(ex, example);
   RUNG_CHECK(ex.arena().peak().bytes == need.arena, "fisher: a pass used other memory than its plan");
+}
+
+PlanItem ImportanceItem(const Fisher::Need& need, const MemoryPlan& plan) {
+  // What is there from the beginning to the end of a run.
+  static const std::set<std::string_view> kLasting = {"weights", "tables", "tokenizer and data", "program"};
+  uint64_t later = 0;
+  for (const PlanItem& item : plan.items) later += kLasting.contains(item.name) ? 0 : item.bytes;
+  return {"importance", need.total() > later ? need.total() - later : 0,
+          fmt::format("Fisher information before training, beyond what that takes: importances {}, a layer "
+                      "twice {}, arena {}",
+                      FormatBytes(need.importances), FormatBytes(need.layer), FormatBytes(need.arena)),
+          "--ladder-init pruned, fewer --taps, --max-length"};
 }
 
 model::Importance Fisher::importance() const {

@@ -13,6 +13,7 @@
 #include "data/batch.h"
 #include "model/prune.h"
 #include "train/options.h"
+#include "train/plan.h"
 
 namespace rung::train {
 
@@ -40,5 +41,9 @@ class Fisher {
   int64_t layer_size_ = 0;
   std::unique_ptr<Slab> importances_;  // layer by layer, matrix by matrix
 };
+
+// The row of a plan. Importances are measured and gone before anything of the training step exists: what
+// counts is how much more than that they take.
+PlanItem ImportanceItem(const Fisher::Need& need, const MemoryPlan& plan);
 
 }  // namespace rung::train

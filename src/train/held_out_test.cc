@@ -1,4 +1,5 @@
 // Evaluations, the best adapter, early ends and samples in whole runs.
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -79,6 +80,11 @@ class HeldOutTest : public TinyRunTest {
           infer::Generate(session, text.tokenizer, question.prompt, generate, nullptr, nullptr).text));
     }
     return answers;
+  }
+
+  static int64_t BestStep(const TrainOptions& options) {
+    const auto state = nlohmann::json::parse(Bytes(options.out / "trainer_state.json"));
+    return state.at("best_global_step").get<int64_t>();
   }
 
   std::vector<EvalReport> evals_;
@@ -214,6 +220,7 @@ TEST_F(HeldOutTest, ABestAdapterOfLaterStepsCountsWhenSettingsAreForced) {
   for (const EvalReport& eval : evals_) ASSERT_GT(eval.loss, loss) << "a better one: nothing is tested";
   EXPECT_EQ(notes_.find("is lost"), std::string::npos) << notes_;
   EXPECT_TRUE(Bytes(options.out / kAdapter) == adapter);
+  EXPECT_EQ(BestStep(options), best);
 }
 
 // What best/ should hold could not be kept: what it holds is used as long as it is known to be better than
@@ -423,6 +430,74 @@ TEST_F(HeldOutTest, ABestAdapterThatCannotBeKeptDoesNotEndTheRun) {
   EXPECT_EQ(RunTraining(options, events, never).steps, 20);
   EXPECT_NE(notes.find("is not kept"), std::string::npos) << notes;
   EXPECT_TRUE(std::filesystem::exists(options.out / "adapter_config.json"));
+}
+
+// The disk is full when the best evaluation is made, for a step, or until the run has ended and waits.
+TEST_F(HeldOutTest, ABestAdapterThatADiskRefusedIsKeptLater) {
+  const auto run = [&](const char* out) {
+    TrainOptions options = Evaluated(out);
+    options.save_steps = 0;
+    options.save_minutes = 0;
+    return options;
+  };
+  const TrainOptions whole = run("whole");
+  RunEvaluated(whole);
+  int64_t best = 0;
+  for (const EvalReport& eval : evals_) best = eval.best ? eval.step : best;
+  ASSERT_GT(best, 2) << "there is none before it: nothing is tested";
+  ASSERT_LT(best, 19) << "it is the last: nothing is tested";
+  for (const bool to_the_end : {false, true}) {
+    SCOPED_TRACE(to_the_end);
+    const TrainOptions options = run(to_the_end ? "end" : "step");
+    std::optional<FileFaults> faults;
+    std::string notes;
+    RunEvents events;
+    events.on_note = [&](const std::string& line) { notes += line + "\n"; };
+    events.on_step = [&](const StepReport& step) {
+      FaultPlan full{.fault = Fault::kFail, .count = int64_t{1} << 40, .error = ENOSPC, .only = "open"};
+      full.seconds = 100;
+      if (step.step == best) faults.emplace(full);
+      // What is recorded is what the folder holds.
+      if (step.step == best + 1) {
+        const SavedBest kept = ReadBest(options.out / kBestFolder).OrThrow();
+        EXPECT_LT(kept.step, best);
+        EXPECT_EQ(BestStep(options), kept.step);
+        if (!to_the_end) faults.reset();
+      }
+    };
+    const std::atomic<bool> never{false};
+    EXPECT_EQ(RunTraining(options, events, never).steps, 20);
+    EXPECT_NE(notes.find(fmt::format("of step {}, is not kept: ", best)), std::string::npos) << notes;
+    EXPECT_NE(notes.find(fmt::format("of step {}, is kept now", best)), std::string::npos) << notes;
+    EXPECT_EQ(ReadBest(options.out / kBestFolder).OrThrow().step, best);
+    for (const char* file : {"best/adapter_model.safetensors", kAdapter}) {
+      EXPECT_TRUE(Bytes(options.out / file) == Bytes(whole.out / file)) << file;
+    }
+    EXPECT_EQ(BestStep(options), best);
+  }
+}
+
+TEST_F(HeldOutTest, QuestionsWithoutRoomAreCountedAndSaid) {
+  TrainOptions options = Evaluated("run");
+  options.eval.metric = EvalMetric::kExactMatch;
+  options.max_steps = 2;
+  options.tokens = options.max_length = 24;
+  RunEvaluated(options);
+  const model::Config config = model::ReadConfig(options.model).OrThrow();
+  const model::ModelText text = model::LoadText(options.model, false, "", config.V).OrThrow();
+  const std::vector<infer::Question> questions = LoadQuestions(options, text, 12);
+  const int64_t answer = std::min<int64_t>(infer::EnoughTokens(questions), options.max_length / 2);
+  const auto count = [&](const auto& which) {
+    return std::count_if(questions.begin(), questions.end(), which);
+  };
+  const int64_t cut = count([&](const infer::Question& q) {
+    return static_cast<int64_t>(q.prompt.size()) > options.max_length - answer;
+  });
+  ASSERT_GT(cut, 0) << "nothing is tested";
+  EXPECT_NE(notes_.find(fmt::format("{} of 12 prompts are cut", cut)), std::string::npos) << notes_;
+  const int64_t longer = count([&](const infer::Question& q) { return q.expected_tokens > answer; });
+  const bool said = notes_.find(fmt::format("{} of 12 expected answers", longer)) != std::string::npos;
+  EXPECT_EQ(said, longer > 0) << notes_;
 }
 
 }  // namespace

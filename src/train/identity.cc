@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
+#include <string_view>
 
 #include "io/gguf.h"
 #include "io/sha256.h"
@@ -13,37 +15,13 @@
 namespace rung::train {
 namespace {
 
-constexpr uint64_t kHashStart = 0xcbf29ce484222325ull;  // FNV-1a
-
-uint64_t Hash(uint64_t h, const void* data, size_t size) {
-  const auto* bytes = static_cast<const unsigned char*>(data);
-  for (size_t i = 0; i < size; ++i) h = (h ^ bytes[i]) * 0x100000001b3ull;
-  return h;
-}
-
-constexpr uint64_t kSampleBytes = 4096;
-constexpr uint64_t kSamples = 64;
 // The largest that a file of a tokenizer may be.
 constexpr uint64_t kTokenizerLimit = uint64_t{128} << 20;
-// What of a folder decides the computation, besides the weights.
-constexpr const char* kSettings[] = {"config.json", "quantize_config.json", "quant_config.json"};
-
-uint64_t HashOfSamples(const Path& path, uint64_t h) {
-  Result<RandomAccessFile> file = RandomAccessFile::Open(path);
-  if (!file.ok()) throw Error(file.failure().code, file.failure().message);
-  const uint64_t size = file.value().size();
-  h = Hash(h, &size, sizeof(size));
-  std::vector<std::byte> bytes(static_cast<size_t>(std::min(size, kSampleBytes)));
-  const uint64_t room = size - bytes.size();
-  for (uint64_t i = 0; i < kSamples; ++i) {
-    // Double: offsets of a file beyond 2^53 bytes would be rounded, which changes no file's identity.
-    const auto at =
-        static_cast<uint64_t>(static_cast<double>(room) * static_cast<double>(i) / (kSamples - 1));
-    Status read = file.value().Read(std::min(at, room), bytes);
-    if (!read.ok()) throw Error(read.failure().code, read.failure().message);
-    h = Hash(h, bytes.data(), bytes.size());
+void AddModel(const ModelHash& model, Settings* settings) {
+  for (const ModelFile& file : model.files) {
+    settings->emplace(file.name.empty() ? kModelFile : fmt::format("{} {}", kModelFile, file.name),
+                      file.sha256);
   }
-  return h;
 }
 
 // In the order of the enumerations.
@@ -95,27 +73,7 @@ void AddLora(const model::LoraSpec& l, Settings* settings) {
 
 std::string RunIdentity::text(const model::Config& config) const {
   return fmt::format("model={}:{}x{}x{} weights={} data={}", config.family, config.L, config.C, config.V,
-                     weights, data);
-}
-
-std::string WeightsIdentity(const Path& model) {
-  std::vector<Path> files;
-  std::error_code error;
-  if (!std::filesystem::is_directory(model, error)) {
-    // A run is of the whole model, whichever of its parts names it.
-    files = io::GgufFiles(model);
-    std::erase_if(files, [&](const Path& file) { return !std::filesystem::exists(file, error); });
-  } else {
-    for (const auto& entry : std::filesystem::directory_iterator(model, error)) {
-      const bool settings = std::find(std::begin(kSettings), std::end(kSettings), entry.path().filename()) !=
-                            std::end(kSettings);
-      if (settings || entry.path().extension() == ".safetensors") files.push_back(entry.path());
-    }
-    std::sort(files.begin(), files.end());
-  }
-  uint64_t h = kHashStart;
-  for (const Path& file : files) h = HashOfSamples(file, h);
-  return fmt::format("{:016x}", h);
+                     model.sha256, data);
 }
 
 std::string DataIdentity(const EncodedData& data) { return data.examples.digest().substr(0, 16); }
@@ -156,7 +114,6 @@ Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec
   const auto text = [](const auto& value) { return fmt::format("{}", value); };
   const OptimizerOptions& optimizer = options.optimizer;
   Settings settings = {{"model", fmt::format("{}:{}x{}x{}", config.family, config.L, config.C, config.V)},
-                       {"weights", identity.weights},
                        {"rope", config.rope.half ? "half" : "pairs"},
                        {"data", identity.data},
                        {"seed", text(options.seed)},
@@ -177,9 +134,16 @@ Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec
                        {"isa", cpu::NameOf(options.compute.context.isa)},
                        {"threads", text(options.compute.context.threads)},
                        {"method", NameOf(options.method)}};
+  AddModel(identity.model, &settings);
   if (spec.ladder) AddLadder(options, *spec.ladder, &settings);
   if (spec.lora) AddLora(*spec.lora, &settings);
   return settings;
+}
+
+bool NeedsData(const std::string& setting) {
+  constexpr std::string_view kOfData[] = {"data", "steps", "warmup_steps", "load_best"};
+  return std::find(std::begin(kOfData), std::end(kOfData), setting) != std::end(kOfData) ||
+         setting.starts_with("eval_") || setting.starts_with("early_stopping_");
 }
 
 std::vector<std::string> Differences(const Settings& then, const Settings& now) {

@@ -4,20 +4,18 @@
 #include <string>
 #include <vector>
 
+#include "train/model_hash.h"
 #include "train/run.h"
 
 namespace rung::train {
 
 struct RunIdentity {
-  std::string weights, data;  // 16 hex digits each
+  ModelHash model;
+  std::string data;  // 16 hex digits
   // Model and data, for the key of a tap cache.
   std::string text(const model::Config& config) const;
 };
 
-// By samples of the bytes of every weight file, spread over it, and of a folder's settings: two models of one
-// shape differ, and gigabytes need not be read. A copy of a model is the same model. Throws Error when a file
-// cannot be read.
-std::string WeightsIdentity(const Path& model);
 // Of the token ids and learn marks: what training really sees of a data file.
 std::string DataIdentity(const EncodedData& data);
 // Of everything of a model that decides its tokens, and the chat template in use: for the key of cached
@@ -28,9 +26,13 @@ struct RunSchedule {
   int64_t steps = 0, warmup = 0;
   double base_rate = 0.0;
 };
+// How the keys of the model's files begin, which the file's name follows.
+inline constexpr const char* kModelFile = "model file";
 // Everything that changes the resulting bits, by the names of the options where they have one.
 Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config,
                      const RunIdentity& identity, const RunSchedule& schedule);
+// Whether the value of a setting can be told only when the data is read.
+bool NeedsData(const std::string& setting);
 // "seed: then 42, now 43", one text a setting, in the order of their names. One that only one side has is
 // "none" on the other.
 std::vector<std::string> Differences(const Settings& then, const Settings& now);

@@ -15,7 +15,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kLog = "train_log.jsonl";
-constexpr const char* kState = "trainer_state.json";
 
 std::string UtcNow() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
@@ -107,7 +106,9 @@ void RunLog::Scalars(int64_t step, std::span<const Scalar> scalars) {
   if (events_) Check(events_->Add(step, scalars), &events_noted_);
 }
 
-void RunLog::WriteState() { Check(WriteTextFile(options_.out / kState, state_.Text()), &state_noted_); }
+void RunLog::WriteState() {
+  Check(WriteTextFile(options_.out / kTrainerState, state_.Text()), &state_noted_);
+}
 
 void RunLog::Plan(const MemoryPlan& plan) {
   ordered_json items = ordered_json::array();
@@ -184,6 +185,11 @@ void RunLog::Saved(const Path& checkpoint) {
   Event("saved", checkpoint.filename().string());
   if (lines_) Check(lines_->Sync(), &lines_noted_);
   if (events_) Check(events_->Sync(), &events_noted_);
+  WriteState();
+}
+
+void RunLog::Complete() {
+  state_.Finish(Seconds());
   WriteState();
 }
 

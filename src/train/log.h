@@ -44,6 +44,8 @@ class RunLog {
   void Best(double metric, int64_t step, const std::string& folder);
   // A checkpoint was written: what was recorded up to here is made durable.
   void Saved(const Path& checkpoint);
+  // The result is in its folder: trainer_state.json says that the run is finished.
+  void Complete();
   // Also of a run that was interrupted; its seconds are those since it was begun or resumed.
   void Finish(const RunResult& result);
 

@@ -105,18 +105,16 @@ void Trainer::Measure(double seconds, int64_t rows, StepReport* report) {
   report->total_tokens = total_tokens_;
   report->tokens_per_second = static_cast<double>(rows) / seconds;
   report->flops = step_flops_;
-  report->peak_share = step_flops_ / seconds / peak_flops_;
+  const double rate = step_flops_ / seconds;
+  // While others used the machine less was measured than it can do: what a step has done is at least that.
+  peak_flops_ = std::max(peak_flops_, rate);
+  report->peak_share = peak_flops_ > 0.0 ? rate / peak_flops_ : 0.0;
   report->waiting = waiting_seconds_ / seconds;
   report->seconds = earlier_seconds_ + SecondsSince(started_);
   report->seconds_left = SecondsSince(started_) / static_cast<double>(position_.step - first_step_) *
                          static_cast<double>(total_steps_ - position_.step);
   report->resident_bytes = ResidentNow();
   last_loss_ = report->loss;
-}
-
-void Trainer::SyncCache() {
-  if (Status synced = cache_->Sync(); !synced.ok())
-    Note(fmt::format("tap cache: {}", synced.failure().message));
 }
 
 void Trainer::AfterStep(const StepReport& report) {
@@ -173,7 +171,8 @@ RunResult Trainer::Loop() {
     if (position_.batch == batches) {
       ++position_.epoch;
       position_.batch = 0;
-      if (cache_) SyncCache();
+      const Status synced = cache_ ? cache_->Sync() : Ok{};
+      if (!synced.ok()) Note(fmt::format("tap cache: {}", synced.failure().message));
     }
     Measure(SecondsSince(begin), rows, &report);
     AfterStep(report);
@@ -210,6 +209,8 @@ RunResult Trainer::Finish(bool interrupted) {
     refuse_damage();
   }
   SaveAtEnd(interrupted);
+  if (!interrupted) log_->Complete();
+  RetryBest(true);
   if (!interrupted) AnswerSamples("after");
   RunResult result;
   result.interrupted = interrupted;
@@ -223,11 +224,33 @@ RunResult Trainer::Finish(bool interrupted) {
   return result;
 }
 
+namespace {
+// False: interrupted while there was nothing to save.
+bool Prepared(Trainer* trainer) {
+  try {
+    trainer->Prepare();
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kInterrupted) throw;
+    return false;
+  }
+}
+}  // namespace
+
 RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
                       const std::atomic<bool>& interrupt) {
   Trainer trainer(options, events, interrupt);
+  RunResult result;
   try {
-    trainer.Prepare();
+    if (!Prepared(&trainer)) {
+      result.interrupted = true;
+      return result;
+    }
+    if (trainer.finished()) {
+      result.finished_before = trainer.finished();
+      result.steps = trainer.finished()->steps;
+      return result;
+    }
     trainer.Start();
     return trainer.Loop();
   } catch (const std::exception& error) {

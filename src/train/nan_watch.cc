@@ -99,6 +99,7 @@ void Trainer::StopNotFinite(const std::string& what) {
         out.string(), position_.step);
     text += WaysOn(out);
   }
+  RetryBest(true);
   throw Error(ExitCode::kNonFinite, text);
 }
 

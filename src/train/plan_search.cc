@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "train/fisher.h"
 #include "train/state_cache.h"
 
 namespace rung::train {
@@ -71,6 +72,14 @@ uint64_t CacheBytes(const model::AdapterSpec& spec, const TrainOptions& options,
       .front();
 }
 
+// An example of so many rows.
+data::Example AllLearned(int64_t rows) {
+  const auto ids = static_cast<size_t>(rows) + 1;
+  data::Example example{std::vector<int32_t>(ids), std::vector<uint8_t>(ids, 1), 0};
+  example.learn[0] = 0;
+  return example;
+}
+
 // Where the largest batch lies, in steps of kFitStep: bytes grow with tokens nearly in a straight line. So
 // every other guess is on the line through both ends, which saves most plans, and the others halve, which
 // bounds their number.
@@ -128,14 +137,21 @@ Result<PlannedRun> PlanRun(const PlanModel& model, const TrainOptions& options, 
   adapter.policy = options.policy;
   const data::Batch batch = UniformBatch(options.tokens, sequence);
   const PlanInputs inputs{TokenizerBytes(config.V), 0, true, options.optimizer};
+  MemoryPlan plan =
+      MakePlan(options.compute.context, options.compute.compute, backbone.value(), adapter, batch, inputs);
+  if (spec.value().ladder && options.ladder.init == LadderInit::kFisher) {
+    const data::Example longest = AllLearned(sequence);
+    const std::vector<int64_t>& taps = spec.value().ladder->taps;
+    plan.items.push_back(
+        ImportanceItem(Fisher::Plan(options.compute, backbone.value(), taps, {&longest, 1}), plan));
+  }
   const uint64_t row = CacheBytes(spec.value(), options, config, false);
-  return PlannedRun{
-      MakePlan(options.compute.context, options.compute.compute, backbone.value(), adapter, batch, inputs),
-      adapter.spec(),
-      adapter.parameter_count(),
-      EndBytes(backbone.value()),
-      row,
-      CacheBytes(spec.value(), options, config, true) - row};
+  return PlannedRun{std::move(plan),
+                    adapter.spec(),
+                    adapter.parameter_count(),
+                    EndBytes(backbone.value()),
+                    row,
+                    CacheBytes(spec.value(), options, config, true) - row};
 }
 
 TrainOptions PolicySet::Apply(TrainOptions options) const {

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/shapes.h"
 #include "nn/block.h"
+#include "train/fisher.h"
 
 namespace rung::train {
 namespace {
@@ -64,6 +67,34 @@ TEST(PlanSearchTest, ItemsOfASmallModelAsCountedByHand) {
   ladder.ladder.taps = "1,3,5";
   ladder.ladder.rejoin = 0;
   EXPECT_EQ(Bytes(PlanRun(model, ladder, 512).OrThrow().memory, "taps"), 3u * 512 * 128 * 4);
+}
+
+// What a ladder begins with is measured before anything of the step is there: the run needs the larger of the
+// two. A layer has 2 (128 + 64) 128 + 3 * 352 * 128 weights.
+TEST(PlanSearchTest, FisherInformationIsPlannedFromTheStart) {
+  const PlanModel model = PlanModel::Open(kConfig).OrThrow();
+  TrainOptions options = Options(Method::kLadder);
+  options.ladder.taps = "1,3,5";
+  options.ladder.rejoin = 0;
+  for (const int64_t tokens : {64, 16384}) {
+    options.tokens = tokens;
+    options.ladder.init = LadderInit::kPruned;
+    const MemoryPlan pruned = PlanRun(model, options, 64).OrThrow().memory;
+    options.ladder.init = LadderInit::kFisher;
+    const MemoryPlan fisher = PlanRun(model, options, 64).OrThrow().memory;
+    const model::Backbone backbone = model.Plan(options.backbone).OrThrow();
+    data::Example example{std::vector<int32_t>(65), std::vector<uint8_t>(65, 1), 0};
+    example.learn[0] = 0;
+    const Fisher::Need need = Fisher::Plan(options.compute, backbone, {1, 3, 5}, {&example, 1});
+    constexpr uint64_t kLayer = 4 * (2 * (128 + 64) * 128 + 3 * 352 * 128);
+    EXPECT_EQ(need.importances, 3 * kLayer);
+    EXPECT_EQ(need.layer, 2 * kLayer);
+    uint64_t lasting = 0;
+    for (const char* item : {"weights", "tables", "tokenizer and data", "program"})
+      lasting += Bytes(pruned, item);
+    EXPECT_EQ(fisher.total(), std::max(pruned.total(), lasting + need.total()));
+    EXPECT_EQ(Bytes(fisher, "importance") > 0, tokens == 64);
+  }
 }
 
 // The prototype's setting on a model of 1,536 channels, by hand, everything with a bias: one projection for

@@ -15,7 +15,9 @@
 #include "data/packer.h"
 #include "model/model.h"
 #include "train/checkpoint.h"
+#include "train/model_hash.h"
 #include "train/options.h"
+#include "train/out_folder.h"
 #include "train/plan.h"
 
 namespace rung::train {
@@ -63,7 +65,8 @@ struct ResumeReport {
 // What is known before the first step. Identities as in train/identity.h; that of the evaluation data is
 // empty where there are none.
 struct RunBegin {
-  std::string weights, data, eval_data;
+  ModelHash model;
+  std::string data, eval_data;
   int64_t steps = 0, warmup_steps = 0;  // of the whole run
   double learning_rate = 0.0;           // at its peak
   ResumeReport resume;                  // its step 0: from the beginning
@@ -85,6 +88,8 @@ struct RunEvents {
 struct RunResult {
   int64_t steps = 0, skipped_steps = 0;
   bool interrupted = false;
+  // It was finished before, and this one did nothing: `steps` are those of then. Nothing else is set.
+  std::optional<FinishedRun> finished_before = {};
   double train_loss = 0.0;  // of the last step
   double seconds = 0.0;
   uint64_t planned_bytes = 0, resident_peak = 0;
@@ -127,14 +132,16 @@ void FindLargestBatch(const ComputeOptions& compute, const model::Backbone& back
 inline constexpr int64_t kPlannedBatches = 10000;
 
 // Throws Error. `interrupt`: when it becomes true the micro-batch in work is finished, a step that is not
-// whole is dropped, a checkpoint saved, and the run returns with interrupted set.
+// whole is dropped, a checkpoint saved, and the run returns with interrupted set. A run that resumes a
+// finished one, and asks for no more steps than it had, does nothing.
 RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
                       const std::atomic<bool>& interrupt);
 
 // A run up to its first step: reads its data, plans, looks for disk and checkpoints, and throws Error where
-// RunTraining would. Writes nothing to the output folder.
+// RunTraining would, also for a folder that it could not make, write to or lock. Leaves nothing behind.
 struct RunPreview {
-  RunBegin begin;
+  RunBegin begin;                                       // its model is not hashed unless the run would resume
+  std::optional<FinishedRun> finished_before = {};      // nothing else is known then
   int64_t examples = 0, eval_examples = 0, epochs = 0;  // of an epoch; epochs begun
   uint64_t planned_bytes = 0;
 };

@@ -35,23 +35,35 @@ std::string Holder(int descriptor) {
       fmt::format("process {} on {}", line.substr(0, space), line.substr(space + 1, end - space - 1)));
 }
 
+Failure Unwritable(const Path& file) {
+  return Failure{fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)), ExitCode::kFailed};
+}
+
+Failure Held(const Path& folder, int descriptor) {
+  return Failure{fmt::format("{}: {} is working on this run: wait for it or end it, or choose another --out",
+                             folder.string(), Holder(descriptor)),
+                 ExitCode::kUsage};
+}
+
 }  // namespace
+
+Status RunLock::Check(const Path& folder) {
+  const Path file = folder / kFile;
+  const int descriptor = Files().open(file.c_str(), O_RDWR | O_CLOEXEC, 0);
+  if (descriptor < 0) return errno == ENOENT ? Status(Ok{}) : Unwritable(file);
+  const RunLock closed_at_end(descriptor);
+  // Shared: two checks at once do not see each other.
+  if (::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) return Held(folder, descriptor);
+  return Ok{};
+}
 
 Result<RunLock> RunLock::Take(const Path& folder) {
   const Path file = folder / kFile;
   const int descriptor = Files().open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (descriptor < 0) {
-    return Failure{fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)),
-                   ExitCode::kFailed};
-  }
+  if (descriptor < 0) return Unwritable(file);
   RunLock lock(descriptor);
   if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) {
-      return Failure{fmt::format("{}: {} is working on this run: wait for it or end it, or choose another "
-                                 "--out",
-                                 folder.string(), Holder(descriptor)),
-                     ExitCode::kUsage};
-    }
+    if (errno == EWOULDBLOCK) return Held(folder, descriptor);
     lock.note_ = fmt::format("cannot lock {}: {}: start no second run on this folder", file.string(),
                              std::strerror(errno));
     return lock;

@@ -14,6 +14,10 @@ class RunLock {
   // `folder` must exist. Refuses with the number of the process that has it.
   static Result<RunLock> Take(const Path& folder);
 
+  // Fails where Take would, unless the file of the lock cannot be made. Writes nothing. A run that begins in
+  // the very moment is refused.
+  static Status Check(const Path& folder);
+
   RunLock(RunLock&& other) noexcept;
   RunLock& operator=(RunLock&&) = delete;
   ~RunLock();

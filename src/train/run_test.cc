@@ -141,15 +141,6 @@ TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
   }
 }
 
-TEST_F(RunTest, ResumeOfAFinishedRunSaysSo) {
-  TrainOptions options = Options("run");
-  Run(options);
-  options.resume = true;
-  std::string message;
-  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("finished"), std::string::npos) << message;
-}
-
 TEST_F(RunTest, InterruptThatCannotSaveIsAFailure) {
   TrainOptions options = Options("run");
   std::filesystem::create_directories(options.out);
@@ -377,7 +368,7 @@ TEST_F(RunTest, AnotherModelOfTheSameShapeIsNotResumed) {
     std::fclose(file);
   }
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("weights: "), std::string::npos) << message;
+  EXPECT_NE(message.find("model file model.safetensors: "), std::string::npos) << message;
 }
 
 // The settings of a folder decide the computation as much as its weights do.
@@ -393,7 +384,7 @@ TEST_F(RunTest, AModelWithOtherSettingsIsNotResumed) {
   ASSERT_TRUE(WriteTextFile(model / "config.json", text).ok());
   std::string message;
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("weights: "), std::string::npos) << message;
+  EXPECT_NE(message.find("model file config.json: "), std::string::npos) << message;
 }
 
 TEST_F(RunTest, ATapCacheThatIsTooLargeIsRefusedBeforeTheRun) {

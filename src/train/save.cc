@@ -46,13 +46,15 @@ RunState Trainer::State() const {
 }
 
 Status Trainer::SaveAdapterTo(const Path& folder) const {
-  return model::SaveAdapter(folder, *adapter_, config_, options_.model.string(), text_->chat_source(),
-                            text_->time);
+  return model::SaveAdapter(
+      folder, *adapter_, config_,
+      {options_.model.string(), text_->chat_source(), text_->time, backbone_->formats()});
 }
 
 Status Trainer::Save(bool prune) {
   CheckpointContext context{&config_, options_.model.string(), text_->chat_source(), Settings()};
   context.template_time = text_->time;
+  context.base_formats = backbone_->formats();
   context.trainer_state = log_->StateText();
   Status saved = SaveCheckpoint(options_.out, State(), *adapter_, *optimizer_, context);
   if (!saved.ok()) return saved;
@@ -65,7 +67,10 @@ Status Trainer::Save(bool prune) {
 void Trainer::SaveAndNote() {
   const Status saved = Save();
   const auto now = SaveSchedule::Clock::now();
-  if (saved.ok()) return saves_->Saved(now);
+  if (saved.ok()) {
+    saves_->Saved(now);
+    return RetryBest(false);
+  }
   const auto pause = std::chrono::duration_cast<std::chrono::minutes>(saves_->Failed(now));
   Note(fmt::format("checkpoint not saved: {}; the run goes on and tries again in {} minute{}",
                    saved.failure().message, pause.count(), pause.count() == 1 ? "" : "s"));

@@ -31,18 +31,64 @@ uint64_t QuestionBytes(const std::vector<infer::Question>& questions) {
   return bytes;
 }
 
-// What the template showed when the run in `out` began; `now` when there is none to resume.
-int64_t TimeOfRun(const Path& out, const model::Config& config, int64_t now) {
-  std::vector<std::string> damaged;  // FindCheckpoint says it
-  const Checkpoint checkpoint = NewestCheckpoint(out, &damaged).OrThrow();
-  if (checkpoint.state.position.step == 0) return now;
-  return model::ReadAdapterInfo(checkpoint.folder, config).OrThrow().template_time.value_or(now);
+// Those that are known before the data is read.
+Settings WithoutData(Settings settings) {
+  std::erase_if(settings, [](const auto& setting) { return NeedsData(setting.first); });
+  return settings;
+}
+
+// What the template showed when the run in `folder` began; nothing: there is none, or it shows no time.
+std::optional<int64_t> TimeOfRun(const Path& folder, const model::Config& config) {
+  if (folder.empty()) return std::nullopt;
+  return model::ReadAdapterInfo(folder, config).OrThrow().template_time;
+}
+
+void ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data,
+                    const TrainOptions& options, const std::function<void(const std::string&)>& note) {
+  const data::EncodeReport& report = data.report;
+  for (const std::string& line : data.notes) note(line);
+  for (const data::EncodeReport::Dropped& dropped : report.dropped) {
+    note(fmt::format("{}:{}: left out: {}", dropped.file, dropped.row, dropped.reason));
+  }
+  if (report.dropped_count > 0) {
+    note(fmt::format("{}: {} of {} records are left out", data::Describe(files), report.dropped_count,
+                     report.records));
+  }
+  if (report.special_texts > 0) {
+    note(fmt::format(
+        "warning: {}: {} of {} records hold the text of a special token, as \"{}\", which is read as "
+        "plain text; if a chat template has written it: --special-tokens, for records of the format text",
+        data::Describe(files), report.special_texts, report.records, Printable(report.special)));
+  }
+  if (report.truncated > 0) {
+    const bool split = options.data_options.truncation == data::Truncation::kSplit;
+    note(fmt::format("{}: {} records are longer than --max-length {} and were {}", data::Describe(files),
+                     report.truncated, options.max_length, split ? "split" : "cut"));
+  }
+}
+
+// What the run will write, compared with what may be and what the disk has: before anything is loaded.
+void CheckDisk(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config) {
+  const auto n =
+      static_cast<uint64_t>(model::Adapter::Planned(config, spec, options.max_length).parameter_count());
+  // Kept checkpoints, one being written, and the adapter; the best one and its successor.
+  const bool evaluates = !options.eval_data.empty() || options.data_options.valid_fraction > 0.0;
+  const uint64_t best = options.eval_steps > 0 && evaluates ? 2 : 0;
+  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options.save_limit + 1) + 1 + best);
+  const std::optional<uint64_t> free = FreeBytes(options.out);
+  if (free && *free < needed) {
+    throw Error(
+        ExitCode::kFailed,
+        fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free some, choose "
+                    "another --out, or lower --save-limit",
+                    options.out.string(), FormatBytes(*free), FormatBytes(needed)));
+  }
 }
 
 }  // namespace
 
 Trainer::Trainer(const TrainOptions& options, const RunEvents& events, const std::atomic<bool>& interrupt)
-    : options_(options), events_(events), interrupt_(interrupt) {}
+    : options_(options), events_(events), interrupt_(interrupt), best_folder_(options.out / kBestFolder) {}
 
 void Trainer::Note(const std::string& line) const {
   if (events_.on_note) events_.on_note(line);
@@ -62,7 +108,14 @@ void Trainer::OpenLog() {
   log.earlier_seconds = earlier_seconds_;
   log.note = events_.on_note;
   log_.emplace(log);
-  if (best_) log_->Best(best_->metric, best_->step, kBestFolder);
+  // A run that was killed may have kept another than the checkpoint's; --resume-force counts that of a later
+  // step.
+  if (best_) {
+    const Result<SavedBest> kept = ReadBest(options_.out / kBestFolder);
+    if (kept.ok() && kept.value().of == MeasuredNow() &&
+        kept.value().step <= std::max(first_step_, best_->step))
+      log_->Best(kept.value().value, kept.value().step, kBestFolder);
+  }
   log_->Plan(plan_);
   for (const std::string& line : early_notes_) log_->Event("note", line);
   early_notes_.clear();
@@ -72,9 +125,42 @@ void Trainer::Stopped(const std::string& reason) {
   if (log_) log_->Event("stopped", reason);
 }
 
+// What needs no data comes first: encoding it may take minutes.
 void Trainer::Prepare() {
+  ReadShape();
+  LookAtFolder();
+  if (!finished_) {
+    CheckDisk(options_, spec_, config_);
+    FindCheckpoint();
+  } else if (options_.max_steps > 0 || finished_->total_steps == 0) {
+    total_steps_ = options_.max_steps;  // whatever the data
+    if (!finished_->IsShorterThan(total_steps_)) return NoteOtherSettings();
+  }
+  text_ = std::make_unique<model::ModelText>(
+      model::LoadText(options_.model, options_.raw, options_.chat_template, config_.V, options_.template_time)
+          .OrThrow());
+  if (options_.resume && text_->time) {
+    const Path& folder = finished_ ? options_.out : checkpoint_.folder;
+    text_->time = TimeOfRun(folder, config_).value_or(*text_->time);
+  }
+  ReadData();
+  CountSteps();
+  if (finished_) {
+    if (!finished_->IsShorterThan(total_steps_)) return NoteOtherSettings();
+    CheckDisk(options_, spec_, config_);
+    FindCheckpoint();
+    Note(fmt::format("--resume: {} holds a finished run of {} steps; {} are asked for", options_.out.string(),
+                     finished_->steps, total_steps_));
+    finished_.reset();
+  }
+  if (checkpoint_.state.position.step > 0) CompareSettings(false);
+  Plan();
+  CheckTapCache();
+  if (!preview_) HashModel();
+}
+
+void Trainer::ReadShape() {
   config_ = model::ReadConfig(options_.model).OrThrow();
-  identity_.weights = WeightsIdentity(options_.model);
   spec_ = ResolveAdapter(options_, config_).OrThrow();
   base_rate_ = ResolveLearningRate(options_, spec_, config_);
   if (!options_.tap_cache.empty() && !spec_.ladder) {
@@ -85,62 +171,54 @@ void Trainer::Prepare() {
     throw Error(ExitCode::kUsage, fmt::format("--max-length {}: this model attends over {} tokens at most",
                                               options_.max_length, config_.context));
   }
-  text_ = std::make_unique<model::ModelText>(
-      model::LoadText(options_.model, options_.raw, options_.chat_template, config_.V, options_.template_time)
-          .OrThrow());
-  if (options_.resume && text_->time) text_->time = TimeOfRun(options_.out, config_, *text_->time);
+  CheckEvaluation(options_).OrThrow();
+}
+
+void Trainer::ReadData() {
+  const auto note = [&](const std::string& line) { Note(line); };
   const bool split = options_.data_options.valid_fraction > 0.0;
   data_ = LoadData(options_.data, split ? data::Part::kTrain : data::Part::kAll, *text_, options_, events_,
                    &interrupt_);
   identity_.data = DataIdentity(data_);
-  ReportEncoding(options_.data, data_);
+  ReportEncoding(options_.data, data_, options_, note);
   if (split || !options_.eval_data.empty()) {
     const std::vector<data::DataFile>& files = split ? options_.data : options_.eval_data;
     eval_data_ = LoadData(files, split ? data::Part::kValid : data::Part::kAll, *text_, options_, events_,
                           &interrupt_);
-    ReportEncoding(files, eval_data_);
+    ReportEncoding(files, eval_data_, options_, note);
   }
   LoadHeldOut();
-  CountSteps();
-  FindCheckpoint();
-  Plan();
-  CheckDisk();
+}
+
+void Trainer::HashModel() {
+  if (!identity_.model.files.empty()) return;
+  const auto begin = std::chrono::steady_clock::now();
+  bool said = false;
+  identity_.model = train::HashModel(options_.model, [&](uint64_t, uint64_t total) {
+    if (!said && std::chrono::steady_clock::now() - begin > std::chrono::seconds(1)) {
+      Note(fmt::format("reading the model's {} for its hash, once a run", FormatBytes(total)));
+      said = true;
+    }
+    return !interrupt_.load();
+  });
 }
 
 RunPreview Trainer::Preview() {
   preview_ = true;
   Prepare();
-  return {Begin(), data_.examples.size(), eval_data_.examples.size(), static_cast<int64_t>(epochs_),
+  if (finished_) return {{}, finished_};
+  return {Begin(),
+          std::nullopt,
+          data_.examples.size(),
+          eval_data_.examples.size(),
+          static_cast<int64_t>(epochs_),
           plan_.total()};
 }
 
 RunBegin Trainer::Begin() const {
-  return {identity_.weights, identity_.data, eval_data_.examples.empty() ? "" : DataIdentity(eval_data_),
-          total_steps_,      warmup_steps_,  base_rate_,
+  return {identity_.model, identity_.data, eval_data_.examples.empty() ? "" : DataIdentity(eval_data_),
+          total_steps_,    warmup_steps_,  base_rate_,
           resumed_};
-}
-
-void Trainer::ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const {
-  const data::EncodeReport& report = data.report;
-  for (const std::string& note : data.notes) Note(note);
-  for (const data::EncodeReport::Dropped& dropped : report.dropped) {
-    Note(fmt::format("{}:{}: left out: {}", dropped.file, dropped.row, dropped.reason));
-  }
-  if (report.dropped_count > 0) {
-    Note(fmt::format("{}: {} of {} records are left out", data::Describe(files), report.dropped_count,
-                     report.records));
-  }
-  if (report.special_texts > 0) {
-    Note(fmt::format(
-        "warning: {}: {} of {} records hold the text of a special token, as \"{}\", which is read as "
-        "plain text; if a chat template has written it: --special-tokens, for records of the format text",
-        data::Describe(files), report.special_texts, report.records, Printable(report.special)));
-  }
-  if (report.truncated > 0) {
-    const bool split = options_.data_options.truncation == data::Truncation::kSplit;
-    Note(fmt::format("{}: {} records are longer than --max-length {} and were {}", data::Describe(files),
-                     report.truncated, options_.max_length, split ? "split" : "cut"));
-  }
 }
 
 void Trainer::Lock() {
@@ -148,19 +226,32 @@ void Trainer::Lock() {
   if (!lock_->note().empty()) Note(lock_->note());
 }
 
-void Trainer::FindCheckpoint() {
+void Trainer::LookAtFolder() {
   std::error_code error;
-  if (!preview_ && std::filesystem::is_directory(options_.out, error)) Lock();
-  if (!options_.resume) return RefuseAnEarlierRun();
-  if (std::filesystem::exists(options_.out / "adapter_config.json", error)) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--resume: {} holds a finished run: nothing is left to do; choose "
-                            "another --out to train again",
-                            options_.out.string()));
+  ProbeFolder(options_.out).OrThrow();
+  if (preview_) {
+    RunLock::Check(options_.out).OrThrow();
+  } else if (std::filesystem::is_directory(options_.out, error)) {
+    Lock();
   }
+  if (options_.resume) {
+    finished_ = FindFinishedRun(options_.out);
+  } else {
+    RefuseAnEarlierRun(options_.out);
+  }
+}
+
+void Trainer::FindCheckpoint() {
+  if (!options_.resume) return;
   if (!preview_) CleanCheckpoints(options_.out).OrThrow();
   checkpoint_ = NewestCheckpoint(options_.out, &resumed_.damaged).OrThrow();
   for (const std::string& line : resumed_.damaged) Note(fmt::format("damaged and passed over: {}", line));
+  if (checkpoint_.state.position.step == 0 && finished_) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("--resume: {} holds a finished run of {} steps, and no checkpoint to go on from: "
+                            "choose another --out to train for {}",
+                            options_.out.string(), finished_->steps, total_steps_));
+  }
   if (checkpoint_.state.position.step == 0) {
     return Note(
         fmt::format("--resume: no checkpoint in {}: starting from the beginning", options_.out.string()));
@@ -169,29 +260,39 @@ void Trainer::FindCheckpoint() {
     Note(fmt::format("{} was made by rung {}, this is rung {}", checkpoint_.folder.string(), version,
                      RungVersion()));
   }
-  CompareSettings();
+  HashModel();
+  if (!data_.rows.empty() || options_.resume_force) return;  // all settings will be compared
+  CompareSettings(true);
 }
 
-void Trainer::RefuseAnEarlierRun() const {
-  std::error_code error;
-  const bool finished = std::filesystem::exists(options_.out / "adapter_config.json", error);
-  if (!finished && !HasCheckpoint(options_.out)) return;
-  throw Error(ExitCode::kUsage,
-              fmt::format("{} holds an earlier run: {}choose another --out", options_.out.string(),
-                          finished ? "" : "go on with --resume, or "));
+// Nothing is computed: what differs is said and no reason to refuse.
+void Trainer::NoteOtherSettings() {
+  std::vector<std::string> damaged;
+  const Result<Checkpoint> newest = NewestCheckpoint(options_.out, &damaged);
+  if (!newest.ok() || newest.value().state.position.step == 0) return;
+  train::Settings then = WithoutData(newest.value().settings), now = WithoutData(Settings());
+  std::erase_if(then, [](const auto& setting) { return setting.first.starts_with(kModelFile); });
+  const std::vector<std::string> differences = Differences(then, now);
+  if (differences.empty()) return;
+  Note(fmt::format("--resume: the finished run in {} was made with other settings:\n  {}",
+                   options_.out.string(), fmt::join(differences, "\n  ")));
 }
 
-void Trainer::CompareSettings() {
+// `early`: before the data is read, of the settings that do not need it.
+void Trainer::CompareSettings(bool early) {
   resumed_.checkpoint = checkpoint_.folder;
   resumed_.step = checkpoint_.state.position.step;
-  resumed_.differences = Differences(checkpoint_.settings, Settings());
+  resumed_.differences = early ? Differences(WithoutData(checkpoint_.settings), WithoutData(Settings()))
+                               : Differences(checkpoint_.settings, Settings());
   if (resumed_.differences.empty()) return;
   const std::string list = fmt::format("{}", fmt::join(resumed_.differences, "\n  "));
   if (!options_.resume_force) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--resume: {} was made with other settings, model or data:\n  {}\nrestore them, "
-                            "or give --resume-force to go on all the same",
-                            checkpoint_.folder.string(), list));
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("--resume: {} was made with other settings, model or data:\n  {}\n{}restore them, "
+                    "or give --resume-force to go on all the same",
+                    checkpoint_.folder.string(), list,
+                    early ? "(the data is not read yet, and not compared) " : ""));
   }
   Note(fmt::format("--resume-force: going on from {}, which was made with other settings:\n  {}",
                    checkpoint_.folder.string(), list));
@@ -233,25 +334,7 @@ void Trainer::Plan() {
   }
 }
 
-// What the run will write, compared with what may be and what the disk has: before anything is loaded.
-void Trainer::CheckDisk() {
-  const auto n =
-      static_cast<uint64_t>(model::Adapter::Planned(config_, spec_, options_.max_length).parameter_count());
-  // Kept checkpoints, one being written, and the adapter; the best one and its successor.
-  const uint64_t best = options_.eval_steps > 0 && !eval_data_.examples.empty() ? 2 : 0;
-  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options_.save_limit + 1) + 1 + best);
-  Path folder = std::filesystem::absolute(options_.out);
-  std::error_code error;
-  while (!std::filesystem::exists(folder, error) && folder != folder.parent_path())
-    folder = folder.parent_path();
-  const std::filesystem::space_info space = std::filesystem::space(folder, error);
-  if (!error && space.available < needed) {
-    throw Error(
-        ExitCode::kFailed,
-        fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free some, choose "
-                    "another --out, or lower --save-limit",
-                    options_.out.string(), FormatBytes(space.available), FormatBytes(needed)));
-  }
+void Trainer::CheckTapCache() {
   if (options_.tap_cache.empty()) return;
   const uint64_t need = model::TapCache::Need(
       StateEntryBytes(spec_, options_.policy, options_.compute.compute, config_, data_.examples));
@@ -316,23 +399,12 @@ std::vector<data::Example> Trainer::FisherExamples() const {
   return examples;
 }
 
-// Importances are measured and gone before anything of the training step exists: what counts is how much more
-// they take.
 void Trainer::PlanImportance(const model::Backbone& shape) {
   if (!spec_.ladder || options_.ladder.init != LadderInit::kFisher || checkpoint_.state.position.step > 0)
     return;
   const std::vector<data::Example> examples = FisherExamples();
   const Fisher::Need need = Fisher::Plan(options_.compute, shape, spec_.ladder->taps, examples);
-  uint64_t later = 0;
-  for (const PlanItem& item : plan_.items) {
-    const bool there = item.name == "weights" || item.name == "tokenizer and data" || item.name == "program";
-    if (!there) later += item.bytes;
-  }
-  if (need.total() > later) {
-    plan_.items.push_back({"importance", need.total() - later,
-                           "Fisher information, before training and beyond it",
-                           "--ladder-init pruned, fewer --taps"});
-  }
+  plan_.items.push_back(ImportanceItem(need, plan_));
   Note(fmt::format("ladder init: Fisher information of {} examples in {}, given back before training",
                    examples.size(), FormatBytes(need.total())));
 }
@@ -372,7 +444,7 @@ void Trainer::MakeFolder() {
   if (!lock_) {
     // The folder was not there when the run was prepared: nobody may have been faster.
     Lock();
-    RefuseAnEarlierRun();
+    RefuseAnEarlierRun(options_.out);
   }
   CleanCheckpoints(options_.out).OrThrow();
   const Path best = options_.out / kBestFolder;

@@ -8,6 +8,7 @@
 
 #include "infer/answers.h"
 #include "model/prune.h"
+#include "train/evaluation.h"
 #include "train/identity.h"
 #include "train/log.h"
 #include "train/run.h"
@@ -21,26 +22,30 @@ class Trainer {
  public:
   Trainer(const TrainOptions& options, const RunEvents& events, const std::atomic<bool>& interrupt);
 
-  // Reads everything but the weights, prints the plan, refuses what does not fit.
+  // Reads everything but the weights, prints the plan, refuses what does not fit. When it finds that the run
+  // is finished it stops there: nothing is to be started.
   void Prepare();
+  const std::optional<FinishedRun>& finished() const { return finished_; }
   // Prepare, without a trace in the output folder.
   RunPreview Preview();
   // Loads the weights, begins or resumes.
   void Start();
   RunResult Loop();
-  // Records that the run ends by an error.
-  void Stopped(const std::string& reason);
+  void Stopped(const std::string& reason);  // by an error: records it
 
  private:
   RunBegin Begin() const;
+  void ReadShape();
+  void ReadData();
+  void HashModel();  // once
   void CountSteps();
   void Plan();
-  void CheckDisk();
-  void ReportEncoding(std::span<const data::DataFile> files, const EncodedData& data) const;
+  void CheckTapCache();
   // Decides, before anything is loaded or written, whether this run may go on in its folder.
+  void LookAtFolder();
   void FindCheckpoint();
-  void RefuseAnEarlierRun() const;
-  void CompareSettings();
+  void CompareSettings(bool early);
+  void NoteOtherSettings();  // than those of the finished run
   void Lock();
   void MakeFolder();
   // Rungs that begin as pruned blocks of the backbone.
@@ -56,15 +61,12 @@ class Trainer {
   bool RunMicroBatch(const data::Batch& batch, double* loss_sum);
   // One micro-batch in planned memory; `crossing` as in model::PassInput. Losses of its targets.
   std::vector<float> RunPlanned(const data::Batch& batch, const model::CrossingIo* crossing);
-  // Makes the arena at least this large. Between steps only.
-  void Reserve(size_t bytes);
+  void Reserve(size_t bytes);  // makes the arena at least this large; between steps only
   StepReport Update(double loss_sum, int64_t targets);
-  // Adds how fast the step was, and where the run stands.
-  void Measure(double seconds, int64_t rows, StepReport* report);
+  void Measure(double seconds, int64_t rows, StepReport* report);  // adds its speed, and where the run stands
   RunResult Finish(bool interrupted);
   void AfterStep(const StepReport& report);
-  // Runs the skipped step once more and says what it began with.
-  std::string WatchSkippedStep();
+  std::string WatchSkippedStep();  // runs it once more and says what it began with
   [[noreturn]] void StopNotFinite(const std::string& what);
 
   void LoadHeldOut();
@@ -75,25 +77,21 @@ class Trainer {
                                                  const infer::AnswerShape& shape,
                                                  const model::Adapter* adapter);
   bool EvaluationDue() const;
-  double EpochsDone() const;
   // These return false when interrupted: the evaluation is still to be done.
   bool Evaluate();
   bool AnswerExactly(EvalReport* report);
   void KeepBest(double value);
+  void RetryBest(bool last);  // that a disk refused, if any was; `last`: whatever comes of it is said
   Measured MeasuredNow() const;
-  void ResumeBest();  // as far as it can be compared with what this run measures
-  // At the end: the adapter of the best evaluation, where it is wanted.
-  void LoadBest();
-  // "before" training or "after". Never the reason why a run fails.
-  void AnswerSamples(const char* stage);
+  void ResumeBest();                      // as far as it can be compared with what this run measures
+  void LoadBest();                        // at the end, where it is wanted
+  void AnswerSamples(const char* stage);  // "before" training or "after"; never why a run fails
 
   RunState State() const;
   Status Save(bool prune = true);
   Status SaveAdapterTo(const Path& folder) const;
   void SaveAndNote();  // the run is worth more than one checkpoint: a failure is said and tried again later
-  // The last save of the run: a disk that refuses it is given time. Throws Error after that.
-  void SaveAtEnd(bool interrupted);
-  void SyncCache();
+  void SaveAtEnd(bool interrupted);  // a disk that refuses it is given time; throws Error after that
   void OpenLog();
   void Note(const std::string& line) const;
   train::Settings Settings() const;
@@ -124,6 +122,7 @@ class Trainer {
   int64_t samples_ = 0;
   infer::AnswerShape exact_shape_, sample_shape_;
   std::optional<BestEvaluation> best_;
+  BestFolder best_folder_;
   std::optional<double> last_value_;  // of the last evaluation in this process, as saved_step_ of its saves
   int64_t evaluated_step_ = 0, saved_step_ = 0, adapter_step_ = 0;  // adapter_step_: of the result
 
@@ -133,7 +132,8 @@ class Trainer {
   } tried_;            // micro-batches of the last step, whatever became of it
   uint64_t draw_ = 0;  // of the micro-batch's dropout masks
   std::optional<RunLock> lock_;
-  bool preview_ = false;  // nothing is written
+  std::optional<FinishedRun> finished_;  // that --resume found
+  bool preview_ = false;                 // nothing is written
   Checkpoint checkpoint_;
   ResumeReport resumed_;
   std::optional<SaveSchedule> saves_;

@@ -1,12 +1,20 @@
 #include "train/trainer_state.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/json_file.h"
+
 namespace rung::train {
 
 using nlohmann::json;
+
+namespace {
+constexpr const char* kRuntime = "train_runtime";
+}  // namespace
 
 TrainerState::TrainerState(const Settings& settings)
     : settings_(settings),
@@ -62,7 +70,7 @@ std::string TrainerState::Text() const {
                  {"epoch", last_.epoch},
                  {"total_flos", flops_},
                  {"train_loss", all_.loss / static_cast<double>(all_.steps)},
-                 {"train_runtime", *seconds_}};
+                 {kRuntime, *seconds_}};
     if (*seconds_ > 0.0) {
       line["train_steps_per_second"] = static_cast<double>(last_.step) / *seconds_;
       line["train_tokens_per_second"] = static_cast<double>(last_.total_tokens) / *seconds_;
@@ -90,6 +98,22 @@ std::string TrainerState::Text() const {
                       {"trial_name", nullptr},
                       {"trial_params", nullptr}};
   return state.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Result<std::optional<FinishedRun>> ReadFinished(const Path& out) {
+  const Path file = out / kTrainerState;
+  const Result<json> state = io::ReadJson(file);
+  if (!state.ok()) return state.failure();
+  try {
+    const json& history = state.value().at("log_history");
+    // The last entry of a finished run is that of the whole of it.
+    if (!history.is_array() || history.empty() || !history.back().contains(kRuntime))
+      return std::optional<FinishedRun>();
+    return std::optional(FinishedRun{state.value().at("global_step").get<int64_t>(),
+                                     state.value().at("max_steps").get<int64_t>()});
+  } catch (const json::exception& e) {
+    return Failure{fmt::format("{}: {}", file.string(), e.what())};
+  }
 }
 
 }  // namespace rung::train

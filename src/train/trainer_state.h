@@ -10,6 +10,8 @@
 
 namespace rung::train {
 
+inline constexpr const char* kTrainerState = "trainer_state.json";
+
 class TrainerState {
  public:
   // The log_history of the file has about as many entries of steps at most.
@@ -58,5 +60,8 @@ class TrainerState {
   std::optional<Best> best_;
   std::optional<double> seconds_;
 };
+
+// What the trainer_state.json of `out` says of a run that is finished; nothing: it is of one that is not.
+Result<std::optional<FinishedRun>> ReadFinished(const Path& out);
 
 }  // namespace rung::train
