@@ -139,12 +139,21 @@ int Usage(const std::string& message) {
   return static_cast<int>(ExitCode::kUsage);
 }
 
-int Run(const Action& action) {
+// The verb below `app` that was given.
+const CLI::App& GivenVerb(const CLI::App& app) {
+  const CLI::App* verb = &app;
+  while (!verb->get_subcommands().empty()) verb = verb->get_subcommands().front();
+  return *verb;
+}
+
+int Run(const Action& action, const CLI::App& verb) {
   try {
     action();
     return static_cast<int>(ExitCode::kDone);
   } catch (const Error& error) {
-    PrintMessage(error.what());
+    const auto* configured = dynamic_cast<const ConfiguredApp*>(&verb);
+    const bool of_options = configured && error.code() == ExitCode::kUsage;
+    PrintMessage(of_options ? WithOrigins(error.what(), configured->origins) : error.what());
     return error.code() == ExitCode::kInterrupted ? InterruptExitCode() : static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
     Say("out of memory\n");
@@ -188,16 +197,14 @@ int Main(int argc, char** argv) {
                                       arguments.rend());  // CLI11 takes them from the back
     app.parse(reversed);
   } catch (const CLI::ExtrasError&) {
-    const CLI::App* verb = &app;
-    while (!verb->get_subcommands().empty()) verb = verb->get_subcommands().front();
     const std::vector<std::string> extras = app.remaining(true);
-    return Usage(DescribeUnknown(*verb, extras.empty() ? "" : extras.front()));
+    return Usage(DescribeUnknown(GivenVerb(app), extras.empty() ? "" : extras.front()));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
     return Usage(fmt::format("rung: {}", error.what()));
   }
   for (size_t i = 0; i < verbs.size(); ++i) {
-    if (verbs[i]->parsed()) return Run(actions[i]);
+    if (verbs[i]->parsed()) return Run(actions[i], GivenVerb(*verbs[i]));
   }
   return static_cast<int>(ExitCode::kUsage);
 }

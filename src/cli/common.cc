@@ -40,17 +40,31 @@ std::atomic<bool> interrupted{false};
 std::atomic<int> caught_signal{SIGINT};
 std::string command_line;
 
-// A word as a POSIX shell must be given it.
+// How many bytes the character at `at` has; 1 of what is no UTF-8.
+size_t LengthAt(std::string_view text, size_t at) {
+  for (size_t length = 1; length <= 4; ++length) {
+    if (IsUtf8(text.substr(at, length))) return length;
+  }
+  return 1;
+}
+
+// A word as a POSIX shell must be given it. What a message does not print as it is, it writes by its bytes.
 std::string ShellQuoted(std::string_view word) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
   if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) return std::string(word);
   std::string quoted = "'";
-  for (const char c : word) {
-    if (c == '\'') {
+  for (size_t at = 0, length = 0; at < word.size(); at += length) {
+    length = LengthAt(word, at);
+    const std::string_view character = word.substr(at, length);
+    if (character == "'") {
       quoted += "'\\''";
+    } else if (Printable(character, Newlines::kKeep) == character) {
+      quoted += character;
     } else {
-      quoted += c;
+      quoted += "'\"$(printf '";
+      for (const char c : character) quoted += fmt::format("\\{:03o}", static_cast<unsigned char>(c));
+      quoted += "')\"'";
     }
   }
   return quoted + "'";

@@ -218,4 +218,26 @@ Result<ConfigOrigins> MergeConfigFile(const CLI::App& verb, std::vector<std::str
   }
 }
 
+std::string WithOrigins(const std::string& message, const ConfigOrigins& origins) {
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789-";
+  std::string before, behind;
+  std::set<std::string> seen;
+  for (size_t at = message.find("--"); at != message.npos; at = message.find("--", at)) {
+    const bool begins = at == 0 || kLetters.find(message[at - 1]) == kLetters.npos;
+    const size_t end = std::min(message.find_first_not_of(kLetters, at), message.size());
+    const std::string flag = message.substr(at, end - at);
+    at = end;
+    if (!begins || !seen.insert(flag).second) continue;
+    const auto origin = origins.find(KeyOf(flag.substr(2)));
+    if (origin == origins.end()) continue;
+    const std::string place = fmt::format("{}:{}", origin->second.file, origin->second.line);
+    if (seen.size() == 1) {
+      before = place + ": ";
+    } else {
+      behind += fmt::format("{}{}: {}", behind.empty() ? " (" : ", ", flag, place);
+    }
+  }
+  return before + message + behind + (behind.empty() ? "" : ")");
+}
+
 }  // namespace rung::cli

@@ -32,4 +32,8 @@ class ConfiguredApp : public CLI::App {
 // or a file that is no map is a failure that names the line and what may have been meant.
 Result<ConfigOrigins> MergeConfigFile(const CLI::App& verb, std::vector<std::string>* arguments);
 
+// A message about options, with the places of those that a file has given: before it that of the first option
+// it names ("run.yaml:5: --taps ..."), behind it those of the others.
+std::string WithOrigins(const std::string& message, const ConfigOrigins& origins);
+
 }  // namespace rung::cli

@@ -228,6 +228,27 @@ TEST_F(ConfigTest, ShowRefusesWhatARunWould) {
       << unknown.said;
 }
 
+TEST_F(ConfigTest, ARefusalNamesTheLinesOfItsOptions) {
+  const Path file = Write("run.yaml", "method: lora\ntaps: [1, 2]\n");
+  const Outcome both = RunMain({"config", "show", "--config", file.string()});
+  EXPECT_EQ(both.code, ExitCode::kUsage);
+  EXPECT_EQ(both.said, fmt::format("{0}:2: --taps is of a ladder; --method lora has none (--method: {0}:1)\n",
+                                   file.string()));
+  const Outcome flag = RunMain({"config", "show", "--config", file.string(), "--taps", "3"});
+  EXPECT_EQ(flag.said,
+            fmt::format("--taps is of a ladder; --method lora has none (--method: {}:1)\n", file.string()));
+}
+
+TEST(WithOrigins, NamesOptionsOfTheFileAlone) {
+  const ConfigOrigins origins = {{"eval_steps", {"a.yaml", 3}}, {"eval", {"a.yaml", 4}}};
+  EXPECT_EQ(WithOrigins("--eval-steps, --eval-steps: no", origins),
+            "a.yaml:3: --eval-steps, --eval-steps: no");
+  EXPECT_EQ(WithOrigins("x: give --eval-steps", origins), "a.yaml:3: x: give --eval-steps");
+  EXPECT_EQ(WithOrigins("--out or --eval-steps", origins), "--out or --eval-steps (--eval-steps: a.yaml:3)");
+  EXPECT_EQ(WithOrigins("my--eval --evals --", origins), "my--eval --evals --");
+  EXPECT_EQ(WithOrigins("", origins), "");
+}
+
 class RunRecordTest : public FolderTest {
  protected:
   void SetUp() override {
@@ -316,6 +337,7 @@ TEST_F(RunRecordTest, ADryRunWritesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(out_));
   WriteTextFile(out_ / "adapter_config.json", "{}").OrThrow();
   EXPECT_EQ(Train({"--max-steps", "4", "--dry-run"}).code, ExitCode::kUsage);
+  std::filesystem::remove_all(out_);
   EXPECT_EQ(Train({"--dry-run", "--data", "no_such.jsonl"}).code, ExitCode::kBadInput);
 }
 

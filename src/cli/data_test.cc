@@ -92,6 +92,26 @@ TEST_F(DataTest, ChatTemplateIsTheOneThatIsGiven) {
   EXPECT_THAT(found[0]["examples"][0]["text"].get<std::string>(), HasSubstr("user=Once;assistant=a time;"));
 }
 
+TEST_F(DataTest, ChatTemplateThatIsBrokenIsNotTheModels) {
+  const Path data = Write("c.jsonl", "{\"prompt\": \"Once\", \"completion\": \"a time\"}\n");
+  const auto refusal = [&](const std::string& given) {
+    return Refusal(AddData,
+                   {"inspect", "--model", kStories, "--data", data.string(), "--chat-template", given});
+  };
+  const Path broken = Write("broken.jinja", "{{ messages[0].content }}\n{% for m in messages %}");
+  const auto [code, message] = refusal(broken.string());
+  EXPECT_EQ(code, ExitCode::kBadInput);
+  EXPECT_EQ(message, "template of " + broken.string() +
+                         ": line 2, column 22: a block that never ends: 'endfor' is missing");
+  EXPECT_EQ(refusal("{{ 1 +").second.substr(0, 35), "template of --chat-template: line 1");
+  EXPECT_THAT(refusal(Write("blank.jinja", " \n").string()).second, HasSubstr("blank.jinja: empty"));
+  EXPECT_THROW(refusal(""), CLI::ValidationError);
+  // One that fails on the record.
+  const Path raises = Write("raises.jinja", "{{ raise_exception('no') }}");
+  EXPECT_THAT(Data("inspect", WithModel(data, {"--chat-template", raises.string()})),
+              HasSubstr("left out: template of --chat-template or the adapter: no"));
+}
+
 TEST_F(DataTest, StatsCountAndFill) {
   std::string lines;
   for (int i = 0; i < 200; ++i) {

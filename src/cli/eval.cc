@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 
 #include "cli/data_flags.h"
 #include "cli/load_model.h"
@@ -18,6 +21,7 @@ namespace rung::cli {
 namespace {
 
 constexpr uint64_t kChoicesLimit = uint64_t{16} << 20;
+constexpr uint64_t kEncodingStep = uint64_t{1} << 20;  // bytes between two reports of progress
 
 struct EvalCommand {
   ComputeFlags compute;
@@ -29,11 +33,21 @@ struct EvalCommand {
   bool no_generate = false, json = false, per_token = false;
 };
 
+struct EvalData {
+  std::vector<data::Record> records;
+  uint64_t bytes = 0;  // of the file, as far as it is used
+};
+
 struct EvalScores {
   eval::LossScore loss;
   std::optional<eval::Accuracy> accuracy;
   const char* accuracy_kind = nullptr;  // "exact_match" or "ranking"
 };
+
+uint64_t ShareOf(uint64_t bytes, int64_t part, int64_t all) {
+  return static_cast<uint64_t>(static_cast<double>(bytes) * static_cast<double>(part) /
+                               static_cast<double>(all));
+}
 
 // One choice a line, or a JSON array of texts.
 std::vector<std::string> ReadChoices(const Path& path) {
@@ -70,18 +84,23 @@ std::vector<std::string> ResolveChoices(const std::string& choices) {
                           choices));
 }
 
-std::vector<data::Record> ReadRecords(const EvalCommand& command) {
+EvalData ReadData(const EvalCommand& command) {
   const data::DataFile file = data::FindDataFile(command.data, data::Split::kTest).OrThrow();
   if (file.weight != 1.0) {
     throw Error(ExitCode::kUsage,
                 fmt::format("{}: weights are of training: every record counts once here", command.data));
   }
-  std::vector<data::Record> records =
-      data::ReadRecords(file.path, ResolveReading(command.data_flags)).OrThrow();
-  if (command.limit > 0 && static_cast<int64_t>(records.size()) > command.limit) {
-    records.resize(static_cast<size_t>(command.limit));
+  EvalData read{data::ReadRecords(file.path, ResolveReading(command.data_flags)).OrThrow()};
+  if (read.records.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no records", command.data));
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(file.path, error);
+  read.bytes = error ? 0 : size;
+  const auto all = static_cast<int64_t>(read.records.size());
+  if (command.limit > 0 && all > command.limit) {
+    read.bytes = ShareOf(read.bytes, command.limit, all);
+    read.records.resize(static_cast<size_t>(command.limit));
   }
-  return records;
+  return read;
 }
 
 bool HasAnswer(const data::Record& record) {
@@ -96,24 +115,41 @@ eval::OnProgress Reporter(Progress* progress, const char* what, size_t total) {
   };
 }
 
-EvalScores Score(const EvalCommand& command, const eval::Subject& subject,
-                 const std::vector<data::Record>& records, Progress* progress) {
+std::vector<data::Example> Encode(const EvalCommand& command, const data::Encoder& encoder,
+                                  const EvalData& read, Progress* progress) {
+  uint64_t said = 0;
+  const auto go_on = [&](size_t done) {
+    const uint64_t bytes = ShareOf(read.bytes, static_cast<int64_t>(done), std::ssize(read.records));
+    if (bytes >= said + kEncodingStep) {
+      progress->Encoding(bytes, read.bytes);
+      said = bytes;
+    }
+    return !InterruptFlag().load();
+  };
+  data::EncodeReport report;
+  std::vector<data::Example> examples =
+      encoder.EncodeAll(read.records, command.data, &report, go_on).OrThrow();
+  progress->Encoding(read.bytes, read.bytes);
+  for (const data::EncodeReport::Dropped& dropped : report.dropped) {
+    progress->Note(fmt::format("{}:{}: left out of the loss: {}", command.data, dropped.row, dropped.reason));
+  }
+  if (report.truncated > 0) {
+    progress->Note(fmt::format("{} of {} records were cut to {} tokens", report.truncated,
+                               read.records.size(), encoder.options().max_length));
+  }
+  return examples;
+}
+
+EvalScores Score(const EvalCommand& command, const eval::Subject& subject, const EvalData& read,
+                 Progress* progress) {
+  const std::vector<data::Record>& records = read.records;
   EvalScores scores;
   const int64_t max_length = std::min({command.max_length, command.tokens + 1, subject.backbone.positions()});
   data::EncodeOptions encode;
   encode.max_length = max_length;
   encode.special_tokens = command.data_flags.special_tokens;
   const data::Encoder encoder(subject.text.vocabulary(), encode);
-  data::EncodeReport report;
-  std::vector<data::Example> examples = encoder.EncodeAll(records, command.data, &report).OrThrow();
-  for (const data::EncodeReport::Dropped& dropped : report.dropped) {
-    progress->Note(fmt::format("{}:{}: left out of the loss: {}", command.data, dropped.row, dropped.reason));
-  }
-  if (report.truncated > 0) {
-    progress->Note(
-        fmt::format("{} of {} records were cut to {} tokens", report.truncated, records.size(), max_length));
-  }
-  scores.loss = eval::ScoreLoss(subject, std::move(examples), command.tokens,
+  scores.loss = eval::ScoreLoss(subject, Encode(command, encoder, read, progress), command.tokens,
                                 Reporter(progress, "loss", records.size()));
   if (!HasAnswer(records.front())) return scores;
   if (!command.choices.empty()) {
@@ -184,8 +220,7 @@ void PrintSamples(const EvalCommand& command, const eval::Accuracy& accuracy,
 void RunEval(const EvalCommand& command) {
   const train::ComputeOptions compute = Resolve(command.compute);
   ResolveChoices(command.choices);  // a mistake is told before minutes of work
-  const std::vector<data::Record> records = ReadRecords(command);
-  if (records.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no records", command.data));
+  const EvalData read = ReadData(command);
   LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.templates);
   const int64_t positions = std::min(loaded.context(), command.max_length + command.max_new_tokens);
   loaded.ReadWeights(Resolve(command.model, compute), positions);
@@ -193,7 +228,7 @@ void RunEval(const EvalCommand& command) {
 
   CatchSignals();
   Progress progress(ParseProgress(command.progress));
-  const EvalScores scores = Score(command, subject, records, &progress);
+  const EvalScores scores = Score(command, subject, read, &progress);
   progress.EndLine();
   if (!std::isfinite(scores.loss.loss)) {
     throw Error(ExitCode::kNonFinite, "the loss is not a finite number: the model or the adapter is damaged");
@@ -203,7 +238,7 @@ void RunEval(const EvalCommand& command) {
   } else {
     PrintScores(scores);
   }
-  if (scores.accuracy && command.samples > 0) PrintSamples(command, *scores.accuracy, records);
+  if (scores.accuracy && command.samples > 0) PrintSamples(command, *scores.accuracy, read.records);
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ TEST_F(ExportTest, OtherArchitecturesKeepTheirRows) {
     for (int64_t i = 0; i < param.value.size(); ++i) value[i] = static_cast<float>(i);
     b.assign(value, value + param.value.size());
   });
-  model::SaveAdapter(folder_ / "a", adapter, config, "", "").OrThrow();
+  model::SaveAdapter(folder_ / "a", adapter, config, {"", ""}).OrThrow();
   const io::Gguf gguf = Export(kFamilies / "qwen2.gguf", folder_ / "a");
   EXPECT_EQ(*gguf.GetString("general.architecture"), "qwen2");
   EXPECT_EQ(Floats(gguf.Find("blk.1.attn_q.weight.lora_b")->data), b);
@@ -115,7 +115,7 @@ TEST_F(ExportTest, PairsOnAGgufFileAreTheMergedModel) {
     const model::Config config = model::ReadConfig(model).OrThrow();
     model::AdapterSpec spec;
     spec.lora = model::LoraSpec{2, 4.0, 0.0, false, model::LoraTargets(config), {0, config.L - 1}};
-    model::SaveAdapter(pairs, infer::RandomAdapter(config, spec), config, "", "").OrThrow();
+    model::SaveAdapter(pairs, infer::RandomAdapter(config, spec), config, {"", ""}).OrThrow();
     const model::Recipe f32 = {model::Quantize::kF32, model::Quantize::kF32, {}};
     MergeModel({model, pairs, merged, "float32", uint64_t{4} << 30, infer::TestContext()}, nullptr, nullptr);
     QuantizeGguf({merged, folder_ / "merged.gguf", f32}, nullptr, nullptr);
@@ -156,7 +156,7 @@ TEST_F(ExportTest, AFamilyWithoutAnArchitectureIsAdvisedToMerge) {
   const model::Config config = model::ReadConfig(kFamilies / "opt").OrThrow();
   model::AdapterSpec spec;
   spec.lora = model::LoraSpec{2, 4.0, 0.0, false, {"q_proj"}, {0}};
-  model::SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, "", "")
+  model::SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, {"", ""})
       .OrThrow();
   const auto [code, message] =
       Refusal(AddExport, {"--gguf", "--model", (kFamilies / "opt").string(), "--adapter",
@@ -176,7 +176,7 @@ TEST_F(ExportTest, ALadderIsRefused) {
   spec.ladder->taps = {0};
   spec.ladder->rungs = 1;
   spec.ladder->S = spec.ladder->F = 32;
-  SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, "", "").OrThrow();
+  SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, {"", ""}).OrThrow();
   const auto [code, message] =
       Refusal(AddExport, {"--gguf", "--model", (kFamilies / "llama3").string(), "--adapter",
                           (folder_ / "a").string(), "--out", (folder_ / "x.gguf").string()});

@@ -107,12 +107,17 @@ std::string AdapterText(const model::AdapterInfo& a) {
   std::string text = Line("made for", a.L > 0 ? fmt::format("{} ({} layers, hidden size {}, vocabulary {})",
                                                             a.base_model, a.L, a.C, a.V)
                                               : a.base_model);
+  if (!a.base_formats.empty()) text += Line("trained beside", model::Describe(a.base_formats));
   if (a.spec.ladder) text += LadderText(*a.spec.ladder);
   if (a.spec.lora) text += LoraText(*a.spec.lora);
   return text;
 }
 
 void AddAdapter(const model::AdapterInfo& a, nlohmann::ordered_json* json) {
+  if (const model::BaseFormats& formats = a.base_formats; !formats.empty()) {
+    (*json)["base_weights"] = {{"blocks", formats.blocks}, {"embedding", formats.embedding}};
+    if (!formats.head.empty()) (*json)["base_weights"]["head"] = formats.head;
+  }
   if (a.spec.ladder) {
     const model::LadderSpec& spec = *a.spec.ladder;
     (*json)["ladder"] = {{"taps", spec.taps},         {"rungs", spec.rungs},

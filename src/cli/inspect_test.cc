@@ -105,7 +105,7 @@ TEST_F(InspectTest, ShapesOfNoNumbersCountNone) {
 TEST_F(InspectTest, AdapterFolder) {
   const model::Backbone backbone = infer::LoadSmall("tests/data/families/llama3", DType::kF32, 64);
   model::Adapter ladder = infer::RandomLadder(backbone.config());
-  ASSERT_TRUE(model::SaveAdapter(folder_, ladder, backbone.config(), "base", "{{ messages }}").ok());
+  ASSERT_TRUE(model::SaveAdapter(folder_, ladder, backbone.config(), {"base", "{{ messages }}"}).ok());
   const json found = InspectJson(folder_);
   EXPECT_EQ(found["kind"], "adapter");
   EXPECT_EQ(found["ladder"]["rungs"], 3);

@@ -20,6 +20,15 @@ void WarnOfConfig(const Path& model) {
   }
 }
 
+void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const model::BaseFormats& here) {
+  const std::string difference = model::Difference(trained, here);
+  if (difference.empty()) return;
+  Say("warning: {}: when it was trained, {}: its answers are others than it learned to give; take the model "
+      "it "
+      "was trained beside, or read it as then (--quantize, --quantize-embeddings, --keep)\n",
+      Printable(adapter.string()), difference);
+}
+
 LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, const TemplateFlags& flags) {
   LoadedModel loaded;
   loaded.model_ = model;
@@ -35,6 +44,7 @@ LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, const 
       throw Error(ExitCode::kUsage, fmt::format("--raw: {} was trained with a chat template; leave --raw out",
                                                 adapter.string()));
     }
+    loaded.trained_beside_ = info.base_formats;
     // An adapter of another program says nothing: the model's own template, unless asked otherwise.
     if (info.has_template_choice) {
       if (!chat_template.empty() && chat_template != info.chat_template) {
@@ -62,6 +72,7 @@ void LoadedModel::ReadWeights(const model::BackboneOptions& options, int64_t pos
   if (!adapter_path_.empty())
     adapter_ = model::LoadAdapter(adapter_path_, config_, false, positions).OrThrow();
   backbone_ = model::Backbone::Load(model_, chosen).OrThrow();
+  WarnOfFormats(adapter_path_, trained_beside_, backbone_->formats());
 }
 
 }  // namespace rung::cli

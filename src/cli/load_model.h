@@ -11,6 +11,10 @@
 
 namespace rung::cli {
 
+// Prints that the adapter was trained beside weights of other formats than `here`, on standard error; nothing
+// when it was not, or nobody knows.
+void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const model::BaseFormats& here);
+
 // Prints what a model's file says that is not read and may change the computation, on standard error.
 void WarnOfConfig(const Path& model);
 
@@ -22,7 +26,8 @@ class LoadedModel {
   // An adapter trained without one runs without one; asking for --raw with an adapter that was trained with a
   // template, or for another template than its own, is refused.
   static LoadedModel ReadText(const Path& model, const Path& adapter, const TemplateFlags& flags);
-  // The weights, for sequences of up to `positions` tokens.
+  // The weights, for sequences of up to `positions` tokens. Warns on standard error where the adapter was
+  // trained beside weights of other formats.
   void ReadWeights(const model::BackboneOptions& options, int64_t positions);
 
   const model::Config& config() const { return config_; }
@@ -37,6 +42,7 @@ class LoadedModel {
   Path model_, adapter_path_;
   model::Config config_;
   std::unique_ptr<model::ModelText> text_;  // does not move: vocabularies refer to it
+  model::BaseFormats trained_beside_;       // by the adapter
   std::optional<model::Backbone> backbone_;
   std::optional<model::Adapter> adapter_;
 };

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/half.h"
+#include "base/text.h"
 #include "cli/merge_source.h"
 #include "cli/merge_texts.h"
 #include "cli/merge_tokenizer.h"
@@ -16,6 +17,7 @@
 #include "io/safetensors_writer.h"
 #include "kernels/cpu/dense.h"
 #include "model/adapter_file.h"
+#include "model/backbone.h"
 
 namespace rung::cli {
 namespace {
@@ -212,6 +214,20 @@ std::vector<std::string> NotesOf(const MergeSource& source, const Type& type) {
   return notes;
 }
 
+// Where the pairs learned beside other numbers than they are added to.
+std::string NoteOfFormats(const MergeOptions& options, const model::BaseFormats& trained) {
+  model::BackboneOptions as_stored;
+  as_stored.recipe.matrices = model::Quantize::kNone;
+  as_stored.positions = 1;
+  const model::BaseFormats here = model::Backbone::PlannedFrom(options.model, as_stored).OrThrow().formats();
+  const std::string difference = model::Difference(model::WithoutScaleLevels(trained), here);
+  if (difference.empty()) return "";
+  return fmt::format(
+      "warning: {}: when the pairs were trained, {}: merged onto these weights they make another "
+      "model than the one that was trained",
+      Printable(options.adapter.string()), difference);
+}
+
 }  // namespace
 
 MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress,
@@ -236,6 +252,7 @@ MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_prog
   CheckSpace(options.out, std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
   if (on_note) {
     for (const std::string& note : NotesOf(source, type)) on_note(note);
+    if (const std::string note = NoteOfFormats(options, info.base_formats); !note.empty()) on_note(note);
   }
   MergeResult result;
   result.dtype = type.name;

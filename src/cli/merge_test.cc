@@ -94,7 +94,8 @@ class MergeTest : public FolderTest {
     return infer::Apart(LogitsOf(LoadAsStored(out()), nullptr), want);
   }
   // Pairs of random numbers for a model, in a folder.
-  Path RandomPairs(const Path& model, const std::string& chat_template) const {
+  Path RandomPairs(const Path& model, const std::string& chat_template,
+                   const model::BaseFormats& formats = {}) const {
     const model::Config config = model::ReadConfig(model).OrThrow();
     model::AdapterSpec spec;
     spec.lora.emplace();
@@ -108,7 +109,9 @@ class MergeTest : public FolderTest {
       float* value = Out{param.value}.as<float>();
       for (int64_t i = 0; i < param.value.size(); ++i) value[i] = 0.2f * (rng.Uniform(index++) - 0.5f);
     });
-    EXPECT_TRUE(model::SaveAdapter(folder_ / "pairs", adapter, config, "x", chat_template).ok());
+    EXPECT_TRUE(
+        model::SaveAdapter(folder_ / "pairs", adapter, config, {"x", chat_template, std::nullopt, formats})
+            .ok());
     return folder_ / "pairs";
   }
 };
@@ -118,6 +121,26 @@ TEST_F(MergeTest, F32IsTheModelWithItsAdapter) {
   EXPECT_EQ(result.merged, 3 * 7);
   EXPECT_EQ(notes_, "");
   EXPECT_LE(ApartFromAdapter(kLlama, kPeft), 1e-5);
+}
+
+TEST_F(MergeTest, WeightsOfOtherFormatsThanThoseOfTrainingAreNoted) {
+  const auto trained = [](model::Quantize matrices) {
+    model::BackboneOptions options;
+    options.recipe.matrices = matrices;
+    return model::Backbone::Load(kTrained, options).OrThrow().formats();
+  };
+  Merge(kTrained, RandomPairs(kTrained, "", trained(model::Quantize::kNf4)), "float32");
+  EXPECT_TRUE(Noted("when the pairs were trained, the blocks were in nf4, here they are in f32")) << notes_;
+  Merge(kTrained, RandomPairs(kTrained, "", trained(model::Quantize::kBf16)), "float32");
+  EXPECT_EQ(notes_, "");
+  // A packed folder does not tell its levels of scales beforehand.
+  model::Recipe packed;
+  packed.matrices = model::Quantize::kNf4Single;
+  QuantizeFolder({kTrained, folder_ / "nf4", packed}, nullptr, nullptr);
+  const model::BaseFormats single = trained(model::Quantize::kNf4Single);
+  EXPECT_TRUE(single.blocks.contains("nf4-single"));
+  Merge(folder_ / "nf4", RandomPairs(kTrained, "", single), "float32");
+  EXPECT_FALSE(Noted("when the pairs were trained")) << notes_;
 }
 
 TEST_F(MergeTest, SixteenBitIsItWithinRounding) {
@@ -339,7 +362,7 @@ TEST_F(MergeTest, RefusesAndLeavesNothingBehind) {
   ladder.ladder->taps = {0};
   ladder.ladder->rungs = 1;
   ladder.ladder->S = ladder.ladder->F = 32;
-  SaveAdapter(folder_ / "ladder", model::Adapter::Make(config, ladder, 1, false, 8), config, "", "")
+  SaveAdapter(folder_ / "ladder", model::Adapter::Make(config, ladder, 1, false, 8), config, {"", ""})
       .OrThrow();
   const auto [code, message] = refuse(kTrained, folder_ / "ladder", "auto");
   EXPECT_EQ(code, ExitCode::kUsage);

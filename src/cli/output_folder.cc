@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "base/folders.h"
 #include "base/text.h"
 #include "io/json_file.h"
 
@@ -139,14 +141,11 @@ void CheckNewFile(const Path& out, std::span<const NamedPath> inputs) {
 }
 
 void CheckSpace(const Path& out, uint64_t needed) {
-  Path there = Resolved(out);
-  std::error_code error;
-  while (!std::filesystem::exists(there, error) && there.has_relative_path()) there = there.parent_path();
-  const std::filesystem::space_info space = std::filesystem::space(there, error);
-  if (error || space.available >= needed) return;  // where the system does not say, writing will
+  const std::optional<uint64_t> free = FreeBytes(out);
+  if (!free || *free >= needed) return;  // where the system does not say, writing will
   throw Error(ExitCode::kFailed,
               fmt::format("--out {}: {} needed, {} are free on that disk; make room or choose another",
-                          out.string(), FormatBytes(needed), FormatBytes(space.available)));
+                          out.string(), FormatBytes(needed), FormatBytes(*free)));
 }
 
 std::vector<Shard> ShardsOf(std::span<const uint64_t> bytes, uint64_t limit) {

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "cli/duration.h"
 #include "cli/say.h"
 
 namespace rung::cli {
@@ -42,11 +43,8 @@ bool IsDumb() {
   return term && std::string_view(term) == "dumb";
 }
 
-std::string Duration(double seconds) {
-  const auto s = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
-  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-  return fmt::format("{}:{:02}", s / 60, s % 60);
-}
+// The sign of what is no number is nothing to show.
+std::string Loss(double nats) { return std::isnan(nats) ? "nan" : fmt::format("{:.4f}", nats); }
 
 }  // namespace
 
@@ -84,15 +82,16 @@ void Progress::Bar(double share, const std::string& text) {
 void Progress::Step(const train::StepReport& step) {
   // A loss that is not finite would stay in the average for ever.
   if (std::isfinite(step.loss)) {
-    average_loss_ = step.step == 1 || average_loss_ == 0.0
+    average_loss_ = std::isnan(average_loss_)
                         ? step.loss
                         : kAverageKeep * average_loss_ + (1.0 - kAverageKeep) * step.loss;
   }
   if (kind_ == ProgressKind::kNone) return;
-  const std::string text = fmt::format(
-      "step {}/{}  loss {:.4f}  lr {:.2e}  {:.0f} tok/s  {:.0f} % of peak  left {}{}", step.step,
-      step.total_steps, average_loss_, step.learning_rate, step.tokens_per_second, 100.0 * step.peak_share,
-      Duration(step.seconds_left), step.skipped ? "  (skipped: not finite)" : "");
+  const std::string text =
+      fmt::format("step {}/{}  loss {}  lr {:.2e}  {:.0f} tok/s  {:.0f} % of peak  left {}{}", step.step,
+                  step.total_steps, Loss(average_loss_), step.learning_rate, step.tokens_per_second,
+                  100.0 * step.peak_share, FormatDuration(step.seconds_left),
+                  step.skipped ? "  (skipped: not finite)" : "");
   if (kind_ == ProgressKind::kBar) {
     Bar(static_cast<double>(step.step) / static_cast<double>(step.total_steps), text);
     return;
@@ -104,8 +103,8 @@ void Progress::Step(const train::StepReport& step) {
 void Progress::Eval(const train::EvalReport& eval) {
   if (kind_ == ProgressKind::kNone) return;
   EndLine();
-  Say("eval at step {}: loss {:.4f} over {} target tokens of {} records, {:.1f} % of tokens right{}{}\n",
-      eval.step, eval.loss, eval.targets, eval.records, 100.0 * eval.token_accuracy,
+  Say("eval at step {}: loss {} over {} target tokens of {} records, {:.1f} % of tokens right{}{}\n",
+      eval.step, Loss(eval.loss), eval.targets, eval.records, 100.0 * eval.token_accuracy,
       eval.exact_match ? fmt::format(", {:.1f} % of {} answers", 100.0 * *eval.exact_match, eval.answers)
                        : "",
       eval.best ? " (the best so far)" : "");

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -38,7 +39,8 @@ class Progress {
   bool color_ = false;  // NO_COLOR (no-color.org) and terminals without it are respected
   bool open_line_ = false;
   std::optional<std::chrono::steady_clock::time_point> encoding_said_;
-  double average_loss_ = 0.0;  // exponential average, so that a person can read a trend
+  // Exponential average, so that a person can read a trend. No number: no step's loss was one yet.
+  double average_loss_ = std::numeric_limits<double>::quiet_NaN();
 };
 
 }  // namespace rung::cli

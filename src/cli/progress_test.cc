@@ -5,6 +5,8 @@
 #include <cmath>
 #include <string>
 
+#include "cli/duration.h"
+
 namespace rung::cli {
 namespace {
 
@@ -33,6 +35,31 @@ TEST(Progress, ASkippedStepIsNotInTheAverageLoss) {
   }
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_NE(said.find("step 3/3  loss 2.0000"), std::string::npos) << said;
+}
+
+TEST(Progress, WhatIsNoNumberHasNoSign) {
+  Progress progress(ProgressKind::kPlain);
+  train::StepReport step;
+  step.step = 1;
+  step.total_steps = 2;
+  train::EvalReport eval;
+  eval.loss = step.loss = -std::nan("");
+  testing::internal::CaptureStderr();
+  progress.Step(step);
+  progress.Eval(eval);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("step 1/2  loss nan  lr"), std::string::npos) << said;
+  EXPECT_NE(said.find("step 0: loss nan over"), std::string::npos) << said;
+}
+
+TEST(FormatDuration, TakesTheUnitsThatFit) {
+  EXPECT_EQ(FormatDuration(-1.0), "0.0 s");
+  EXPECT_EQ(FormatDuration(59.94), "59.9 s");
+  EXPECT_EQ(FormatDuration(59.96), "1 min 00 s");
+  EXPECT_EQ(FormatDuration(3599.4), "59 min 59 s");
+  EXPECT_EQ(FormatDuration(3599.6), "1 h 00 min");
+  EXPECT_EQ(FormatDuration(90061.0), "25 h 01 min");
+  EXPECT_EQ(FormatDuration(std::nan("")), "-");
 }
 
 TEST(BarLine, SharesBeyondTheEndsAreTheEnds) {

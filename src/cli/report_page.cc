@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "cli/duration.h"
 #include "cli/line_chart.h"
 #include "cli/report.h"
 #include "cli/report_assets.h"
@@ -20,9 +21,9 @@ constexpr double kSmoothShare = 1.0 / 40.0;
 // Longest answers are of some hundred tokens; prompts may be whole documents.
 constexpr size_t kLongestText = 4000;
 constexpr size_t kMostNotes = 200;
-// Values of run.json that differ between any two runs and say nothing.
-constexpr const char* kNoSettings[] = {"format_version", "started", "resumed", "options.out",
-                                       "options.progress"};
+// Values of run.json that differ between any two runs and say nothing, or what model.sha256 says.
+constexpr const char* kNoSettings[] = {"format_version", "started",          "resumed",
+                                       "options.out",    "options.progress", "model.files"};
 
 using Runs = std::span<const ReportRun>;
 using train::EvalReport;
@@ -45,14 +46,6 @@ std::string Shortened(std::string text) {
   size_t end = kLongestText;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not inside a character
   return text.substr(0, end) + " …";
-}
-
-std::string Duration(double seconds) {
-  if (!std::isfinite(seconds) || seconds < 0.0) return "–";
-  if (seconds < 60.0) return fmt::format("{:.1f} s", seconds);
-  const auto s = std::llround(std::min(seconds, 1e12));
-  return s < 3600 ? fmt::format("{} min {:02} s", s / 60, s % 60)
-                  : fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
 }
 
 std::string Thousands(int64_t value) {
@@ -138,7 +131,7 @@ const NumberRow kNumbers[] = {
      }},
     {"time",
      [](const History& h) -> std::string {
-       return h.steps.empty() ? kNone : Duration(h.steps.back().seconds);
+       return h.steps.empty() ? kNone : FormatDuration(h.steps.back().seconds);
      }},
     {"loss, mean of the last tenth",
      [](const History& h) -> std::string { return h.steps.empty() ? kNone : Fixed(LastLoss(h.steps), 4); }},

@@ -61,6 +61,16 @@ Json FilesJson(const std::vector<data::DataFile>& files) {
   return list;
 }
 
+Json ModelFilesJson(const train::ModelHash& model) {
+  Json list = Json::array();
+  for (const train::ModelFile& file : model.files) {
+    list.push_back({{"name", file.name.empty() ? Json() : Json(file.name)},
+                    {"bytes", file.bytes},
+                    {"sha256", file.sha256}});
+  }
+  return list;
+}
+
 Json DataJson(const std::string& identity, const std::vector<data::DataFile>& files) {
   return {{"identity", identity}, {"files", FilesJson(files)}};
 }
@@ -111,7 +121,8 @@ Status WriteRunRecord(const std::vector<ResolvedOption>& resolved, const train::
                    {"layers", config.L},
                    {"hidden_size", config.C},
                    {"vocabulary", config.V},
-                   {"identity", begin.weights}}},
+                   {"sha256", begin.model.sha256},
+                   {"files", ModelFilesJson(begin.model)}}},
                  {"data", DataJson(begin.data, options.data)},
                  {"eval_data", nullptr},
                  {"schedule",

@@ -12,7 +12,8 @@ struct TemplateFlags {
 };
 // --raw and --chat-template. `raw_help`: of the first.
 void AddTemplateFlags(CLI::App& app, TemplateFlags* flags, const std::string& raw_help = "no chat template");
-// The text that --chat-template says: of the file of that name, or itself. Throws Error.
+// The text that --chat-template says: of the file of that name, or itself; "" when it is not given. It is a
+// template that can be parsed. Throws Error.
 std::string ReadTemplate(const TemplateFlags& flags);
 
 }  // namespace rung::cli

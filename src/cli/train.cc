@@ -64,11 +64,28 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option(
       "--tap-cache", flags->tap_cache,
       "folder for the taps of every example: from the second epoch on the frozen model is not run");
-  app.add_option("--tap-cache-limit", flags->tap_cache_limit, "refuse a tap cache that needs more disk")
+  app.add_option("--tap-cache-limit", flags->tap_cache_limit,
+                 "disk for the caches in that folder: others than this run's go, the oldest first")
       ->type_name(kSizeType)
       ->capture_default_str();
   AddTemplateFlags(app, &flags->templates);
   app.add_flag("--train-on-prompt", o.train_on_prompt, "learn the prompt's tokens too");
+}
+
+// What there is to do about a run that is finished.
+std::string DescribeFinished(const train::FinishedRun& run, const train::TrainOptions& options) {
+  const std::string out = options.out.string();
+  const std::string steps = run.total_steps == 0 ? "its record is lost"
+                            : run.steps < run.total_steps
+                                ? fmt::format("ended early, after {} of {} steps", run.steps, run.total_steps)
+                                : fmt::format("{} steps", run.steps);
+  const std::string more =
+      run.total_steps > 0 && train::HasCheckpoint(options.out)
+          ? "to train longer, give more --epochs or --max-steps with --resume-force, which goes on from the "
+            "newest checkpoint"
+          : "to train longer, choose another --out";
+  return fmt::format("finished: {} holds the adapter of a whole run ({}); nothing is left to do\n{}\n", out,
+                     steps, more);
 }
 
 void Report(const train::RunResult& result, const TrainFlags& flags, const train::TrainOptions& options) {
@@ -78,6 +95,9 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
                             result.steps > 0 ? fmt::format("at step {}: saved", result.steps)
                                              : "before the first step was whole: nothing to save",
                             CommandLine(), options.resume ? "" : " --resume"));
+  }
+  if (result.finished_before) {
+    return Say("{}", DescribeFinished(*result.finished_before, options));
   }
   Say("done: {} steps in {:.1f} s, memory {} (planned {}), adapter in {}\n", result.steps, result.seconds,
       FormatBytes(result.resident_peak), FormatBytes(result.planned_bytes), options.out.string());
@@ -90,6 +110,10 @@ void Report(const train::RunResult& result, const TrainFlags& flags, const train
 // Standard output: what the run would do.
 void Preview(const train::RunPreview& run, const train::TrainOptions& options) {
   const std::string out = options.out.string();
+  if (run.finished_before) {
+    fmt::print("{}", DescribeFinished(*run.finished_before, options));
+    return;
+  }
   fmt::print(
       "{} examples, {} held out; {} steps, {} passes over the data\n", run.examples, run.eval_examples,
       run.begin.steps,

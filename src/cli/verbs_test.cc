@@ -27,7 +27,7 @@ class VerbsTest : public FolderTest {
                std::optional<int64_t> time = std::nullopt) const {
     const model::Config config = model::ReadConfig(kStories).OrThrow();
     model::Adapter ladder = infer::RandomLadder(config);
-    EXPECT_TRUE(model::SaveAdapter(folder_ / name, ladder, config, kStories, chat_template, time).ok());
+    EXPECT_TRUE(model::SaveAdapter(folder_ / name, ladder, config, {kStories, chat_template, time}).ok());
     return folder_ / name;
   }
   json Eval(std::vector<std::string> more) const {
@@ -154,6 +154,33 @@ TEST_F(VerbsTest, AnAdapterOfAnotherModelIsRefused) {
   EXPECT_NE(refusal.second.find("was trained for"), std::string::npos) << refusal.second;
 }
 
+// Trained beside NF4: said where the model is read otherwise, and only there.
+TEST_F(VerbsTest, WeightsOfOtherFormatsThanThoseOfTrainingAreAWarning) {
+  const model::Config config = model::ReadConfig(kTrained).OrThrow();
+  model::AdapterOrigin origin;
+  origin.base_formats = model::Backbone::Load(kTrained, {}).OrThrow().formats();
+  model::SaveAdapter(folder_ / "a", infer::RandomLadder(config), config, origin).OrThrow();
+  const auto said = [&](std::vector<std::string> words, const char* quantize) {
+    for (const std::string& word :
+         {std::string("--model"), std::string(kTrained), std::string("--adapter"), (folder_ / "a").string(),
+          std::string("--quantize"), std::string(quantize), std::string("--threads"), std::string("1")}) {
+      words.push_back(word);
+    }
+    const Outcome outcome = RunMain(words);
+    EXPECT_EQ(outcome.code, ExitCode::kDone) << outcome.said;
+    return outcome.said;
+  };
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"generate", "--prompt", "x", "--max-tokens", "1"},
+        std::vector<std::string>{"eval", "--data", data_.string(), "--no-generate", "--progress", "none"}}) {
+    const std::string other = said(verb, "none"), same = said(verb, "nf4");
+    EXPECT_NE(other.find("a: when it was trained, the blocks were in nf4, here they are in f32"),
+              std::string::npos)
+        << other;
+    EXPECT_EQ(same.find("when it was trained"), std::string::npos) << same;
+  }
+}
+
 TEST_F(VerbsTest, AdaptersSurviveTheRoundTrip) {
   const model::Config config = model::ReadConfig(kStories).OrThrow();
   model::Adapter saved = infer::RandomLadder(config);
@@ -162,7 +189,7 @@ TEST_F(VerbsTest, AdaptersSurviveTheRoundTrip) {
     for (int64_t i = 0; i < tensor.size(); ++i)
       value[i] = static_cast<float>(i) + static_cast<float>(name.size());
   });
-  ASSERT_TRUE(model::SaveAdapter(folder_ / "a", saved, config, "base", kTemplate).ok());
+  ASSERT_TRUE(model::SaveAdapter(folder_ / "a", saved, config, {"base", kTemplate}).ok());
   const model::AdapterInfo info = model::ReadAdapterInfo(folder_ / "a", config).OrThrow();
   EXPECT_EQ(info.chat_template, kTemplate);
   EXPECT_EQ(info.base_model, "base");

@@ -11,6 +11,7 @@
 #include "io/gguf_writer.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
+#include "model/gguf_testing.h"
 
 namespace rung::cli {
 namespace {
@@ -210,6 +211,24 @@ TEST_F(VerifyTest, TensorsThatAreMissingWrongOrToo) {
   found = Run(model());
   EXPECT_NE(Problems(found, "tensors").find(kUp), std::string::npos);
   EXPECT_NE(Messages(found, "tensors", Finding::kWarning).find("wheight"), std::string::npos);
+}
+
+// The list that loading prints.
+TEST_F(VerifyTest, WhatAGgufFileHasBeyondItsModelIsAWarning) {
+  EXPECT_EQ(Messages(Run(gguf()), "config", Finding::kWarning), "");
+  model::WriteChanged(kStories, gguf(),
+                      {{{"llama.attention.clamp_kqv", 8.0f}}, {{"blk.0.attn_q_norm.weight", 8}}});
+  std::string expected;
+  for (const std::string& line : model::ConfigWarnings(io::Gguf::Open(gguf()).OrThrow()))
+    expected += line + "\n";
+  const Verification found = Run(gguf());
+  const std::string warnings = Messages(found, "config", Finding::kWarning);
+  EXPECT_EQ(warnings, expected);
+  for (const char* named : {"metadata key llama.attention.clamp_kqv", "tensor blk.0.attn_q_norm.weight"}) {
+    EXPECT_NE(warnings.find(named), std::string::npos) << named << ": " << warnings;
+  }
+  EXPECT_EQ(found.Count(Finding::kProblem), 0);
+  EXPECT_EQ(Messages(found, "tensors", Finding::kWarning), "");  // each is said once
 }
 
 // A cause is a problem once, and what needs the damaged part is skipped with a reason.

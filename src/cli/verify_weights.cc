@@ -46,17 +46,14 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return fmt::format("{}", fmt::join(shape, " x "));
 }
 
-// "rope_freqs.weight" and its like, which the config asks for.
-bool IsOfRope(std::string_view name) {
-  return name.starts_with("rope_") || name.find("rotary_emb.inv_freq") != std::string_view::npos;
-}
+// Which the config asks for.
+bool IsOfRope(std::string_view name) { return name.find("rotary_emb.inv_freq") != std::string_view::npos; }
 
+// What it has beyond its config, model::ConfigWarnings names.
 HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
   HeaderFindings found;
-  std::set<std::string> listed;
   for (const ModelTensor& tensor : ModelTensors(model::AsFolder(config))) {
     if (tensor.role == TensorRole::kHead && config.tied_head) continue;
-    listed.insert(tensor.gguf);
     const io::GgufTensor* entry = gguf.Find(tensor.gguf);
     std::vector<int64_t> shape = {tensor.gguf_cols()};
     if (tensor.is_matrix()) shape.push_back(tensor.gguf_rows());
@@ -73,9 +70,6 @@ HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
     } else {
       ++found.right;
     }
-  }
-  for (const io::GgufTensor& tensor : gguf.tensors()) {
-    if (!listed.contains(tensor.name) && !IsOfRope(tensor.name)) found.unexpected.push_back(tensor.name);
   }
   return found;
 }
@@ -285,13 +279,16 @@ Result<HeaderFindings> CheckHeader(const Path& model, const model::Config& confi
 }  // namespace
 
 bool VerifyTensors(const Path& model, Verification* found) {
+  std::vector<std::string> warnings;
   // A GGUF file's config stands in front of its tensors: where those are wrong it is not the config's fault.
   if (model::IsGgufFile(model)) {
-    if (const Result<io::Gguf> gguf = io::Gguf::Open(model); !gguf.ok()) {
+    const Result<io::Gguf> gguf = io::Gguf::Open(model);
+    if (!gguf.ok()) {
       found->Add("config", Finding::kSkipped, "the file cannot be read");
       found->AddUnread("tensors", gguf.failure().message);
       return false;
     }
+    warnings = model::ConfigWarnings(gguf.value());
   }
   const Result<model::Config> read = model::ReadConfig(model);
   if (!read.ok()) {
@@ -303,6 +300,7 @@ bool VerifyTensors(const Path& model, Verification* found) {
   found->Add("config", Finding::kOk,
              fmt::format("{}: {} layers, hidden size {}, vocabulary {}, context {}", config.family, config.L,
                          config.C, config.V, config.context));
+  for (const std::string& warning : warnings) found->Add("config", Finding::kWarning, warning);
   const Result<HeaderFindings> checked = CheckHeader(model, config);
   if (!checked.ok()) {
     found->AddUnread("tensors", checked.failure().message);
