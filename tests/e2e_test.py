@@ -294,6 +294,17 @@ class RealModel(EndToEnd):
         allowed = 0.05 * step["planned_bytes"] + (32 << 20)
         self.assertLessEqual(abs(step["planned_bytes"] - step["vm_hwm_bytes"]), allowed, step)
 
+    def test_fisher_information_is_in_the_planned_peak(self):
+        out = self.folder / "fisher"
+        self.ok("train", "--model", SMOLLM2, "--data", "examples/banking/train.jsonl", "--out", out, "--ladder-init",
+                "fisher", "--fisher-samples", 2, "--tokens", 128, "--max-length", 128, "--max-steps", 1, "--progress", "none")
+        lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+        planned = next(line["planned_bytes"] for line in lines if "planned_bytes" in line)
+        peak = next(line["resident_peak_bytes"] for line in reversed(lines) if "resident_peak_bytes" in line)
+        # 5 taps of 3,538,944 weights in f32, and a layer twice.
+        self.assertGreater(planned, (92 << 20) + 7 * 4 * 3538944)
+        self.assertLessEqual(abs(planned - peak), 0.05 * planned + (32 << 20), (planned, peak))
+
     def test_a_few_steps_lower_the_loss(self):
         data = "examples/banking/test.jsonl"
         before = self.json("eval", "--model", SMOLLM2, "--data", data, "--limit", 40, "--no-generate")

@@ -68,6 +68,7 @@ class Record(unittest.TestCase):
         self.assertLessEqual(set(range(1, STEPS + 1)), {line["step"] for line in steps})
         for line in steps:
             self.assertTrue(0 <= line["waiting"] <= 1, line)
+            self.assertTrue(0 < line["peak_share"] <= 1, line)
             self.assertGreater(line["resident_bytes"], 1 << 20)
             self.assertGreaterEqual(line["tokens"], line["target_tokens"])
         total = 0
