@@ -3,9 +3,9 @@
 #include <memory>
 
 #include "base/text.h"
-#include "cli/export_gguf.h"
 #include "cli/say.h"
 #include "cli/verb.h"
+#include "convert/export_gguf.h"
 
 namespace rung::cli {
 namespace {
@@ -16,7 +16,7 @@ struct ExportCommand {
 };
 
 void RunExport(const ExportCommand& command) {
-  const ExportResult result = ExportGguf({command.model, command.adapter, command.out});
+  const convert::ExportResult result = convert::ExportGguf({command.model, command.adapter, command.out});
   Say("{} pairs: {} in {}\n", result.pairs, FormatBytes(result.bytes), command.out);
 }
 

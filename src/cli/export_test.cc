@@ -2,10 +2,10 @@
 #include <cmath>
 #include <cstring>
 
-#include "cli/export_gguf.h"
-#include "cli/merge_model.h"
-#include "cli/quantize_gguf.h"
 #include "cli/test_support.h"
+#include "convert/export_gguf.h"
+#include "convert/merge.h"
+#include "convert/quantize_gguf.h"
 #include "infer/test_support.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
@@ -34,7 +34,7 @@ class ExportTest : public FolderTest {
   io::Gguf Export(const Path& model, const Path& adapter) const {
     const Path out = folder_ / "lora.gguf";
     std::filesystem::remove(out);
-    const ExportResult result = ExportGguf({model, adapter, out});
+    const convert::ExportResult result = convert::ExportGguf({model, adapter, out});
     EXPECT_EQ(result.bytes, std::filesystem::file_size(out));
     return io::Gguf::Open(out).OrThrow();
   }
@@ -117,9 +117,10 @@ TEST_F(ExportTest, PairsOnAGgufFileAreTheMergedModel) {
     spec.lora = model::LoraSpec{2, 4.0, 0.0, false, model::LoraTargets(config), {0, config.L - 1}};
     model::SaveAdapter(pairs, infer::RandomAdapter(config, spec), config, {"", ""}).OrThrow();
     const model::Recipe f32 = {model::Quantize::kF32, model::Quantize::kF32, {}};
-    MergeModel({model, pairs, merged, "float32", uint64_t{4} << 30, infer::TestContext()}, nullptr, nullptr);
-    QuantizeGguf({merged, folder_ / "merged.gguf", f32}, nullptr, nullptr);
-    QuantizeGguf({model, folder_ / "base.gguf", f32}, nullptr, nullptr);
+    convert::MergeModel({model, pairs, merged, "float32", uint64_t{4} << 30, infer::TestContext()}, nullptr,
+                        nullptr);
+    convert::QuantizeGguf({merged, folder_ / "merged.gguf", f32}, nullptr, nullptr);
+    convert::QuantizeGguf({model, folder_ / "base.gguf", f32}, nullptr, nullptr);
     const io::Gguf lora = Export(model, pairs), base = io::Gguf::Open(folder_ / "base.gguf").OrThrow(),
                    want = io::Gguf::Open(folder_ / "merged.gguf").OrThrow();
     const double scale = *lora.GetFloat("adapter.lora.alpha") / 2.0;

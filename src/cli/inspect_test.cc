@@ -1,8 +1,8 @@
 #include "cli/inspect.h"
 
 #include "base/text.h"
-#include "cli/quantize_gguf.h"
 #include "cli/test_support.h"
+#include "convert/quantize_gguf.h"
 #include "infer/test_support.h"
 #include "io/gguf_writer.h"
 #include "io/json_file.h"
@@ -45,7 +45,7 @@ TEST_F(InspectTest, FolderPlainAndQuantised) {
   EXPECT_EQ(plain["kind"], "Hugging Face folder");
   EXPECT_EQ(plain["shapes"]["hidden_size"], 128);
   EXPECT_TRUE(plain["formats"].contains("f32"));
-  QuantizeFolder({model, folder_ / "out", {}}, nullptr, nullptr);
+  convert::QuantizeFolder({model, folder_ / "out", {}}, nullptr, nullptr);
   const json packed = InspectJson(folder_ / "out");
   EXPECT_EQ(packed["formats"]["nf4"]["tensors"], 2 * 7);
   EXPECT_EQ(packed["parameters"], plain["parameters"]);
@@ -53,8 +53,8 @@ TEST_F(InspectTest, FolderPlainAndQuantised) {
 }
 
 TEST_F(InspectTest, AModelWithoutVocabularyIsNotBroken) {
-  QuantizeGguf({"tests/data/families/llama3", folder_ / "x.gguf", {model::Quantize::kQ8_0, {}, {}}}, nullptr,
-               nullptr);
+  convert::QuantizeGguf({"tests/data/families/llama3", folder_ / "x.gguf", {model::Quantize::kQ8_0, {}, {}}},
+                        nullptr, nullptr);
   const json found = InspectJson(folder_ / "x.gguf");
   EXPECT_TRUE(found["not_supported"].empty()) << found["not_supported"];
   EXPECT_TRUE(found["tokenizer"].is_null());

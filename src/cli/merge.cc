@@ -1,10 +1,11 @@
+#include "convert/merge.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 
 #include "base/text.h"
 #include "cli/load_model.h"
-#include "cli/merge_model.h"
 #include "cli/progress.h"
 #include "cli/say.h"
 #include "cli/verb.h"
@@ -22,7 +23,7 @@ void RunMerge(const MergeCommand& command) {
   Progress progress(ParseProgress(command.progress));
   ComputeFlags threads;
   threads.threads = command.threads;
-  MergeOptions options;
+  convert::MergeOptions options;
   options.model = command.model;
   options.adapter = command.adapter;
   options.out = command.out;
@@ -33,7 +34,8 @@ void RunMerge(const MergeCommand& command) {
     return !InterruptFlag().load();
   };
   WarnOfConfig(options.model);
-  const MergeResult result = MergeModel(options, report, [](const std::string& note) { Say("{}\n", note); });
+  const convert::MergeResult result =
+      convert::MergeModel(options, report, [](const std::string& note) { Say("{}\n", note); });
   progress.EndLine();
   Say("{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes), result.dtype,
       command.out);

@@ -5,11 +5,11 @@
 #include "base/text.h"
 #include "cli/load_model.h"
 #include "cli/progress.h"
-#include "cli/quantize_folder.h"
-#include "cli/quantize_gguf.h"
-#include "cli/quantize_random.h"
 #include "cli/say.h"
 #include "cli/verb.h"
+#include "convert/quantize_folder.h"
+#include "convert/quantize_gguf.h"
+#include "convert/random_model.h"
 
 namespace rung::cli {
 namespace {
@@ -64,7 +64,7 @@ model::Recipe RecipeOf(const QuantizeCommand& command) {
   return recipe;
 }
 
-QuantizeResult MakeRandom(const QuantizeCommand& command, const QuantizeProgress& report) {
+convert::QuantizeResult MakeRandom(const QuantizeCommand& command, const convert::QuantizeProgress& report) {
   const bool nf4 = command.format.empty() || command.format == "nf4" || command.format == "nf4-single";
   const bool one = command.embeddings.empty() || command.embeddings == "true";
   if (!nf4 || !one || !command.keep.empty() || IsGgufName(command.out)) {
@@ -72,11 +72,13 @@ QuantizeResult MakeRandom(const QuantizeCommand& command, const QuantizeProgress
                 "--random: weights are made in nf4, in a folder; leave --format, --keep and .gguf out");
   }
   const bool nested = !command.single && command.format != "nf4-single";
-  return QuantizeRandom({command.random, command.out, nested, command.has_embeddings, command.seed}, report);
+  return convert::QuantizeRandom({command.random, command.out, nested, command.has_embeddings, command.seed},
+                                 report);
 }
 
 // What was done, in one line.
-std::string Summary(const QuantizeResult& result, const model::Recipe& recipe, const std::string& out) {
+std::string Summary(const convert::QuantizeResult& result, const model::Recipe& recipe,
+                    const std::string& out) {
   const std::string after = FormatBytes(result.bytes_after);
   if (result.linears == 0) {
     return fmt::format("no matrix needed another format: {} of weights as they were in {}", after, out);
@@ -104,7 +106,7 @@ void RunQuantize(const QuantizeCommand& command) {
     Say("{}\n", Printable(text));
   };
   if (!command.random.empty()) {
-    const QuantizeResult result = MakeRandom(command, report);
+    const convert::QuantizeResult result = MakeRandom(command, report);
     progress.EndLine();
     Say("{} random matrices in {}: {} in {}; 16-bit weights would take {}\n", result.linears,
         command.single ? "nf4-single" : "nf4", FormatBytes(result.bytes_after), command.out,
@@ -116,9 +118,10 @@ void RunQuantize(const QuantizeCommand& command) {
     throw Error(ExitCode::kUsage, fmt::format("--model {}: there is no such file or folder", command.model));
   }
   WarnOfConfig(command.model);
-  const QuantizeOptions options{command.model, command.out, RecipeOf(command)};
-  const QuantizeResult result =
-      IsGgufName(command.out) ? QuantizeGguf(options, report, note) : QuantizeFolder(options, report, note);
+  const convert::QuantizeOptions options{command.model, command.out, RecipeOf(command)};
+  const convert::QuantizeResult result = IsGgufName(command.out)
+                                             ? convert::QuantizeGguf(options, report, note)
+                                             : convert::QuantizeFolder(options, report, note);
   progress.EndLine();
   Say("{}\n", Summary(result, options.recipe, command.out));
 }

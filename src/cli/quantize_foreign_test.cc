@@ -3,10 +3,10 @@
 #include <cstring>
 #include <limits>
 
-#include "cli/merge_texts.h"
-#include "cli/quantize_gguf.h"
-#include "cli/quantize_metadata.h"
 #include "cli/test_support.h"
+#include "convert/folder_config.h"
+#include "convert/gguf_metadata.h"
+#include "convert/quantize_gguf.h"
 #include "infer/test_support.h"
 #include "model/config_difference.h"
 #include "model/gguf_testing.h"
@@ -56,7 +56,7 @@ TEST_F(ForeignTest, WhatAFolderCannotSayIsRefusedByName) {
     const Path file = Changed(c.family, c.changes), out = folder_ / "out";
     // What rung merge writes into its folder.
     try {
-      MergedConfig(MergeSource(file), file, "bfloat16");
+      convert::MergedConfig(convert::TensorReader(file), file, "bfloat16");
       ADD_FAILURE() << c.family << ": " << c.says << " was not refused";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::kBadInput);
@@ -70,7 +70,8 @@ TEST_F(ForeignTest, WhatAFolderCannotSayIsRefusedByName) {
     EXPECT_NE(message.find(c.says), std::string::npos) << message;
     EXPECT_FALSE(std::filesystem::exists(out));
     // The way that the message names.
-    QuantizeGguf({file, folder_ / "again.gguf", {Quantize::kNone, Quantize::kNone, {}}}, nullptr, nullptr);
+    convert::QuantizeGguf({file, folder_ / "again.gguf", {Quantize::kNone, Quantize::kNone, {}}}, nullptr,
+                          nullptr);
     EXPECT_EQ(model::ConfigDifference(model::ReadConfig(file).OrThrow(),
                                       model::ReadConfig(folder_ / "again.gguf").OrThrow()),
               "");
@@ -103,7 +104,7 @@ TEST_F(ForeignTest, MetadataKeepsItsKindsAndBytes) {
       {"x.f64s", raw(9, uint32_t{12}, uint64_t{1}, 1e-300)},
       {"x.none", raw(9, uint32_t{8}, uint64_t{0})}};
   const Path file = Changed("smollm2", {fields, {}}), out = folder_ / "out.gguf";
-  QuantizeGguf({file, out, {Quantize::kQ8_0, Quantize::kNone, {}}}, nullptr, nullptr);
+  convert::QuantizeGguf({file, out, {Quantize::kQ8_0, Quantize::kNone, {}}}, nullptr, nullptr);
   const io::Gguf before = io::Gguf::Open(file).OrThrow(), after = io::Gguf::Open(out).OrThrow();
   EXPECT_GE(before.raw_metadata().size(), fields.size() + 10);
   for (const auto& [key, value] : before.raw_metadata()) {

@@ -1,16 +1,16 @@
 // GGUF files as the gguf package writes them from the same folders (tests/data/families, made by
 // tools/make_family_goldens.py), and back.
-#include "cli/quantize_gguf.h"
+#include "convert/quantize_gguf.h"
 
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "cli/merge_tokenizer.h"
-#include "cli/output_folder.h"
-#include "cli/quantize_metadata.h"
-#include "cli/quantize_vocabulary.h"
 #include "cli/test_support.h"
+#include "convert/folder_tokenizer.h"
+#include "convert/gguf_metadata.h"
+#include "convert/gguf_vocabulary.h"
+#include "convert/output_folder.h"
 #include "format/encode.h"
 #include "infer/test_support.h"
 #include "io/json_file.h"
@@ -48,13 +48,13 @@ std::vector<float> Floats(const io::GgufTensor& tensor) {
 class QuantizeGgufTest : public FolderTest {
  protected:
   Path ToGguf(const Path& model, const model::Recipe& recipe, const std::string& name = "out.gguf") {
-    QuantizeGguf({model, folder_ / name, recipe}, nullptr,
-                 [&](const std::string& note) { notes_ += note + "\n"; });
+    convert::QuantizeGguf({model, folder_ / name, recipe}, nullptr,
+                          [&](const std::string& note) { notes_ += note + "\n"; });
     return folder_ / name;
   }
   Path ToFolder(const Path& model, const model::Recipe& recipe, const std::string& name = "out") {
-    QuantizeFolder({model, folder_ / name, recipe}, nullptr,
-                   [&](const std::string& note) { notes_ += note + "\n"; });
+    convert::QuantizeFolder({model, folder_ / name, recipe}, nullptr,
+                            [&](const std::string& note) { notes_ += note + "\n"; });
     return folder_ / name;
   }
   std::string notes_;
@@ -241,7 +241,7 @@ TEST_F(QuantizeGgufTest, ByteLevelTokenizersSayTheSame) {
   for (const std::string name : {"gpt2", "smollm2", "qwen2"}) {
     const Path folder = "tests/data/text/" + name;
     const text::Tokenizer want = text::Tokenizer::FromFolder(folder).OrThrow();
-    const io::GgufFields fields = VocabularyFields(folder, want.vocab_size() + 3, nullptr);
+    const io::GgufFields fields = convert::VocabularyFields(folder, want.vocab_size() + 3, nullptr);
     const Path file = folder_ / (name + ".gguf");
     io::GgufWriter writer = io::GgufWriter::Create(file, fields, {{"x", 0, {1}}}).OrThrow();
     writer.Write(0, 0, std::vector<std::byte>(4)).OrThrow();
@@ -250,7 +250,7 @@ TEST_F(QuantizeGgufTest, ByteLevelTokenizersSayTheSame) {
     const text::Tokenizer got = text::Tokenizer::FromGguf(gguf).OrThrow();
     EXPECT_EQ(got.Encode(words), want.Encode(words)) << name;
     EXPECT_EQ(got.eos(), want.eos()) << name;
-    WriteModelTexts(folder_, TokenizerTexts(gguf, nullptr));
+    convert::WriteModelTexts(folder_, convert::TokenizerTexts(gguf, nullptr));
     const text::Tokenizer back = text::Tokenizer::FromFolder(folder_).OrThrow();
     EXPECT_EQ(back.Encode(words), want.Encode(words)) << name;
     EXPECT_EQ(back.kind(), got.kind()) << name;
@@ -267,8 +267,8 @@ TEST_F(QuantizeGgufTest, FromGgufToNf4) {
 }
 
 TEST_F(QuantizeGgufTest, LargeFoldersAreSharded) {
-  QuantizeOptions options{kFamilies + "llama3", folder_ / "out", All(Quantize::kBf16), 100'000};
-  QuantizeFolder(options, nullptr, nullptr);
+  convert::QuantizeOptions options{kFamilies + "llama3", folder_ / "out", All(Quantize::kBf16), 100'000};
+  convert::QuantizeFolder(options, nullptr, nullptr);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "model.safetensors.index.json"));
   EXPECT_EQ(LogitsOf(folder_ / "out", All(Quantize::kNone)),
             LogitsOf(kFamilies + "llama3", All(Quantize::kNone)));
@@ -315,9 +315,9 @@ TEST_F(QuantizeGgufTest, ASummaryInWords) {
 TEST_F(QuantizeGgufTest, AFullDiskNamesTheOutputAndBothSizes) {
   const std::filesystem::space_info space = std::filesystem::space(folder_);
   const Path out = folder_ / "not" / "there" / "x";
-  CheckSpace(out, space.available / 2);
+  convert::CheckSpace(out, space.available / 2);
   try {
-    CheckSpace(out, uint64_t{1} << 60);
+    convert::CheckSpace(out, uint64_t{1} << 60);
     FAIL();
   } catch (const Error& error) {
     const std::string message = error.what();
@@ -350,7 +350,7 @@ TEST_F(QuantizeGgufTest, RefusesByNameAndLeavesNothingBehind) {
   EXPECT_EQ(Refusal(AddQuantize, {"--model", kFamilies + "llama3", "--out", there}).first, ExitCode::kUsage);
   EXPECT_EQ(ReadTextFile(there, 100).OrThrow(), "mine");
   EXPECT_THROW(
-      QuantizeGguf(
+      convert::QuantizeGguf(
           {kFamilies + "llama3", gguf, All(Quantize::kF16)}, [](size_t, size_t) { return false; }, nullptr),
       Error);
   EXPECT_FALSE(std::filesystem::exists(gguf));

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "cli/quantize_gguf.h"
 #include "cli/test_support.h"
+#include "convert/quantize_gguf.h"
 #include "infer/test_support.h"
 #include "io/json_file.h"
 
@@ -37,10 +37,10 @@ class PackedSourceTest : public FolderTest, public testing::WithParamInterface<c
     return infer::Apart(infer::LastLogits(infer::LoadSmall(path.string(), DType::kF32, 16), nullptr, ids),
                         last);
   }
-  QuantizeResult Convert(const Path& out, Quantize format) const {
-    const QuantizeOptions options{source(), out, {format, format, {}}};
-    return out.extension() == ".gguf" ? QuantizeGguf(options, nullptr, nullptr)
-                                      : QuantizeFolder(options, nullptr, nullptr);
+  convert::QuantizeResult Convert(const Path& out, Quantize format) const {
+    const convert::QuantizeOptions options{source(), out, {format, format, {}}};
+    return out.extension() == ".gguf" ? convert::QuantizeGguf(options, nullptr, nullptr)
+                                      : convert::QuantizeFolder(options, nullptr, nullptr);
   }
 };
 
@@ -57,7 +57,7 @@ constexpr Target kTargets[] = {{"f32.gguf", Quantize::kF32, 1e-4},   {"f16.gguf"
 TEST_P(PackedSourceTest, BecomesTheSameModel) {
   for (const Target& target : kTargets) {
     const Path out = folder_ / target.out;
-    const QuantizeResult result = Convert(out, target.format);
+    const convert::QuantizeResult result = Convert(out, target.format);
     // Its layers, and its bf16 embedding where that is another format.
     EXPECT_EQ(result.linears, 7 + (target.format != Quantize::kBf16)) << target.out;
     const double apart = ApartFromTheReference(out);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 #include <utility>
@@ -10,31 +9,15 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/test_support.h"
 #include "cli/cli.h"
 #include "cli/verb.h"
-#include "io/safetensors.h"
+#include "io/test_support.h"
 
 namespace rung::cli {
 
 inline constexpr const char* kStories = "tests/data/models/stories260k/stories260K.gguf";
 inline constexpr const char* kTrained = "tests/data/models/tinystories-656k";
-
-class FolderTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() /
-              ("rung_" + std::string(info->name()) + "_" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  Path Write(const std::string& name, const std::string& text) const {
-    EXPECT_TRUE(WriteTextFile(folder_ / name, text).ok());
-    return folder_ / name;
-  }
-  Path folder_;
-};
 
 // What the verb writes to standard output. Throws what the verb throws.
 inline std::string RunVerb(Action (*add)(CLI::App&), std::vector<std::string> arguments) {
@@ -50,13 +33,6 @@ inline std::string RunVerb(Action (*add)(CLI::App&), std::vector<std::string> ar
     throw;
   }
   return testing::internal::GetCapturedStdout();
-}
-
-// The stored bytes of a tensor.
-inline std::vector<std::byte> ReadAll(const io::Safetensors& file, const io::TensorEntry& entry) {
-  std::vector<std::byte> bytes(entry.bytes);
-  EXPECT_TRUE(file.Read(entry, 0, bytes).ok());
-  return bytes;
 }
 
 // The exit code and message with which the verb ends.

@@ -8,8 +8,8 @@
 #include <map>
 #include <set>
 
-#include "cli/merge_source.h"
 #include "cli/verify.h"
+#include "convert/tensor_reader.h"
 #include "model/config_difference.h"
 
 namespace rung::cli {
@@ -36,9 +36,10 @@ struct HeaderFindings {
   size_t right = 0, in_file = 0;
   bool vocabulary = true;  // no table of tokens is among the wrong ones
 
-  void Wrong(const ModelTensor& tensor, std::string message) {
+  void Wrong(const convert::ModelTensor& tensor, std::string message) {
     wrong.push_back(std::move(message));
-    if (tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead) vocabulary = false;
+    if (tensor.role == convert::TensorRole::kEmbedding || tensor.role == convert::TensorRole::kHead)
+      vocabulary = false;
   }
 };
 
@@ -52,8 +53,8 @@ bool IsOfRope(std::string_view name) { return name.find("rotary_emb.inv_freq") !
 // What it has beyond its config, model::ConfigWarnings names.
 HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
   HeaderFindings found;
-  for (const ModelTensor& tensor : ModelTensors(model::AsFolder(config))) {
-    if (tensor.role == TensorRole::kHead && config.tied_head) continue;
+  for (const convert::ModelTensor& tensor : convert::ModelTensors(model::AsFolder(config))) {
+    if (tensor.role == convert::TensorRole::kHead && config.tied_head) continue;
     const io::GgufTensor* entry = gguf.Find(tensor.gguf);
     std::vector<int64_t> shape = {tensor.gguf_cols()};
     if (tensor.is_matrix()) shape.push_back(tensor.gguf_rows());
@@ -79,17 +80,17 @@ HeaderFindings CheckFolder(const Path& folder, const io::Safetensors& file, cons
   const std::unique_ptr<model::WeightSource> headers =
       model::HeaderOnly(io::Safetensors::OpenFolder(folder).OrThrow());
   const auto has = [&](const std::string& module) { return headers->Has(module); };
-  std::vector<ModelTensor> tensors = ModelTensors(config, &model::FindHfNames(config, has));
+  std::vector<convert::ModelTensor> tensors = convert::ModelTensors(config, &model::FindHfNames(config, has));
   std::set<std::string> listed, packed;
-  const auto there = [&](const ModelTensor& t) {
+  const auto there = [&](const convert::ModelTensor& t) {
     return file.Find(t.name) || (t.is_matrix() && headers->Has(t.module()));
   };
-  const auto is_table = [](const ModelTensor& t) {
-    return t.role == TensorRole::kEmbedding || t.role == TensorRole::kHead;
+  const auto is_table = [](const convert::ModelTensor& t) {
+    return t.role == convert::TensorRole::kEmbedding || t.role == convert::TensorRole::kHead;
   };
   const bool any_table = std::any_of(tensors.begin(), tensors.end(),
-                                     [&](const ModelTensor& t) { return is_table(t) && there(t); });
-  for (const ModelTensor& tensor : tensors) {
+                                     [&](const convert::ModelTensor& t) { return is_table(t) && there(t); });
+  for (const convert::ModelTensor& tensor : tensors) {
     listed.insert(tensor.name);
     if (!there(tensor)) {
       // One of the two serves for both where they are tied.
@@ -154,7 +155,7 @@ struct Numbers {
   }
 };
 
-Numbers Walk(MergeSource& source, const SourceTensor& tensor) {
+Numbers Walk(convert::TensorReader& source, const convert::SourceTensor& tensor) {
   source.Select(tensor);
   Numbers numbers;
   const int64_t rows = tensor.rows(), cols = tensor.cols(),
@@ -186,17 +187,17 @@ class WeightFindings {
  public:
   explicit WeightFindings(Verification* found) : found_(found) {}
 
-  void Take(const SourceTensor& tensor, const Numbers& n) {
+  void Take(const convert::SourceTensor& tensor, const Numbers& n) {
     const std::string& name = tensor.name;
     if (n.nans + n.infinities > 0) {
       broken_.push_back(fmt::format("{}: {} NaN and {} infinite of {}, the first in row {}, column {}", name,
                                     n.nans, n.infinities, n.count, n.bad_row, n.bad_col));
       return;
     }
-    const bool gain = tensor.role == TensorRole::kNorm && tensor.offset == 0.0f;
+    const bool gain = tensor.role == convert::TensorRole::kNorm && tensor.offset == 0.0f;
     const bool weights = tensor.is_matrix() || gain;
     if (weights && n.largest == 0.0) return zero_.push_back(name);
-    if (tensor.role == TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
+    if (tensor.role == convert::TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
     if (tensor.is_matrix() && n.largest > kAbsurd) {
       Warn(fmt::format("{}: a weight of {:.3g}: models have none so large", name, n.largest));
     }
@@ -332,9 +333,9 @@ bool VerifyTensors(const Path& model, Verification* found) {
 bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found) {
   WeightFindings findings(found);
   try {
-    MergeSource source(model);
+    convert::TensorReader source(model);
     size_t done = 0;
-    for (const SourceTensor& tensor : source.tensors()) {
+    for (const convert::SourceTensor& tensor : source.tensors()) {
       if (tensor.kept.empty()) findings.Take(tensor, Walk(source, tensor));
       if (on_progress && !on_progress("weights", ++done, source.tensors().size())) {
         throw Error(ExitCode::kInterrupted, "interrupted");

@@ -1,15 +1,15 @@
-#include "cli/quantize_metadata.h"
+#include "convert/gguf_metadata.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "cli/merge_texts.h"
-#include "cli/model_tensors.h"
+#include "convert/folder_config.h"
+#include "convert/model_tensors.h"
 #include "model/config_difference.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 class Keys {
@@ -157,4 +157,4 @@ std::vector<std::pair<std::string, std::vector<float>>> RopeTensors(const model:
   return {};
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

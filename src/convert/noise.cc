@@ -1,4 +1,4 @@
-#include "cli/quantize_noise.h"
+#include "convert/noise.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include "base/half.h"
 #include "format/nf4.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 uint64_t Bits(uint64_t key, uint64_t index) {
@@ -116,4 +116,4 @@ void Noise::Normal(uint64_t key, uint64_t begin, std::span<uint16_t> bf16) const
   }
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -1,4 +1,4 @@
-#include "cli/quantize_vocabulary.h"
+#include "convert/gguf_vocabulary.h"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 using nlohmann::json;
@@ -264,4 +264,4 @@ io::GgufFields CopiedFields(const io::Gguf& gguf) {
   return fields;
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

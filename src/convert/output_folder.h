@@ -8,7 +8,7 @@
 
 #include "base/files.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // An option and the path it was given.
 struct NamedPath {
@@ -58,4 +58,4 @@ using ModelTexts = std::map<std::string, std::string>;
 ModelTexts ReadModelTexts(const Path& folder);
 void WriteModelTexts(const Path& folder, const ModelTexts& texts);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -1,4 +1,4 @@
-#include "cli/merge_source.h"
+#include "convert/tensor_reader.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,7 +13,7 @@
 #include "model/families.h"
 #include "model/four_bit.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 std::string Lower(std::string text) {
@@ -40,7 +40,7 @@ bool IsPlain(const io::TensorEntry* entry, const ModelTensor& tensor) {
 
 }  // namespace
 
-MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
+TensorReader::TensorReader(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
   if (model::IsGgufFile(model)) {
     gguf_ = std::make_shared<const io::Gguf>(io::Gguf::Open(model).OrThrow());
     folder_config_ = model::AsFolder(config_);
@@ -51,7 +51,7 @@ MergeSource::MergeSource(const Path& model) : path_(model), config_(model::ReadC
   }
 }
 
-void MergeSource::ListGguf() {
+void TensorReader::ListGguf() {
   const model::Family* family = model::FindFamily(config_.family);
   RUNG_CHECK(config_.no_rope || (family && family->gguf_pairs == !config_.rope.half),
              "gguf: the order of rows that a file has");
@@ -72,7 +72,7 @@ void MergeSource::ListGguf() {
   }
 }
 
-void MergeSource::ListFolder(const Path& model) {
+void TensorReader::ListFolder(const Path& model) {
   std::error_code error;
   if (!std::filesystem::is_directory(model, error)) {
     throw Error(ExitCode::kUsage,
@@ -123,7 +123,7 @@ void MergeSource::ListFolder(const Path& model) {
 }
 
 // What the model has beside what is run here comes along.
-void MergeSource::ListKept() {
+void TensorReader::ListKept() {
   std::set<std::string> listed, packed;
   for (const SourceTensor& tensor : tensors_) {
     listed.insert(tensor.name);
@@ -149,7 +149,7 @@ void MergeSource::ListKept() {
   }
 }
 
-bool MergeSource::MostAre(const std::string& format) const {
+bool TensorReader::MostAre(const std::string& format) const {
   int64_t such = 0, all = 0;
   for (const auto& [name, count] : formats_) {
     all += count;
@@ -158,11 +158,11 @@ bool MergeSource::MostAre(const std::string& format) const {
   return 2 * such > all;
 }
 
-bool MergeSource::IsHalf() const {
+bool TensorReader::IsHalf() const {
   return torch_dtype_ == "float16" || (torch_dtype_ != "bfloat16" && MostAre("f16"));
 }
 
-void MergeSource::Select(const SourceTensor& tensor) {
+void TensorReader::Select(const SourceTensor& tensor) {
   tensor_ = &tensor;
   entry_ = nullptr;
   packed_ = nullptr;
@@ -197,7 +197,7 @@ void MergeSource::Select(const SourceTensor& tensor) {
                 .OrThrow();
 }
 
-void MergeSource::ReadStored(int64_t begin, int64_t end, float* out) {
+void TensorReader::ReadStored(int64_t begin, int64_t end, float* out) {
   if (!entry_) {
     format::Of(matrix_.format).decode(matrix_, begin * matrix_.cols, end * matrix_.cols, out);
     return;
@@ -216,7 +216,7 @@ void MergeSource::ReadStored(int64_t begin, int64_t end, float* out) {
 }
 
 template <class Place>
-void MergeSource::Reorder(int64_t begin, int64_t end, float* out, const Place& place) {
+void TensorReader::Reorder(int64_t begin, int64_t end, float* out, const Place& place) {
   const ModelTensor& tensor = *tensor_;
   // `source`: the shape that the source has, whose rows are the other shape's columns when transposed.
   const int64_t source_rows = gguf_ ? tensor.gguf_rows() : tensor.rows();
@@ -243,12 +243,12 @@ void MergeSource::Reorder(int64_t begin, int64_t end, float* out, const Place& p
   }
 }
 
-void MergeSource::AddOffset(float offset, int64_t count, float* out) const {
+void TensorReader::AddOffset(float offset, int64_t count, float* out) const {
   if (offset == 0.0f) return;
   for (int64_t i = 0; i < count; ++i) out[i] += offset;
 }
 
-void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
+void TensorReader::ReadRows(int64_t begin, int64_t end, float* out) {
   if (!gguf_ || tensor_->in_gguf_order()) {
     ReadStored(begin, end, out);
   } else {
@@ -257,7 +257,7 @@ void MergeSource::ReadRows(int64_t begin, int64_t end, float* out) {
   if (gguf_) AddOffset(-tensor_->offset, (end - begin) * tensor_->cols(), out);
 }
 
-void MergeSource::ReadGgufRows(int64_t begin, int64_t end, float* out) {
+void TensorReader::ReadGgufRows(int64_t begin, int64_t end, float* out) {
   if (gguf_ || tensor_->in_gguf_order()) {
     ReadStored(begin, end, out);
   } else {
@@ -266,12 +266,12 @@ void MergeSource::ReadGgufRows(int64_t begin, int64_t end, float* out) {
   if (!gguf_) AddOffset(tensor_->offset, (end - begin) * tensor_->gguf_cols(), out);
 }
 
-std::vector<std::byte> MergeSource::ReadBytes() const {
+std::vector<std::byte> TensorReader::ReadBytes() const {
   std::vector<std::byte> bytes(entry_->bytes);
   folder_->Read(*entry_, 0, bytes).OrThrow();
   return bytes;
 }
 
-std::span<const std::byte> MergeSource::GgufBytes() const { return gguf_->Find(tensor_->gguf)->data; }
+std::span<const std::byte> TensorReader::GgufBytes() const { return gguf_->Find(tensor_->gguf)->data; }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -4,13 +4,13 @@
 #include <functional>
 #include <string>
 
-#include "cli/output_folder.h"
+#include "convert/output_folder.h"
 #include "io/gguf.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // tokenizer.json, tokenizer_config.json and generation_config.json. Nothing, and a note, for a tokenizer that
 // is none or that is not known here.
 ModelTexts TokenizerTexts(const io::Gguf& gguf, const std::function<void(const std::string& note)>& on_note);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

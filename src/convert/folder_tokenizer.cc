@@ -1,4 +1,4 @@
-#include "cli/merge_tokenizer.h"
+#include "convert/folder_tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -239,4 +239,4 @@ ModelTexts TokenizerTexts(const io::Gguf& gguf, const std::function<void(const s
           {"generation_config.json", writer.GenerationJson()}};
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

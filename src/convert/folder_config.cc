@@ -1,4 +1,4 @@
-#include "cli/merge_texts.h"
+#include "convert/folder_config.h"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 #include "model/config_difference.h"
 #include "model/shapes.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 using nlohmann::ordered_json;
@@ -22,7 +22,7 @@ double Wavelength(const model::Config& config, size_t pair) {
          std::pow(config.rope.theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.rotary()));
 }
 
-std::string GgufConfig(const MergeSource& source) {
+std::string GgufConfig(const TensorReader& source) {
   const model::Config& want = source.folder_config();
   model::Config config = want;
   if (!IsUtf8(config.name)) config.name.clear();  // JSON has no place for it
@@ -85,7 +85,7 @@ model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string&
   return rope;
 }
 
-std::string MergedConfig(const MergeSource& source, const Path& model, const std::string& dtype) {
+std::string MergedConfig(const TensorReader& source, const Path& model, const std::string& dtype) {
   const std::string text = source.is_gguf()
                                ? GgufConfig(source)
                                : ReadTextFile(model / "config.json", io::kJsonFileLimit).OrThrow();
@@ -104,4 +104,4 @@ std::string MergedConfig(const MergeSource& source, const Path& model, const std
   return config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

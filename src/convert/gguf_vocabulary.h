@@ -8,7 +8,7 @@
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // tokenizer.ggml.* and the chat template, for a model of V tokens. A folder without a tokenizer, or with one
 // that GGUF has no words for, gives a file without vocabulary, and a note that says why. A tokenizer.json
@@ -20,4 +20,4 @@ io::GgufFields VocabularyFields(const Path& folder, int64_t V,
 // tensors are stored. `gguf` outlives it.
 io::GgufFields CopiedFields(const io::Gguf& gguf);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 enum class TensorRole : uint8_t { kEmbedding, kHead, kPosition, kNorm, kBias, kLinear };
 
@@ -51,4 +51,4 @@ std::string GgufFamilyNames();  // "llama, mistral, ...": those that have one, f
 // folder spells its names; nullptr: as transformers does.
 std::vector<ModelTensor> ModelTensors(const model::Config& config, const model::Names* hf = nullptr);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -7,10 +7,10 @@
 #include <string>
 
 #include "base/files.h"
-#include "cli/merge_source.h"
+#include "convert/tensor_reader.h"
 #include "model/weights.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 struct QuantizeOptions {
   Path model, out;
@@ -33,7 +33,7 @@ using QuantizeNote = std::function<void(const std::string& note)>;
 model::Quantize ChoiceFor(const model::Recipe& recipe, const ModelTensor& tensor);
 
 // Throws Error for a pattern that no matrix matches.
-void CheckKeep(const model::Recipe& recipe, const MergeSource& source);
+void CheckKeep(const model::Recipe& recipe, const TensorReader& source);
 
 // Throws Error (kBadInput) for a number among rows `begin` on, of `cols` weights, that `format` cannot hold.
 // name: the tensor's.
@@ -45,4 +45,4 @@ void CheckRows(std::span<const float> rows, int64_t cols, int64_t begin, format:
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress,
                               const QuantizeNote& on_note);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

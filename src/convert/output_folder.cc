@@ -1,4 +1,4 @@
-#include "cli/output_folder.h"
+#include "convert/output_folder.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "io/json_file.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 constexpr const char* kModelTexts[] = {"tokenizer.json",
@@ -191,4 +191,4 @@ void WriteModelTexts(const Path& folder, const ModelTexts& texts) {
   for (const auto& [name, text] : texts) WriteTextFile(folder / name, text).OrThrow();
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -1,11 +1,11 @@
-#include "cli/model_tensors.h"
+#include "convert/model_tensors.h"
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "model/families.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 class Lister {
@@ -167,4 +167,4 @@ std::vector<ModelTensor> ModelTensors(const model::Config& config, const model::
   return Lister(config, hf ? *hf : model::HfNames(config)).List();
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

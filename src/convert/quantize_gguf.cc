@@ -1,4 +1,4 @@
-#include "cli/quantize_gguf.h"
+#include "convert/quantize_gguf.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -6,14 +6,14 @@
 #include <algorithm>
 #include <set>
 
-#include "cli/output_folder.h"
-#include "cli/quantize_metadata.h"
-#include "cli/quantize_vocabulary.h"
+#include "convert/gguf_metadata.h"
+#include "convert/gguf_vocabulary.h"
+#include "convert/output_folder.h"
 #include "format/encode.h"
 #include "io/gguf_writer.h"
 #include "model/config_difference.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 using format::Format;
@@ -69,7 +69,7 @@ Format GgufFormatOf(Quantize quantize) {
 
 class GgufPlan {
  public:
-  GgufPlan(const MergeSource& source, const model::Recipe& recipe) : source_(source), recipe_(recipe) {
+  GgufPlan(const TensorReader& source, const model::Recipe& recipe) : source_(source), recipe_(recipe) {
     std::map<std::string, const SourceTensor*> known;
     for (const SourceTensor& tensor : source.tensors()) {
       if (tensor.kept.empty()) known[NameOf(tensor)] = &tensor;
@@ -171,13 +171,13 @@ class GgufPlan {
                                      : Format::kBf16;
   }
 
-  const MergeSource& source_;
+  const TensorReader& source_;
   const model::Recipe& recipe_;
   std::vector<Item> items_;
   std::vector<std::string> left_out_, odd_;
 };
 
-void WriteItem(MergeSource& source, const Item& item, size_t number, io::GgufWriter* writer) {
+void WriteItem(TensorReader& source, const Item& item, size_t number, io::GgufWriter* writer) {
   if (item.copied) {
     const std::span<const std::byte> data = item.copied->data;
     for (size_t begin = 0; begin < data.size(); begin += kCopyBytes) {
@@ -208,7 +208,7 @@ void WriteItem(MergeSource& source, const Item& item, size_t number, io::GgufWri
 
 // The header of the file that is being written, as a reader will take it, with the vectors that are a part of
 // the config. The last byte makes the file as long as its header says.
-void CheckReadBack(MergeSource& source, const std::vector<Item>& items, const Path& out,
+void CheckReadBack(TensorReader& source, const std::vector<Item>& items, const Path& out,
                    io::GgufWriter* writer) {
   const std::byte zero{0};
   writer->Write(items.size() - 1, items.back().bytes() - 1, {&zero, 1}).OrThrow();
@@ -228,7 +228,7 @@ void CheckReadBack(MergeSource& source, const std::vector<Item>& items, const Pa
                   out.string(), GgufArchitecture(want), difference));
 }
 
-io::GgufFields FieldsOf(const MergeSource& source, const QuantizeOptions& options, Format format,
+io::GgufFields FieldsOf(const TensorReader& source, const QuantizeOptions& options, Format format,
                         const QuantizeNote& on_note) {
   io::GgufFields fields;
   if (source.is_gguf()) {
@@ -271,7 +271,7 @@ void TellNotes(const GgufPlan& plan, const model::Config& config, const Quantize
 
 QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgress& on_progress,
                             const QuantizeNote& on_note) {
-  MergeSource source(options.model);
+  TensorReader source(options.model);
   if (GgufArchitecture(source.config()).empty()) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--out {}: GGUF has no architecture for {}; it has one for: {}. Name a folder "
@@ -307,4 +307,4 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
   return result;
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -11,7 +11,7 @@
 #include "format/nf4.h"
 #include "io/safetensors_writer.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // A tensor of a model: kept as it is, or a matrix that becomes NF4, which takes several tensors of the file.
 struct OutputTensor {
@@ -57,4 +57,4 @@ std::string WithQuantizationConfig(const std::string& config_json, bool nested,
 std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols, bool nested,
                            float nested_offset);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

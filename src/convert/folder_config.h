@@ -3,13 +3,13 @@
 
 #include <string>
 
-#include "cli/merge_source.h"
+#include "convert/tensor_reader.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // config.json: the folder's own without its quantisation, or one that says what a GGUF file's header does.
 // Throws Error, as does RopeOfDivisors.
-std::string MergedConfig(const MergeSource& source, const Path& model, const std::string& dtype);
+std::string MergedConfig(const TensorReader& source, const Path& model, const std::string& dtype);
 
 // What Llama 3's scaling divides each frequency by: GGUF's rope_freqs.
 std::vector<float> Llama3Divisors(const model::Config& config);
@@ -18,4 +18,4 @@ std::vector<float> Llama3Divisors(const model::Config& config);
 // this way is refused.
 model::RopeConfig RopeOfDivisors(const model::Config& config, const std::string& where);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

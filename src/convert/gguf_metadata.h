@@ -10,7 +10,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // `config` as a folder has it, of a family that has an architecture (GgufArchitecture). `name`: of the model.
 io::GgufFields GgufMetadata(const model::Config& config, const std::string& name);
@@ -21,4 +21,4 @@ uint32_t GgufFileType(format::Format format);
 // "rope_freqs.weight" and its like: f32 vectors by name.
 std::vector<std::pair<std::string, std::vector<float>>> RopeTensors(const model::Config& config);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

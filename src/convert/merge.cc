@@ -1,4 +1,4 @@
-#include "cli/merge_model.h"
+#include "convert/merge.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -10,16 +10,16 @@
 
 #include "base/half.h"
 #include "base/text.h"
-#include "cli/merge_source.h"
-#include "cli/merge_texts.h"
-#include "cli/merge_tokenizer.h"
-#include "cli/output_folder.h"
+#include "convert/folder_config.h"
+#include "convert/folder_tokenizer.h"
+#include "convert/output_folder.h"
+#include "convert/tensor_reader.h"
 #include "io/safetensors_writer.h"
 #include "kernels/cpu/dense.h"
 #include "model/adapter_file.h"
 #include "model/backbone.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 constexpr int64_t kMergedTile = int64_t{4} << 20;  // weights that are merged at once
@@ -32,7 +32,7 @@ struct Type {
 };
 constexpr Type kTypes[] = {{"bfloat16", "BF16", 2}, {"float16", "F16", 2}, {"float32", "F32", 4}};
 
-const Type& TypeOf(const std::string& name, const MergeSource& source) {
+const Type& TypeOf(const std::string& name, const TensorReader& source) {
   if (name == "auto") return kTypes[source.IsHalf() ? 1 : 0];
   for (const Type& type : kTypes) {
     if (name == type.name) return type;
@@ -78,7 +78,7 @@ std::map<std::string, Product> ProductsOf(const model::Adapter& adapter, bool tr
 
 class Merger {
  public:
-  Merger(MergeSource& source, const model::Adapter& adapter, const Type& type, const cpu::Context& context)
+  Merger(TensorReader& source, const model::Adapter& adapter, const Type& type, const cpu::Context& context)
       : source_(source),
         type_(type),
         context_(context),
@@ -141,7 +141,7 @@ class Merger {
     return std::as_bytes(std::span(half_));
   }
 
-  MergeSource& source_;
+  TensorReader& source_;
   const Type& type_;
   cpu::Context context_;
   std::map<std::string, Product> products_;
@@ -194,7 +194,7 @@ std::vector<SourceTensor> WideFirst(std::vector<SourceTensor> tensors, const Typ
 }
 
 // What of the result is not what a person may take it for.
-std::vector<std::string> NotesOf(const MergeSource& source, const Type& type) {
+std::vector<std::string> NotesOf(const TensorReader& source, const Type& type) {
   std::vector<std::string> rounded, notes;
   for (const auto& [format, count] : source.formats()) {
     if (format != "f32" && format != "f16" && format != "bf16") rounded.push_back(format);
@@ -232,7 +232,7 @@ std::string NoteOfFormats(const MergeOptions& options, const model::BaseFormats&
 
 MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress,
                        const MergeNote& on_note) {
-  MergeSource source(options.model);
+  TensorReader source(options.model);
   const model::AdapterInfo info = model::ReadAdapterInfo(options.adapter, source.config()).OrThrow();
   const model::Adapter adapter = LoadPairs(options, source.folder_config(), info);
   const Type& type = TypeOf(options.dtype, source);
@@ -263,4 +263,4 @@ MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_prog
   return result;
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

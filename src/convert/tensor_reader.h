@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/model_tensors.h"
+#include "convert/model_tensors.h"
 #include "model/folder_weights.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 struct SourceTensor : ModelTensor {
   std::string kept;    // dtype of one that is copied byte by byte: no weight that is known here; else empty
@@ -20,10 +20,10 @@ struct SourceTensor : ModelTensor {
   uint64_t bytes = 0;  // as stored, scales kept apart not counted
 };
 
-class MergeSource {
+class TensorReader {
  public:
   // Throws Error, as all members do.
-  explicit MergeSource(const Path& model);
+  explicit TensorReader(const Path& model);
 
   // The file's own, and as a folder of this model has it.
   const model::Config& config() const { return config_; }
@@ -79,4 +79,4 @@ class MergeSource {
   std::vector<float> whole_;  // of one that is read transposed, or of a vector that is reordered
 };
 
-}  // namespace rung::cli
+}  // namespace rung::convert

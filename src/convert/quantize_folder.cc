@@ -1,4 +1,4 @@
-#include "cli/quantize_folder.h"
+#include "convert/quantize_folder.h"
 
 #include <fmt/format.h>
 
@@ -8,13 +8,13 @@
 
 #include "base/half.h"
 #include "base/text.h"
-#include "cli/merge_texts.h"
-#include "cli/merge_tokenizer.h"
-#include "cli/output_folder.h"
-#include "cli/quantize_output.h"
+#include "convert/folder_config.h"
+#include "convert/folder_tokenizer.h"
+#include "convert/nf4_file.h"
+#include "convert/output_folder.h"
 #include "io/json_file.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 using model::Quantize;
@@ -37,7 +37,7 @@ std::string PlainDtype(const std::string& stored) {
 
 class FolderPlan {
  public:
-  FolderPlan(const MergeSource& source, const QuantizeOptions& options)
+  FolderPlan(const TensorReader& source, const QuantizeOptions& options)
       : source_(source), recipe_(options.recipe) {
     for (const SourceTensor& tensor : source.tensors()) {
       const OutputTensor output = OutputOf(tensor);
@@ -98,7 +98,7 @@ class FolderPlan {
                             tensor.name, tensor.stored));
   }
 
-  const MergeSource& source_;
+  const TensorReader& source_;
   const model::Recipe& recipe_;
   std::vector<OutputTensor> outputs_;
   std::vector<std::string> plain_;
@@ -107,7 +107,7 @@ class FolderPlan {
 
 class FolderWriter {
  public:
-  FolderWriter(MergeSource& source, bool nested) : source_(source), nested_(nested) {}
+  FolderWriter(TensorReader& source, bool nested) : source_(source), nested_(nested) {}
 
   void Write(const SourceTensor& tensor, const OutputTensor& output, Nf4File* file) {
     source_.Select(tensor);
@@ -155,13 +155,13 @@ class FolderWriter {
     return std::as_bytes(std::span(half_));
   }
 
-  MergeSource& source_;
+  TensorReader& source_;
   bool nested_;
   std::vector<float> tile_;
   std::vector<uint16_t> half_;
 };
 
-QuantizeResult WriteShards(MergeSource& source, const FolderPlan& plan, const std::vector<uint64_t>& bytes,
+QuantizeResult WriteShards(TensorReader& source, const FolderPlan& plan, const std::vector<uint64_t>& bytes,
                            const QuantizeOptions& options, const Path& folder,
                            const QuantizeProgress& on_progress) {
   const std::vector<SourceTensor>& tensors = source.tensors();
@@ -191,7 +191,7 @@ QuantizeResult WriteShards(MergeSource& source, const FolderPlan& plan, const st
   return result;
 }
 
-std::string ConfigText(const MergeSource& source, const FolderPlan& plan, const QuantizeOptions& options) {
+std::string ConfigText(const TensorReader& source, const FolderPlan& plan, const QuantizeOptions& options) {
   const std::string dtype = FloatDtype(options.recipe.matrices);
   std::string text;
   if (plan.has_nf4() && !source.is_gguf()) {
@@ -225,7 +225,7 @@ model::Quantize ChoiceFor(const model::Recipe& recipe, const ModelTensor& tensor
   return embedding ? recipe.embeddings : recipe.matrices;
 }
 
-void CheckKeep(const model::Recipe& recipe, const MergeSource& source) {
+void CheckKeep(const model::Recipe& recipe, const TensorReader& source) {
   for (const auto& pattern : recipe.patterns) {
     const auto decides = [&](const SourceTensor& tensor) {
       return tensor.kept.empty() && tensor.is_matrix() && tensor.role != TensorRole::kPosition &&
@@ -249,7 +249,7 @@ void CheckRows(std::span<const float> rows, int64_t cols, int64_t begin, format:
 
 QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProgress& on_progress,
                               const QuantizeNote& on_note) {
-  MergeSource source(options.model);
+  TensorReader source(options.model);
   CheckKeep(options.recipe, source);
   const FolderPlan plan(source, options);
   std::vector<uint64_t> bytes;
@@ -266,4 +266,4 @@ QuantizeResult QuantizeFolder(const QuantizeOptions& options, const QuantizeProg
   return result;
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -16,7 +16,7 @@
 #include <span>
 #include <vector>
 
-namespace rung::cli {
+namespace rung::convert {
 
 class Noise {
  public:
@@ -37,4 +37,4 @@ class Noise {
   std::vector<uint16_t> normal_;    // (65536)
 };
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <string>
 
-#include "cli/quantize_folder.h"
+#include "convert/quantize_folder.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 struct RandomOptions {
   std::string shape;  // a name of model::ShapeNames, or the path of a config.json or its folder
@@ -23,4 +23,4 @@ struct RandomOptions {
 // Error.
 QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgress& on_progress);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

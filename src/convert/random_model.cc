@@ -1,4 +1,4 @@
-#include "cli/quantize_random.h"
+#include "convert/random_model.h"
 
 #include <fmt/format.h>
 
@@ -8,13 +8,13 @@
 #include <numeric>
 
 #include "base/rng.h"
-#include "cli/model_tensors.h"
-#include "cli/output_folder.h"
-#include "cli/quantize_noise.h"
-#include "cli/quantize_output.h"
+#include "convert/model_tensors.h"
+#include "convert/nf4_file.h"
+#include "convert/noise.h"
+#include "convert/output_folder.h"
 #include "model/shapes.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
@@ -153,4 +153,4 @@ QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgre
   return result;
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -2,9 +2,9 @@
 // (docs/formats/gguf.md).
 #pragma once
 
-#include "cli/quantize_folder.h"
+#include "convert/quantize_folder.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 // Norms and biases are f32. From a GGUF file everything that is not converted comes along byte for byte.
 // Refused (kUsage): a family without an architecture there, a format that GGUF does not have. Memory as
@@ -13,4 +13,4 @@ namespace rung::cli {
 QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgress& on_progress,
                             const QuantizeNote& on_note);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -7,7 +7,7 @@
 #include "base/files.h"
 #include "kernels/cpu/isa.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 struct MergeOptions {
   Path model, adapter, out;
@@ -34,4 +34,4 @@ using MergeNote = std::function<void(const std::string& note)>;
 MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress,
                        const MergeNote& on_note);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

@@ -1,4 +1,4 @@
-#include "cli/export_gguf.h"
+#include "convert/export_gguf.h"
 
 #include <fmt/format.h>
 
@@ -6,13 +6,13 @@
 #include <cmath>
 #include <map>
 
-#include "cli/model_tensors.h"
-#include "cli/output_folder.h"
+#include "convert/model_tensors.h"
+#include "convert/output_folder.h"
 #include "io/gguf_writer.h"
 #include "model/adapter_file.h"
 #include "model/config_difference.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 constexpr int kGgmlF32 = 0;
@@ -93,4 +93,4 @@ ExportResult ExportGguf(const ExportOptions& options) {
   return {static_cast<int64_t>(data.size() / 2), writer.bytes()};
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

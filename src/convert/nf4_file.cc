@@ -1,4 +1,4 @@
-#include "cli/quantize_output.h"
+#include "convert/nf4_file.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include "io/json_file.h"
 #include "model/four_bit.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 // A quant_state and its entry in the header, at most: names are some 80 bytes, the state 250.
@@ -140,4 +140,4 @@ std::string QuantStateJson(const std::string& dtype, int64_t rows, int64_t cols,
   return text + "}";
 }
 
-}  // namespace rung::cli
+}  // namespace rung::convert

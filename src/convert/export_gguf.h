@@ -3,7 +3,7 @@
 
 #include "base/files.h"
 
-namespace rung::cli {
+namespace rung::convert {
 
 struct ExportOptions {
   Path model, adapter, out;  // the model's header alone is read
@@ -17,4 +17,4 @@ struct ExportResult {
 // complete or not there.
 ExportResult ExportGguf(const ExportOptions& options);
 
-}  // namespace rung::cli
+}  // namespace rung::convert

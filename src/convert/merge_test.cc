@@ -1,16 +1,18 @@
 // A merged model says what the model and its adapter say together.
+#include "convert/merge.h"
+
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/rng.h"
-#include "cli/merge_model.h"
-#include "cli/merge_texts.h"
-#include "cli/quantize_folder.h"
-#include "cli/test_support.h"
+#include "base/test_support.h"
+#include "convert/folder_config.h"
+#include "convert/quantize_folder.h"
 #include "infer/test_support.h"
 #include "io/json_file.h"
 #include "model/adapter_file.h"
 
-namespace rung::cli {
+namespace rung::convert {
 namespace {
 
 const Path kLlama = "tests/data/families/llama3";
@@ -50,6 +52,16 @@ class MergeTest : public FolderTest {
     notes_.clear();
     return MergeModel({model, adapter, out(), dtype, shard_bytes, infer::TestContext()}, nullptr,
                       [&](const std::string& note) { notes_ += note + "\n"; });
+  }
+  // The exit code and message with which merging ends.
+  static std::pair<ExitCode, std::string> Refusal(const Path& model, const Path& adapter, const Path& to,
+                                                  const std::string& dtype) {
+    try {
+      MergeModel({model, adapter, to, dtype, uint64_t{4} << 30, infer::TestContext()}, nullptr, nullptr);
+    } catch (const Error& error) {
+      return {error.code(), error.what()};
+    }
+    return {ExitCode::kDone, ""};
   }
   bool Noted(const std::string& words) const { return notes_.find(words) != std::string::npos; }
   // A copy of a model whose tensors are stored as `dtype_of` says for each name: F32, F16 or BF16.
@@ -343,9 +355,7 @@ TEST_F(MergeTest, NothingThatWasThereIsTouched) {
   Merge(model, kPeft, "bfloat16");
   EXPECT_TRUE(std::filesystem::exists(model / "model.safetensors"));
   EXPECT_TRUE(std::filesystem::exists(out() / "model.safetensors"));
-  const auto refuse = [&](const Path& to) {
-    return Refusal(AddMerge, {"--model", model.string(), "--adapter", kPeft.string(), "--out", to.string()});
-  };
+  const auto refuse = [&](const Path& to) { return Refusal(model, kPeft, to, "auto"); };
   EXPECT_NE(refuse(model).second.find("is what --model names"), std::string::npos);
   EXPECT_NE(refuse(kPeft).second.find("is what --adapter names"), std::string::npos);
   EXPECT_EQ(refuse("").second, "--out: is empty; give a name");
@@ -353,8 +363,7 @@ TEST_F(MergeTest, NothingThatWasThereIsTouched) {
 
 TEST_F(MergeTest, RefusesAndLeavesNothingBehind) {
   const auto refuse = [&](const Path& model, const Path& adapter, const std::string& dtype) {
-    return Refusal(AddMerge, {"--model", model.string(), "--adapter", adapter.string(), "--out",
-                              out().string(), "--dtype", dtype, "--progress", "none", "--threads", "1"});
+    return Refusal(model, adapter, out(), dtype);
   };
   const model::Config config = model::ReadConfig(kTrained).OrThrow();
   model::AdapterSpec ladder;
@@ -392,4 +401,4 @@ TEST_F(MergeTest, DivisorsThatAreNotLlama3sAreRefused) {
 }
 
 }  // namespace
-}  // namespace rung::cli
+}  // namespace rung::convert
