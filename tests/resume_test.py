@@ -76,6 +76,27 @@ class Resume(unittest.TestCase):
         self.assertEqual(more.returncode, 0, more.stderr)
         self.assertEqual(json.loads((out / "trainer_state.json").read_text())["global_step"], 6)
 
+    def test_a_run_that_ended_early_says_what_makes_it_longer(self):
+        out = self.folder / "run"
+
+        def run(patience, *more):
+            command = self.command(out, 12, "--save-steps", "1", "--eval-data", "examples/stories/valid.jsonl", "--eval-limit", "4",
+                                   "--eval-steps", "1", "--samples", "0", "--learning-rate", "0.2", "--lr-scheduler", "constant",
+                                   "--early-stopping-patience", str(patience), *more)
+            return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+        self.assertEqual(run(1).returncode, 0)
+        again = run(1, "--resume")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertRegex(again.stderr, r"ended early, after \d+ of 12 steps")
+        self.assertIn("more --early-stopping-patience, or 0, with --resume-force", again.stderr)
+        other = run(0, "--resume")
+        self.assertEqual(other.returncode, 2, other.stderr)
+        self.assertIn("early_stopping_patience: then 1, now none", other.stderr)
+        forced = run(0, "--resume-force")
+        self.assertEqual(forced.returncode, 0, forced.stderr)
+        self.assertEqual(json.loads((out / "trainer_state.json").read_text())["global_step"], 12)
+
     def test_the_hash_of_a_model_is_that_of_its_files(self):
         for model, names in ((STORIES, [None]), (TINY, ["config.json", "model.safetensors"])):
             out = self.folder / Path(model).name

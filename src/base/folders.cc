@@ -75,15 +75,19 @@ Status ProbeFolder(const Path& folder) {
   const Result<Path> whole = WholePath(folder);
   if (!whole.ok()) return whole.failure();
   const std::vector<Path> missing = Missing(whole.value());
-  Status status = MakeFolders(whole.value());
-  if (status.ok()) {
-    const Path inside = Private(kNew, whole.value() / "probe");
+  const Path inside = Private(kNew, whole.value() / "probe");
+  Status status = Ok{};
+  for (int tries = 1;; ++tries) {
+    status = MakeFolders(whole.value());
+    if (!status.ok()) break;
     // What a process that died here left, or another one asks with, is as good.
     if (Files().mkdir(inside.c_str(), 0777) == 0 || errno == EEXIST) {
       Files().rmdir(inside.c_str());
-    } else {
-      status = SystemFailure("write to", whole.value());
+      break;
     }
+    const bool going = errno == ENOENT;
+    status = SystemFailure("write to", whole.value());
+    if (!going || tries == kTries) break;
   }
   // One that somebody has put something into meanwhile stays.
   for (const Path& made : missing) Files().rmdir(made.c_str());

@@ -6,6 +6,7 @@
 #include "io/gguf.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "model/adapter_file.h"
 #include "model/backbone.h"
 #include "model/quantization.h"
 #include "model/stored_tensors.h"
@@ -180,7 +181,7 @@ void AddRecipe(const Path& path, const model::Recipe& recipe, Inspection* found)
 Inspection InspectAny(const Path& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    const bool adapter = std::filesystem::exists(path / "adapter_config.json", error);
+    const bool adapter = std::filesystem::exists(path / model::kAdapterConfig, error);
     return adapter ? InspectAdapter(path) : InspectFolder(path, false);
   }
   if (!model::IsGgufFile(path) && path.extension() == ".json") return InspectFolder(path, true);

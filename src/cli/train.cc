@@ -80,12 +80,14 @@ std::string DescribeFinished(const train::FinishedRun& run, const train::TrainOp
                                 ? fmt::format("ended early, after {} of {} steps", run.steps, run.total_steps)
                                 : fmt::format("{} steps", run.steps);
   const std::string more =
-      run.total_steps > 0 && train::HasCheckpoint(options.out)
-          ? "to train longer, give more --epochs or --max-steps with --resume-force, which goes on from the "
-            "newest checkpoint"
-          : "to train longer, choose another --out";
-  return fmt::format("finished: {} holds the adapter of a whole run ({}); nothing is left to do\n{}\n", out,
-                     steps, more);
+      run.total_steps == 0 || !train::HasCheckpoint(options.out) ? "choose another --out"
+      : run.EndedEarly()
+          ? "give more --early-stopping-patience, or 0, with --resume-force, which goes on from the newest "
+            "checkpoint; with more steps alone it ends early again"
+          : "give more --epochs or --max-steps with --resume-force, which goes on from the newest checkpoint";
+  return fmt::format(
+      "finished: {} holds the adapter of a whole run ({}); nothing is left to do\nto train longer, {}\n", out,
+      steps, more);
 }
 
 void Report(const train::RunResult& result, const TrainFlags& flags, const train::TrainOptions& options) {

@@ -19,7 +19,6 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kWeights = "adapter_model.safetensors";
-constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kBeside = "rung_adapter.json";
 
 std::span<std::byte> BytesOf(float* values, int64_t count) {
@@ -54,7 +53,7 @@ Status CheckTensor(const io::Safetensors& file, const Path& path, const std::str
       entry ? fmt::format("is {} of {}", entry->dtype, fmt::join(entry->shape, " x ")) : "is missing";
   return Failure{fmt::format("{}: tensor {} {}; {} in {} is expected: it fits neither its {} nor this model",
                              path.string(), name, found, fmt::join(FileShape(name, tensor), " x "),
-                             pair ? "F32, F16 or BF16" : "F32", kConfig)};
+                             pair ? "F32, F16 or BF16" : "F32", kAdapterConfig)};
 }
 
 // `file` has the tensors of `adapter` and no others. Needs no values.
@@ -124,7 +123,7 @@ struct ConfigText {
 };
 
 Result<ConfigText> ReadConfigText(const Path& folder) {
-  const Path file = folder / kConfig;
+  const Path file = folder / kAdapterConfig;
   Result<std::string> text = ReadTextFile(file, io::kJsonFileLimit);
   if (!text.ok()) return text.failure();
   Result<json> parsed = io::ParseJson(text.value(), file.string());
@@ -185,7 +184,7 @@ Status CheckModel(const AdapterInfo& info, const Config& config, const Path& fol
                     folder.string(), info.base_model.empty() ? info.family : info.base_model, info.L, info.C,
                     info.V, config.L, config.C, config.V)};
   }
-  const std::string where = (folder / kConfig).string();
+  const std::string where = (folder / kAdapterConfig).string();
   if (info.spec.lora) {
     if (Status ok = CheckLoraSpec(*info.spec.lora, &config, where); !ok.ok()) return ok;
   }
@@ -213,9 +212,9 @@ Status SaveAdapter(const Path& folder, const Adapter& adapter, const Config& con
   info.C = config.C;
   info.V = config.V;
   if (Status written = WriteTensors(folder / kWeights, adapter); !written.ok()) return written;
-  if (info.spec.ladder) return WriteTextFile(folder / kConfig, LadderConfigText(info));
+  if (info.spec.ladder) return WriteTextFile(folder / kAdapterConfig, LadderConfigText(info));
   if (Status written = WriteTextFile(folder / kBeside, BesideText(info)); !written.ok()) return written;
-  return WriteTextFile(folder / kConfig, PeftConfigText(*info.spec.lora, config, origin.base_model));
+  return WriteTextFile(folder / kAdapterConfig, PeftConfigText(*info.spec.lora, config, origin.base_model));
 }
 
 Result<AdapterInfo> ReadAdapterInfo(const Path& folder) {

@@ -16,6 +16,9 @@
 
 namespace rung::model {
 
+// Written last: its folder is whole.
+inline constexpr const char* kAdapterConfig = "adapter_config.json";
+
 struct AdapterInfo {
   AdapterSpec spec;
   std::string base_model;     // as given to `rung train`

@@ -14,6 +14,7 @@
 #include "io/safetensors.h"
 #include "model/adapter_file.h"
 #include "train/checksums.h"
+#include "train/trainer_state.h"
 
 // RUNG_VERSION comes from CMakeLists.txt.
 
@@ -24,7 +25,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 constexpr std::string_view kPrefix = "checkpoint-";
 constexpr const char* kResume = "resume.json";
-constexpr const char* kState = "trainer_state.json";
 constexpr const char* kMoments = "optimizer.safetensors";
 constexpr int kFormatVersion = 1;
 constexpr uint64_t kResumeLimit = uint64_t{1} << 20;
@@ -109,7 +109,8 @@ Status WriteAll(const Path& folder, const RunState& state, const model::Adapter&
   });
   if (Status written = io::WriteSafetensors(folder / kMoments, moments, {}); !written.ok()) return written;
   if (!context.trainer_state.empty()) {
-    if (Status written = WriteTextFile(folder / kState, context.trainer_state); !written.ok()) return written;
+    if (Status written = WriteTextFile(folder / kTrainerState, context.trainer_state); !written.ok())
+      return written;
   }
   const std::string resume = ToJson(state, optimizer.steps(), context.settings)
                                  .dump(2, ' ', false, ordered_json::error_handler_t::replace);
@@ -160,7 +161,7 @@ std::string RungVersion() { return RUNG_VERSION; }
 Result<Checkpoint> ReadCheckpoint(const Path& folder) {
   Result<std::set<std::string>> names = VerifyChecksums(folder);
   if (!names.ok()) return names.failure();
-  for (const char* name : {"adapter_model.safetensors", "adapter_config.json", kMoments, kResume}) {
+  for (const char* name : {"adapter_model.safetensors", model::kAdapterConfig, kMoments, kResume}) {
     if (names.value().contains(name)) continue;
     return Failure{fmt::format("{}: not in {}", (folder / name).string(), kChecksums)};
   }

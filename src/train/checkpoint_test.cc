@@ -2,8 +2,11 @@
 // run.
 #include "train/checkpoint.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <thread>
@@ -311,6 +314,32 @@ TEST_F(CheckpointTest, ADeadProcessLocksNothing) {
   EXPECT_TRUE(RunLock::Take(folder_).ok());
   ::close(ready[0]);
   ::close(ready[1]);
+}
+
+// A dry run asks by a shared lock. One that is given back before the run looks shows nothing: hence trials.
+TEST_F(CheckpointTest, ARunThatIsAskedForMeanwhileBegins) {
+  WriteTextFile(folder_ / "run.lock", "").OrThrow();
+  int begun = 0;
+  for (int trial = 0; trial < 5; ++trial) {
+    const int descriptor = ::open((folder_ / "run.lock").c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_EQ(::flock(descriptor, LOCK_SH | LOCK_NB), 0);
+    std::thread asks([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(15));
+      ::close(descriptor);
+    });
+    begun += RunLock::Take(folder_).ok();
+    asks.join();
+  }
+  EXPECT_GT(begun, 0);
+}
+
+// The probe of another start takes it away.
+TEST_F(CheckpointTest, AFolderThatGoesAwayWhileARunBeginsIsMadeAgain) {
+  EXPECT_FALSE(RunLock::TakeIfThere(folder_ / "none").OrThrow().has_value());
+  const TrainOptions options = Options("run");
+  std::filesystem::create_directories(options.out);
+  const FileFaults faults({.fault = Fault::kFail, .count = 3, .error = ENOENT, .only = "open"});
+  EXPECT_EQ(CodeOf(options), ExitCode::kDone) << message_;
 }
 
 TEST(SaveScheduleTest, SavesByStepsAndMinutes) {

@@ -196,12 +196,15 @@ void Trainer::KeepBest(double value) {
   if (options_.eval_steps == 0) return;  // the only evaluation is that of the result
   const SavedBest best{value, position_.step, MeasuredNow()};
   const std::span<const float> values = Numbers(&*adapter_);
-  const uint64_t free = AvailableMemory();  // 0: unknown
-  const bool room =
-      (free == 0 || values.size_bytes() <= free) &&
-      (options_.memory_limit == 0 || plan_.total() + values.size_bytes() <= options_.memory_limit);
+  bool room = false;
+  const auto may = [&] {
+    const uint64_t free = AvailableMemory();  // 0: unknown
+    room = (free == 0 || values.size_bytes() <= free) &&
+           (options_.memory_limit == 0 || plan_.total() + values.size_bytes() <= options_.memory_limit);
+    return room;
+  };
   const Status saved =
-      best_folder_.Keep(best, values, room, [&](const Path& folder) { return SaveAdapterTo(folder); });
+      best_folder_.Keep(best, values, may, [&](const Path& folder) { return SaveAdapterTo(folder); });
   if (saved.ok()) return log_->Best(best.value, best.step, kBestFolder);
   Note(fmt::format("the best adapter so far, of step {}, is not kept: {}; {}", best.step,
                    saved.failure().message,

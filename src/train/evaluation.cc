@@ -82,6 +82,12 @@ bool LoadsBest(const TrainOptions& options, bool has_eval_data) {
   return has_eval_data && options.eval_steps > 0 && options.eval.load_best.value_or(true);
 }
 
+void AddEarlyStopping(const EvalOptions& options, Settings* settings) {
+  if (options.patience == 0) return;
+  settings->emplace("early_stopping_patience", fmt::format("{}", options.patience));
+  settings->emplace("early_stopping_threshold", fmt::format("{}", options.threshold));
+}
+
 void AddEvaluation(const TrainOptions& options, const std::string& eval_data, Settings* settings) {
   const EvalOptions& eval = options.eval;
   const bool best = LoadsBest(options, true);
@@ -95,9 +101,7 @@ void AddEvaluation(const TrainOptions& options, const std::string& eval_data, Se
   add("eval_limit", eval.limit);
   if (eval.metric == EvalMetric::kExactMatch) add("eval_slots", eval.slots);
   add("load_best", best);
-  if (eval.patience == 0) return;
-  add("early_stopping_patience", eval.patience);
-  add("early_stopping_threshold", eval.threshold);
+  AddEarlyStopping(eval, settings);
 }
 
 Status CheckEvaluation(const TrainOptions& options) {
@@ -153,10 +157,11 @@ Status SaveBest(const Path& folder, const SavedBest& best, const std::function<S
   return written;
 }
 
-Status BestFolder::Keep(const SavedBest& best, std::span<const float> values, bool may, const Save& save) {
+Status BestFolder::Keep(const SavedBest& best, std::span<const float> values,
+                        const std::function<bool()>& may, const Save& save) {
   values_ = std::vector<float>();  // {} would keep its memory
   Status saved = SaveBest(folder_, best, save);
-  if (!saved.ok() && may) {
+  if (!saved.ok() && may()) {
     best_ = best;
     values_.assign(values.begin(), values.end());
   }

@@ -27,7 +27,9 @@ bool TakeEvaluation(const EvalOptions& options, double value, int64_t step,
 bool StopsEarly(const EvalOptions& options, const std::optional<BestEvaluation>& best);
 // Whether the run ends with the adapter of its best evaluation.
 bool LoadsBest(const TrainOptions& options, bool has_eval_data);
-// What evaluations depend on, where they change the result of the run.
+// When the run ends early, where it may.
+void AddEarlyStopping(const EvalOptions& options, Settings* settings);
+// What evaluations depend on, that included, where they change the result of the run.
 void AddEvaluation(const TrainOptions& options, const std::string& eval_data, Settings* settings);
 // Refuses what has no meaning: an early end, or a best one, without evaluations.
 Status CheckEvaluation(const TrainOptions& options);
@@ -54,8 +56,10 @@ class BestFolder {
   using Save = std::function<Status(const Path&)>;  // writes the adapter, with the values it has
   explicit BestFolder(Path folder) : folder_(std::move(folder)) {}
 
-  // The adapter as it is. Where that fails it is kept for Retry, if it `may` be; what waited is given up.
-  Status Keep(const SavedBest& best, std::span<const float> values, bool may, const Save& save);
+  // The adapter as it is. What waited is given up. Where that fails it is kept for Retry, if it `may` be,
+  // which is asked then.
+  Status Keep(const SavedBest& best, std::span<const float> values, const std::function<bool()>& may,
+              const Save& save);
   // What waits; `values` are the adapter's, other ones while it is written. Something must wait.
   Status Retry(std::span<float> values, const Save& save);
   bool waits() const { return !values_.empty(); }

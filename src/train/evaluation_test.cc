@@ -111,6 +111,33 @@ TEST(EvaluationTest, MetricsHaveNames) {
   EXPECT_FALSE(ParseEvalMetric("bleu").ok());
 }
 
+TEST(EvaluationTest, WhatWaitedMakesRoomForItsSuccessor) {
+  BestFolder folder(Path("/proc/none/best"));
+  const auto fail = [](const Path&) -> Status { return Failure{"no room"}; };
+  const std::vector<float> values(8, 1.5f);
+  const auto keep = [&](int64_t step, bool may) {
+    bool asked = false;
+    EXPECT_FALSE(folder
+                     .Keep(
+                         {1.0, step, {}}, values,
+                         [&] {
+                           asked = true;
+                           EXPECT_FALSE(folder.waits());
+                           return may;
+                         },
+                         fail)
+                     .ok());
+    EXPECT_TRUE(asked);
+  };
+  keep(1, true);
+  EXPECT_EQ(folder.best().step, 1);
+  keep(2, true);
+  EXPECT_EQ(folder.best().step, 2);
+  EXPECT_EQ(std::vector<float>(folder.values().begin(), folder.values().end()), values);
+  keep(3, false);
+  EXPECT_FALSE(folder.waits());
+}
+
 TEST(EvaluationTest, TheBestFolderIsReplacedAsAWhole) {
   const Path out = std::filesystem::temp_directory_path() / fmt::format("rung_best_test_{}", ::getpid());
   std::filesystem::remove_all(out);

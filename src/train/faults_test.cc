@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <chrono>
+#include <map>
 #include <random>
 #include <set>
 #include <thread>
@@ -89,6 +90,18 @@ class FaultsTest : public TinyRunTest {
 
   Shared* shared_ = nullptr;
 };
+
+TEST_F(FaultsTest, OfSeveralStartsOnANewFolderOneRuns) {
+  for (int trial = 0; trial < 8; ++trial) {
+    const TrainOptions options = Options(fmt::format("new{}/below", trial));
+    std::vector<pid_t> started;
+    for (int i = 0; i < 4; ++i) started.push_back(Begin(options, {}));
+    std::map<int, int> ended;
+    for (const pid_t process : started) ++ended[End(process)];
+    EXPECT_EQ(ended[static_cast<int>(ExitCode::kDone)], 1);
+    EXPECT_EQ(ended[static_cast<int>(ExitCode::kUsage)], 3);
+  }
+}
 
 constexpr int kKills = 50, kTimed = 12;  // of which so many at random times
 

@@ -162,6 +162,36 @@ TEST_F(HeldOutTest, EndsEarlyAndAResumedRunDecidesTheSame) {
   EXPECT_NE(message_.find("early_stopping_patience: then 2, now 3"), std::string::npos) << message_;
 }
 
+TEST_F(HeldOutTest, ARunThatEndedEarlyGoesOnWithOtherPatience) {
+  const TrainOptions whole = Evaluated("whole");
+  RunEvaluated(whole);
+  TrainOptions options = Evaluated("run");
+  options.eval.patience = 2;
+  options.eval.threshold = 0.01;
+  const int64_t end = RunEvaluated(options).steps;
+  ASSERT_LT(end, 20) << "it did not end early: nothing is tested";
+  options.resume = true;
+  EXPECT_EQ(RunEvaluated(options).finished_before->steps, end);
+  TrainOptions other = options;
+  other.max_steps = 24;
+  other.resume_force = true;
+  EXPECT_EQ(RunEvaluated(other).steps, end) << "more steps alone";
+  options.eval = whole.eval;
+  EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
+  EXPECT_NE(message_.find("early_stopping_patience: then 2, now none"), std::string::npos) << message_;
+  options.resume_force = true;
+  EXPECT_EQ(PreviewTraining(options, {}).begin.resume.step, end);
+  EXPECT_EQ(RunEvaluated(options).steps, 20);
+  EXPECT_EQ(resumed_.step, end);
+  for (const char* file : {kAdapter, "best/adapter_model.safetensors"})
+    EXPECT_TRUE(Bytes(whole.out / file) == Bytes(options.out / file)) << file;
+  // All its steps are done: other patience does not make it longer, and is said.
+  options.eval.patience = 5;
+  notes_.clear();
+  EXPECT_EQ(RunEvaluated(options).finished_before->steps, 20);
+  EXPECT_NE(notes_.find("early_stopping_patience: then none, now 5"), std::string::npos) << notes_;
+}
+
 TEST_F(HeldOutTest, AnInterruptedLastEvaluationIsMadeUp) {
   const TrainOptions whole = Evaluated("whole");
   RunEvaluated(whole);

@@ -8,6 +8,8 @@
 
 namespace rung::train {
 
+inline constexpr const char* kTrainLog = "train_log.jsonl";
+
 // Something that happened: "begin", "resumed", "plan", "note", "saved", "interrupted", "stopped", "finished".
 struct RunEvent {
   std::string kind, text, time;  // time: UTC, as "2026-01-31T23:59:59Z"

@@ -140,10 +140,9 @@ Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec
   return settings;
 }
 
-bool NeedsData(const std::string& setting) {
-  constexpr std::string_view kOfData[] = {"data", "steps", "warmup_steps", "load_best"};
-  return std::find(std::begin(kOfData), std::end(kOfData), setting) != std::end(kOfData) ||
-         setting.starts_with("eval_") || setting.starts_with("early_stopping_");
+bool NeedsData(const std::string& setting, const TrainOptions& options) {
+  if (setting == "steps" || setting == "warmup_steps") return options.max_steps == 0;
+  return setting == "data" || setting == "load_best" || setting.starts_with("eval_");
 }
 
 std::vector<std::string> Differences(const Settings& then, const Settings& now) {

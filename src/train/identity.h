@@ -32,7 +32,7 @@ inline constexpr const char* kModelFile = "model file";
 Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config,
                      const RunIdentity& identity, const RunSchedule& schedule);
 // Whether the value of a setting can be told only when the data is read.
-bool NeedsData(const std::string& setting);
+bool NeedsData(const std::string& setting, const TrainOptions& options);
 // "seed: then 42, now 43", one text a setting, in the order of their names. One that only one side has is
 // "none" on the other.
 std::vector<std::string> Differences(const Settings& then, const Settings& now);

@@ -14,8 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr const char* kLog = "train_log.jsonl";
-
 std::string UtcNow() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
                      fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
@@ -49,7 +47,7 @@ RunLog::RunLog(const LogOptions& options)
 }
 
 void RunLog::TakeUpHistory() {
-  const Result<RunHistory> history = ReadHistory(options_.out / kLog);
+  const Result<RunHistory> history = ReadHistory(options_.out / kTrainLog);
   if (!history.ok()) {
     if (options_.note) options_.note(fmt::format("the record begins anew: {}", history.failure().message));
     return;
@@ -68,7 +66,7 @@ void RunLog::TakeUpHistory() {
 
 void RunLog::OpenFiles() {
   if (!lines_) {
-    Result<AppendFile> opened = AppendFile::Open(options_.out / kLog);
+    Result<AppendFile> opened = AppendFile::Open(options_.out / kTrainLog);
     if (opened.ok()) {
       lines_.emplace(std::move(opened).value());
       if (EndsInsideALine(lines_->path(), lines_->size())) Check(lines_->Append("\n"), &lines_noted_);

@@ -244,6 +244,7 @@ RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
   try {
     if (!Prepared(&trainer)) {
       result.interrupted = true;
+      result.steps = trainer.resumed_step();
       return result;
     }
     if (trainer.finished()) {

@@ -3,6 +3,7 @@
 #include <random>
 #include <set>
 
+#include "model/adapter_file.h"
 #include "train/checkpoint.h"
 #include "train/run_lock.h"
 #include "train/tiny_run.h"
@@ -68,6 +69,15 @@ TEST_F(ResumeTest, AFinishedRunIsLeftAsItIs) {
   // As many steps need no data.
   other.data = {{folder_ / "gone.jsonl"}};
   expect_finished(other);
+  // Nothing left to do needs no disk that can be written to.
+  const FileFaults faults({.fault = Fault::kFail, .count = 1 << 20, .error = EROFS, .only = "mkdir"});
+  expect_finished(options);
+  options.max_steps = 8;
+  options.resume_force = true;
+  for (const auto& code : {CodeOf(options), PreviewCode(options)}) {
+    EXPECT_EQ(code, ExitCode::kFailed);
+    ExpectSaid(message_, "Read-only");
+  }
 }
 
 TEST_F(ResumeTest, AFinishedRunGoesOnWhereMoreIsAskedFor) {
@@ -78,17 +88,58 @@ TEST_F(ResumeTest, AFinishedRunGoesOnWhereMoreIsAskedFor) {
   EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
   ExpectSaid(message_, "steps: then 6, now 8");
   ExpectSaid(message_, "--resume-force");
+  TrainOptions early = options;
+  early.data = {{folder_ / "gone.jsonl"}};
+  EXPECT_EQ(CodeOf(early), ExitCode::kUsage);
+  ExpectSaid(message_, "steps: then 6, now 8");
+  // By epochs it is the data that says how many.
+  early = options;
+  early.max_steps = 0;
+  early.epochs = 20.0;
+  EXPECT_EQ(CodeOf(early), ExitCode::kUsage);
+  ExpectSaid(message_, "steps: then 6, now ");
   options.resume_force = true;
   EXPECT_TRUE(RunUpTo(options, 7).interrupted);
   // It is not the earlier one's adapter, which is still there, that decides.
   EXPECT_EQ(resumed_.step, 5);
-  EXPECT_TRUE(std::filesystem::exists(options.out / "adapter_config.json"));
+  EXPECT_TRUE(std::filesystem::exists(options.out / model::kAdapterConfig));
+  // Nor a record that is lost: the log says the same.
+  WriteTextFile(options.out / kTrainerState, "damage").OrThrow();
   options.resume_force = false;
   const RunResult result = Run(options);
   EXPECT_FALSE(result.finished_before.has_value());
   EXPECT_EQ(result.steps, 8);
   EXPECT_EQ(resumed_.step, 7);
   EXPECT_EQ(Run(options).finished_before->total_steps, 8);
+  std::filesystem::remove(options.out / kTrainerState);
+  EXPECT_EQ(Run(options).finished_before->total_steps, 0);
+}
+
+TEST_F(ResumeTest, AnAdapterOfAnotherProgramIsNoRun) {
+  TrainOptions options = Options("run");
+  std::filesystem::copy("tests/data/lora/peft_llama3", options.out);
+  options.resume = true;
+  const std::map<std::string, std::string> content = Content(options.out);
+  for (const char* state :
+       {"", R"({"global_step": 6, "max_steps": 6, "log_history": [{"train_runtime": 1}]})"}) {
+    if (*state != '\0') WriteTextFile(options.out / kTrainerState, state).OrThrow();
+    for (const auto& code : {CodeOf(options), PreviewCode(options)}) {
+      EXPECT_EQ(code, ExitCode::kUsage);
+      ExpectSaid(message_, "an adapter of another program");
+    }
+  }
+  std::filesystem::remove(options.out / kTrainerState);
+  EXPECT_TRUE(Content(options.out) == content);
+}
+
+TEST_F(ResumeTest, AnInterruptBeforeItGoesOnStandsWhereItStood) {
+  TrainOptions options = Options("run");
+  RunUpTo(options, 2);
+  options.resume = true;
+  const std::atomic<bool> interrupt{true};
+  const RunResult result = Run(options, interrupt);
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(result.steps, 2);
 }
 
 TEST_F(ResumeTest, AFinishedRunWithoutACheckpointDoesNotGoOn) {
@@ -129,6 +180,13 @@ TEST_F(ResumeTest, OneBitOfTheModelIsAnotherModel) {
       EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
       ExpectSaid(message_, "model file " + entry.path().filename().string() + ": then ");
     }
+    // What takes no time to refuse is refused before the model is read.
+    TrainOptions other = options;
+    other.seed = 1;
+    EXPECT_EQ(CodeOf(other), ExitCode::kUsage);
+    ExpectSaid(message_, "seed: then 42, now 1");
+    ExpectSaid(message_, "(model and data are not read yet, and not compared)");
+    EXPECT_EQ(message_.find("model file"), std::string::npos) << message_;
     WriteTextFile(entry.path(), whole).OrThrow();
   }
   WriteTextFile(model / "other.safetensors", "nothing that the model reads").OrThrow();
@@ -147,8 +205,9 @@ TEST_F(ResumeTest, WhatNeedsNoDataIsRefusedBeforeItIsRead) {
   EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
   ExpectSaid(message_, "seed: then 42, now 1");
   ExpectSaid(message_, "not compared");
-  EXPECT_EQ(message_.find("steps: "), std::string::npos) << message_;
+  ExpectSaid(message_, "\n  steps: then 6, now 7");
   options.seed = 42;
+  options.max_steps = 0;
   EXPECT_EQ(CodeOf(options), ExitCode::kBadInput);
   options.out = folder_ / "train.jsonl" / "run";
   EXPECT_EQ(CodeOf(options), ExitCode::kFailed);

@@ -86,7 +86,7 @@ struct RunEvents {
 };
 
 struct RunResult {
-  int64_t steps = 0, skipped_steps = 0;
+  int64_t steps = 0, skipped_steps = 0;  // of the whole run, earlier parts included
   bool interrupted = false;
   // It was finished before, and this one did nothing: `steps` are those of then. Nothing else is set.
   std::optional<FinishedRun> finished_before = {};
@@ -133,7 +133,7 @@ inline constexpr int64_t kPlannedBatches = 10000;
 
 // Throws Error. `interrupt`: when it becomes true the micro-batch in work is finished, a step that is not
 // whole is dropped, a checkpoint saved, and the run returns with interrupted set. A run that resumes a
-// finished one, and asks for no more steps than it had, does nothing.
+// finished one, and asks for no more than it did, does nothing.
 RunResult RunTraining(const TrainOptions& options, const RunEvents& events,
                       const std::atomic<bool>& interrupt);
 

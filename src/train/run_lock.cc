@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "base/file_calls.h"
@@ -17,6 +19,9 @@ namespace rung::train {
 namespace {
 
 constexpr const char* kFile = "run.lock";
+// A check holds the lock for less than a millisecond.
+constexpr int kTries = 10;
+constexpr std::chrono::milliseconds kPause{10};
 
 std::string HostName() {
   std::array<char, 256> name{};
@@ -39,6 +44,15 @@ Failure Unwritable(const Path& file) {
   return Failure{fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)), ExitCode::kFailed};
 }
 
+// Waits for whoever only checks. False, with errno: not locked.
+bool LockAlone(int descriptor) {
+  for (int tries = 1; ::flock(descriptor, LOCK_EX | LOCK_NB) != 0; ++tries) {
+    if (errno != EWOULDBLOCK || tries == kTries) return false;
+    std::this_thread::sleep_for(kPause);
+  }
+  return true;
+}
+
 Failure Held(const Path& folder, int descriptor) {
   return Failure{fmt::format("{}: {} is working on this run: wait for it or end it, or choose another --out",
                              folder.string(), Holder(descriptor)),
@@ -58,21 +72,31 @@ Status RunLock::Check(const Path& folder) {
 }
 
 Result<RunLock> RunLock::Take(const Path& folder) {
+  Result<std::optional<RunLock>> taken = TakeIfThere(folder);
+  if (!taken.ok()) return taken.failure();
+  std::optional<RunLock> lock = std::move(taken).value();
+  if (lock) return std::move(*lock);
+  errno = ENOENT;
+  return Unwritable(folder / kFile);
+}
+
+Result<std::optional<RunLock>> RunLock::TakeIfThere(const Path& folder) {
   const Path file = folder / kFile;
   const int descriptor = Files().open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0 && errno == ENOENT) return std::optional<RunLock>();
   if (descriptor < 0) return Unwritable(file);
   RunLock lock(descriptor);
-  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+  if (!LockAlone(descriptor)) {
     if (errno == EWOULDBLOCK) return Held(folder, descriptor);
     lock.note_ = fmt::format("cannot lock {}: {}: start no second run on this folder", file.string(),
                              std::strerror(errno));
-    return lock;
+    return std::optional(std::move(lock));
   }
   // What it says is for people: a full disk is no reason not to run.
   const std::string text = fmt::format("{} {}\n", ::getpid(), HostName());
   [[maybe_unused]] const bool told =
       Files().ftruncate(descriptor, 0) == 0 && Files().pwrite(descriptor, text.data(), text.size(), 0) > 0;
-  return lock;
+  return std::optional(std::move(lock));
 }
 
 RunLock::RunLock(RunLock&& other) noexcept

@@ -1,6 +1,7 @@
 // Keeps a second run out of an output folder.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/files.h"
@@ -11,11 +12,13 @@ namespace rung::train {
 // process left is no obstacle. The file says who holds it ("4711 hostname") and stays. Movable.
 class RunLock {
  public:
-  // `folder` must exist. Refuses with the number of the process that has it.
+  // `folder` must exist. Refuses with the number of the process that has it, a tenth of a second later: it
+  // may be one that checks.
   static Result<RunLock> Take(const Path& folder);
+  // The same; nothing: there is no such folder.
+  static Result<std::optional<RunLock>> TakeIfThere(const Path& folder);
 
-  // Fails where Take would, unless the file of the lock cannot be made. Writes nothing. A run that begins in
-  // the very moment is refused.
+  // Fails where Take would, unless the file of the lock cannot be made. Writes nothing.
   static Status Check(const Path& folder);
 
   RunLock(RunLock&& other) noexcept;

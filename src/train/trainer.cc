@@ -31,10 +31,32 @@ uint64_t QuestionBytes(const std::vector<infer::Question>& questions) {
   return bytes;
 }
 
-// Those that are known before the data is read.
-Settings WithoutData(Settings settings) {
-  std::erase_if(settings, [](const auto& setting) { return NeedsData(setting.first); });
-  return settings;
+// Another process's probe may take away a folder that is made meanwhile.
+constexpr int kFolderTries = 20;
+
+// What of two runs is known and can be compared: without what only the data decides, or the model's files.
+struct Known {
+  bool data = false, model = false;
+  Settings operator()(Settings settings, const TrainOptions& options) const {
+    std::erase_if(settings, [&](const auto& setting) {
+      return (!data && NeedsData(setting.first, options)) ||
+             (!model && setting.first.starts_with(kModelFile));
+    });
+    return settings;
+  }
+  // "the data is", empty where all is.
+  const char* unread() const {
+    if (!data && !model) return "model and data are";
+    return data && model ? "" : data ? "the model is" : "the data is";
+  }
+};
+
+// Than a run with the settings `then`.
+bool EndsEarlyOtherwise(const EvalOptions& options, Settings then) {
+  std::erase_if(then, [](const auto& setting) { return !setting.first.starts_with("early_stopping_"); });
+  Settings now;
+  AddEarlyStopping(options, &now);
+  return then != now;
 }
 
 // What the template showed when the run in `folder` began; nothing: there is none, or it shows no time.
@@ -128,13 +150,14 @@ void Trainer::Stopped(const std::string& reason) {
 // What needs no data comes first: encoding it may take minutes.
 void Trainer::Prepare() {
   ReadShape();
+  if (options_.max_steps > 0) SetSteps(options_.max_steps);  // whatever the data
   LookAtFolder();
   if (!finished_) {
     CheckDisk(options_, spec_, config_);
     FindCheckpoint();
   } else if (options_.max_steps > 0 || finished_->total_steps == 0) {
-    total_steps_ = options_.max_steps;  // whatever the data
-    if (!finished_->IsShorterThan(total_steps_)) return NoteOtherSettings();
+    if (!AsksForMore()) return NoteOtherSettings();
+    GoOn();
   }
   text_ = std::make_unique<model::ModelText>(
       model::LoadText(options_.model, options_.raw, options_.chat_template, config_.V, options_.template_time)
@@ -146,14 +169,10 @@ void Trainer::Prepare() {
   ReadData();
   CountSteps();
   if (finished_) {
-    if (!finished_->IsShorterThan(total_steps_)) return NoteOtherSettings();
-    CheckDisk(options_, spec_, config_);
-    FindCheckpoint();
-    Note(fmt::format("--resume: {} holds a finished run of {} steps; {} are asked for", options_.out.string(),
-                     finished_->steps, total_steps_));
-    finished_.reset();
+    if (!AsksForMore()) return NoteOtherSettings();
+    GoOn();
   }
-  if (checkpoint_.state.position.step > 0) CompareSettings(false);
+  if (checkpoint_.state.position.step > 0) CompareSettings();
   Plan();
   CheckTapCache();
   if (!preview_) HashModel();
@@ -221,21 +240,26 @@ RunBegin Trainer::Begin() const {
           resumed_};
 }
 
-void Trainer::Lock() {
-  lock_.emplace(RunLock::Take(options_.out).OrThrow());
+bool Trainer::Lock() {
+  std::optional<RunLock> lock = RunLock::TakeIfThere(options_.out).OrThrow();
+  if (!lock) return false;
+  lock_.emplace(std::move(*lock));
   if (!lock_->note().empty()) Note(lock_->note());
+  return true;
 }
 
 void Trainer::LookAtFolder() {
-  std::error_code error;
-  ProbeFolder(options_.out).OrThrow();
+  if (options_.resume) finished_ = FindFinishedRun(options_.out);
+  probed_ = ProbeFolder(options_.out);
+  if (finished_ && !probed_.ok()) return;  // there may be nothing left to write
+  Status(probed_).OrThrow();
   if (preview_) {
     RunLock::Check(options_.out).OrThrow();
-  } else if (std::filesystem::is_directory(options_.out, error)) {
+  } else {
     Lock();
   }
   if (options_.resume) {
-    finished_ = FindFinishedRun(options_.out);
+    finished_ = FindFinishedRun(options_.out);  // nobody works on it now
   } else {
     RefuseAnEarlierRun(options_.out);
   }
@@ -260,9 +284,28 @@ void Trainer::FindCheckpoint() {
     Note(fmt::format("{} was made by rung {}, this is rung {}", checkpoint_.folder.string(), version,
                      RungVersion()));
   }
+  // All settings will be compared. What refuses the run at once comes before what takes time.
+  if (!options_.resume_force) CompareSettings();
   HashModel();
-  if (!data_.rows.empty() || options_.resume_force) return;  // all settings will be compared
-  CompareSettings(true);
+  if (!options_.resume_force) CompareSettings();
+}
+
+bool Trainer::AsksForMore() const {
+  if (finished_->IsShorterThan(total_steps_)) return true;
+  if (!finished_->EndedEarly() || total_steps_ <= finished_->steps) return false;
+  std::vector<std::string> damaged;
+  const Result<Checkpoint> newest = NewestCheckpoint(options_.out, &damaged);
+  return newest.ok() && newest.value().state.position.step > 0 &&
+         EndsEarlyOtherwise(options_.eval, newest.value().settings);
+}
+
+void Trainer::GoOn() {
+  Status(probed_).OrThrow();
+  CheckDisk(options_, spec_, config_);
+  FindCheckpoint();
+  Note(fmt::format("--resume: {} holds a finished run of {} steps{}; {} are asked for", options_.out.string(),
+                   finished_->steps, finished_->EndedEarly() ? ", which ended early" : "", total_steps_));
+  finished_.reset();
 }
 
 // Nothing is computed: what differs is said and no reason to refuse.
@@ -270,29 +313,35 @@ void Trainer::NoteOtherSettings() {
   std::vector<std::string> damaged;
   const Result<Checkpoint> newest = NewestCheckpoint(options_.out, &damaged);
   if (!newest.ok() || newest.value().state.position.step == 0) return;
-  train::Settings then = WithoutData(newest.value().settings), now = WithoutData(Settings());
-  std::erase_if(then, [](const auto& setting) { return setting.first.starts_with(kModelFile); });
-  const std::vector<std::string> differences = Differences(then, now);
+  // Fewer steps are no other run than the one that was done.
+  const Known known{!data_.rows.empty(), false};
+  const auto compared = [&](train::Settings settings) {
+    settings.erase("steps");
+    settings.erase("warmup_steps");
+    return known(std::move(settings), options_);
+  };
+  const std::vector<std::string> differences =
+      Differences(compared(newest.value().settings), compared(Settings()));
   if (differences.empty()) return;
   Note(fmt::format("--resume: the finished run in {} was made with other settings:\n  {}",
                    options_.out.string(), fmt::join(differences, "\n  ")));
 }
 
-// `early`: before the data is read, of the settings that do not need it.
-void Trainer::CompareSettings(bool early) {
+void Trainer::CompareSettings() {
   resumed_.checkpoint = checkpoint_.folder;
   resumed_.step = checkpoint_.state.position.step;
-  resumed_.differences = early ? Differences(WithoutData(checkpoint_.settings), WithoutData(Settings()))
-                               : Differences(checkpoint_.settings, Settings());
+  const Known known{!data_.rows.empty(), !identity_.model.files.empty()};
+  resumed_.differences = Differences(known(checkpoint_.settings, options_), known(Settings(), options_));
   if (resumed_.differences.empty()) return;
   const std::string list = fmt::format("{}", fmt::join(resumed_.differences, "\n  "));
   if (!options_.resume_force) {
+    const std::string unread = known.unread();
     throw Error(
         ExitCode::kUsage,
         fmt::format("--resume: {} was made with other settings, model or data:\n  {}\n{}restore them, "
                     "or give --resume-force to go on all the same",
                     checkpoint_.folder.string(), list,
-                    early ? "(the data is not read yet, and not compared) " : ""));
+                    unread.empty() ? "" : fmt::format("({} not read yet, and not compared) ", unread)));
   }
   Note(fmt::format("--resume-force: going on from {}, which was made with other settings:\n  {}",
                    checkpoint_.folder.string(), list));
@@ -361,10 +410,13 @@ void Trainer::CountSteps() {
   }
   // A fraction of the last epoch counts as that fraction of its steps.
   const double missing = static_cast<double>(epochs_) - options_.epochs;
-  total_steps_ =
-      options_.max_steps > 0
-          ? options_.max_steps
-          : std::max<int64_t>(1, steps - static_cast<int64_t>(missing * static_cast<double>(last)));
+  SetSteps(options_.max_steps > 0
+               ? options_.max_steps
+               : std::max<int64_t>(1, steps - static_cast<int64_t>(missing * static_cast<double>(last))));
+}
+
+void Trainer::SetSteps(int64_t total) {
+  total_steps_ = total;
   warmup_steps_ = options_.warmup_steps.value_or(
       static_cast<int64_t>(std::ceil(options_.warmup_ratio * static_cast<double>(total_steps_))));
 }
@@ -443,7 +495,15 @@ void Trainer::MakeFolder() {
   MakeFolders(options_.out).OrThrow();
   if (!lock_) {
     // The folder was not there when the run was prepared: nobody may have been faster.
-    Lock();
+    for (int tries = 1; !Lock(); ++tries) {
+      if (tries == kFolderTries) {
+        throw Error(
+            ExitCode::kFailed,
+            fmt::format("cannot write to {}: it is taken away as often as it is made: choose another --out",
+                        options_.out.string()));
+      }
+      MakeFolders(options_.out).OrThrow();
+    }
     RefuseAnEarlierRun(options_.out);
   }
   CleanCheckpoints(options_.out).OrThrow();
@@ -500,7 +560,11 @@ void Trainer::ResumeOrBegin() {
 train::Settings Trainer::Settings() const {
   train::Settings settings =
       RunSettings(options_, spec_, config_, identity_, {total_steps_, warmup_steps_, base_rate_});
-  if (!eval_data_.examples.empty()) AddEvaluation(options_, DataIdentity(eval_data_), &settings);
+  if (!eval_data_.examples.empty()) {
+    AddEvaluation(options_, DataIdentity(eval_data_), &settings);
+  } else if (data_.rows.empty()) {
+    AddEarlyStopping(options_.eval, &settings);  // the rest is not known yet
+  }
   return settings;
 }
 

@@ -1,5 +1,4 @@
-// The state of a run between its steps. Made by RunTraining; a header of its own only because the pieces are
-// tested.
+// The state of a run between its steps. Made by RunTraining; a header of its own as the pieces are tested.
 #pragma once
 
 #include <chrono>
@@ -26,6 +25,7 @@ class Trainer {
   // is finished it stops there: nothing is to be started.
   void Prepare();
   const std::optional<FinishedRun>& finished() const { return finished_; }
+  int64_t resumed_step() const { return finished_ ? finished_->steps : checkpoint_.state.position.step; }
   // Prepare, without a trace in the output folder.
   RunPreview Preview();
   // Loads the weights, begins or resumes.
@@ -39,14 +39,16 @@ class Trainer {
   void ReadData();
   void HashModel();  // once
   void CountSteps();
+  void SetSteps(int64_t total);
   void Plan();
   void CheckTapCache();
-  // Decides, before anything is loaded or written, whether this run may go on in its folder.
-  void LookAtFolder();
+  void LookAtFolder();  // decides, before anything is loaded or written, whether this run may go on in it
   void FindCheckpoint();
-  void CompareSettings(bool early);
+  void CompareSettings();    // as far as they are known
   void NoteOtherSettings();  // than those of the finished run
-  void Lock();
+  bool AsksForMore() const;  // than the finished run has done
+  void GoOn();               // with the finished run
+  bool Lock();               // false: there is no such folder
   void MakeFolder();
   // Rungs that begin as pruned blocks of the backbone.
   std::vector<data::Example> FisherExamples() const;
@@ -68,7 +70,6 @@ class Trainer {
   void AfterStep(const StepReport& report);
   std::string WatchSkippedStep();  // runs it once more and says what it began with
   [[noreturn]] void StopNotFinite(const std::string& what);
-
   void LoadHeldOut();
   // limit 0: unknown.
   void PlanAnswers(const model::Backbone& shape, const model::Adapter& planned, uint64_t limit);
@@ -99,7 +100,6 @@ class Trainer {
   const TrainOptions& options_;
   const RunEvents& events_;
   const std::atomic<bool>& interrupt_;
-
   model::Config config_;
   RunIdentity identity_;
   model::AdapterSpec spec_;
@@ -116,7 +116,6 @@ class Trainer {
   mutable std::optional<RunLog> log_;
   mutable std::vector<std::string> early_notes_;  // from before there was a log
   std::unique_ptr<StateCache> cache_;
-
   // Of the held-out records: those to be answered exactly; the first of them are the samples.
   std::vector<infer::Question> questions_;
   int64_t samples_ = 0;
@@ -134,6 +133,7 @@ class Trainer {
   std::optional<RunLock> lock_;
   std::optional<FinishedRun> finished_;  // that --resume found
   bool preview_ = false;                 // nothing is written
+  Status probed_ = Ok{};                 // whether the folder can be written to
   Checkpoint checkpoint_;
   ResumeReport resumed_;
   std::optional<SaveSchedule> saves_;
