@@ -219,8 +219,10 @@ std::string NoteOfFormats(const MergeOptions& options, const model::BaseFormats&
   model::BackboneOptions as_stored;
   as_stored.recipe.matrices = model::Quantize::kNone;
   as_stored.positions = 1;
-  const model::BaseFormats here = model::Backbone::PlannedFrom(options.model, as_stored).OrThrow().formats();
-  const std::string difference = model::Difference(model::WithoutScaleLevels(trained), here);
+  const Result<model::Backbone> planned = model::Backbone::PlannedFrom(options.model, as_stored);
+  if (!planned.ok()) return "";  // the note is not worth a refusal
+  const std::string difference =
+      model::Difference(model::WithoutScaleLevels(trained), planned.value().formats());
   if (difference.empty()) return "";
   return fmt::format(
       "warning: {}: when the pairs were trained, {}: merged onto these weights they make another "

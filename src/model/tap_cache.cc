@@ -20,7 +20,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "numbers go to disk as they lie in memory");
 
-constexpr char kMagic[] = "RUNGTAPS";
 constexpr char kNew[] = "it is new";  // a mismatch that nobody needs to hear of
 constexpr uint32_t kVersion = 1;
 constexpr uint64_t kHeaderBytes = 4096;
@@ -199,7 +198,7 @@ TapCache::~TapCache() {
 }
 
 Status TapCache::Check(const Path& dir, uint64_t need_bytes, uint64_t limit_bytes) {
-  return CheckTapCacheRoom(dir, need_bytes, limit_bytes);
+  return CheckTapCacheRoom(dir, {}, need_bytes, limit_bytes);
 }
 
 Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCacheKey& key,
@@ -208,6 +207,11 @@ Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCache
   const uint64_t need = Need(entry_bytes);
   std::unique_ptr<TapCache> cache(new TapCache(FolderOf(dir, key), key, std::move(entry_bytes)));
   // Before anything is made: a refusal leaves no trace.
+  if (Status room = CheckTapCacheRoom(dir, cache->folder_, need, limit_bytes); !room.ok())
+    return room.failure();
+  const Result<int> lock = LockTapCache(cache->folder_);
+  if (!lock.ok()) return lock.failure();
+  cache->lock_ = lock.value();
   const Result<Evicted> evicted = MakeTapCacheRoom(dir, cache->folder_, need, limit_bytes);
   if (!evicted.ok()) return evicted.failure();
   if (evicted.value().count > 0) {
@@ -215,9 +219,6 @@ Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCache
                                dir.string(), evicted.value().count, evicted.value().count == 1 ? "" : "s",
                                FormatBytes(evicted.value().bytes));
   }
-  const Result<int> lock = LockTapCache(cache->folder_);
-  if (!lock.ok()) return lock.failure();
-  cache->lock_ = lock.value();
   Result<std::string> mismatch = cache->Mismatch();
   if (!mismatch.ok()) return mismatch.failure();
   if (mismatch.value().empty()) {
@@ -235,7 +236,7 @@ Result<std::unique_ptr<TapCache>> TapCache::Open(const Path& dir, const TapCache
 
 std::string TapCache::Header() const {
   HeaderStart start{};
-  std::memcpy(start.magic, kMagic, sizeof start.magic);
+  std::memcpy(start.magic, kTapCacheMagic.data(), sizeof start.magic);
   start.version = kVersion;
   start.key_bytes = static_cast<uint32_t>(description_.size());
   start.entries = entry_bytes_.size();
@@ -271,7 +272,8 @@ Result<std::string> TapCache::Mismatch() {
   if (found != expected) {
     HeaderStart start;
     std::memcpy(&start, found.data(), sizeof start);
-    if (std::memcmp(start.magic, kMagic, sizeof start.magic) != 0) return std::string("its index is damaged");
+    if (std::memcmp(start.magic, kTapCacheMagic.data(), sizeof start.magic) != 0)
+      return std::string("its index is damaged");
     if (start.version != kVersion) return fmt::format("its format has version {}", start.version);
     if (found.substr(sizeof start) != expected.substr(sizeof start)) {
       return std::string("it was made from another model, data or options");
@@ -297,10 +299,11 @@ Status TapCache::Make() {
     *file = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (*file < 0) return SystemFailure("cannot create the tap cache's", path, ExitCode::kFailed);
   }
-  if (Status status = Reserve(taps_, taps_bytes_, taps_path_); !status.ok()) return status;
   std::string index = Header();
   index.resize(Need(entry_bytes_) - taps_bytes_, '\0');  // records of zeros: all absent
-  return WriteAll(index_, 0, std::as_bytes(std::span(index)), index_path_);
+  // First of all it must be known for a cache: what is none is never removed.
+  Status written = WriteAll(index_, 0, std::as_bytes(std::span(index)), index_path_);
+  return written.ok() ? Reserve(taps_, taps_bytes_, taps_path_) : written;
 }
 
 Status TapCache::LoadRecords() {

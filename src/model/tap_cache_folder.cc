@@ -21,9 +21,10 @@ namespace {
 constexpr size_t kNameDigits = 16;
 constexpr const char *kLock = "lock", *kFiles[] = {"index", "taps"};
 
+// A link is not followed: what it names is not the cache's.
 uint64_t BytesOnDisk(const Path& path) {
   struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return 0;
+  if (::lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return 0;
   return static_cast<uint64_t>(info.st_blocks) * 512;
 }
 
@@ -31,12 +32,35 @@ bool IsCacheName(std::string_view name) {
   return name.size() == kNameDigits && name.find_first_not_of("0123456789abcdef") == name.npos;
 }
 
+// That a run made it: what only has the name of one may be anybody's.
+bool IsCache(const Path& folder) {
+  struct stat info {};
+  if (!IsCacheName(folder.filename().string())) return false;
+  if (::lstat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return false;
+  const int index = ::open((folder / kFiles[0]).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (index < 0) return false;
+  char magic[kTapCacheMagic.size()];
+  const ssize_t got = ::read(index, magic, sizeof magic);
+  ::close(index);
+  return got == ssize_t{sizeof magic} && std::string_view(magic, sizeof magic) == kTapCacheMagic;
+}
+
+int OpenLock(const Path& folder) { return ::open((folder / kLock).c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC); }
+
+// The file that `lock` is open on still stands under its name.
+bool StandsAt(int lock, const Path& path) {
+  struct stat open {};
+  struct stat named {};
+  return ::fstat(lock, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_ino == named.st_ino &&
+         open.st_dev == named.st_dev;
+}
+
 // All but `own`, of which nothing is wanted here.
 std::vector<Evictable> CachesIn(const Path& dir, const Path& own) {
   std::vector<Evictable> caches;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(dir, error)) {
-    if (!IsCacheName(entry.path().filename().string()) || entry.path() == own) continue;
+    if (entry.path() == own || !IsCache(entry.path())) continue;
     const auto used = std::filesystem::last_write_time(entry.path() / kLock, error);
     if (!error) caches.push_back({entry.path(), TapCacheBytes(entry.path()), used});
   }
@@ -54,7 +78,7 @@ uint64_t Sum(const std::vector<Evictable>& caches) {
 std::vector<Evictable> Idle(const std::vector<Evictable>& caches) {
   std::vector<Evictable> idle;
   for (const Evictable& cache : caches) {
-    const int lock = ::open((cache.path / kLock).c_str(), O_RDONLY | O_CLOEXEC);
+    const int lock = OpenLock(cache.path);
     if (lock < 0) continue;
     if (::flock(lock, LOCK_SH | LOCK_NB) == 0) idle.push_back(cache);
     ::close(lock);
@@ -63,9 +87,11 @@ std::vector<Evictable> Idle(const std::vector<Evictable>& caches) {
 }
 
 bool Remove(const Path& folder) {
-  const int lock = ::open((folder / kLock).c_str(), O_RDWR | O_CLOEXEC);
+  const int lock = OpenLock(folder);
   if (lock < 0) return false;
-  const bool held = ::flock(lock, LOCK_EX | LOCK_NB) == 0;
+  // Another run may have removed the cache meanwhile, and a third one have made it again.
+  const bool held =
+      ::flock(lock, LOCK_EX | LOCK_NB) == 0 && StandsAt(lock, folder / kLock) && IsCache(folder);
   if (held) {
     for (const char* file : kFiles) ::unlink((folder / file).c_str());
     ::unlink((folder / kLock).c_str());  // whoever waits for this one takes another: LockTapCache
@@ -80,6 +106,14 @@ struct Excess {
   uint64_t limit = 0, disk = 0;
 };
 
+Failure InUse(const Path& dir, uint64_t need, uint64_t used, uint64_t limit) {
+  return Failure{
+      fmt::format("tap cache {}: {} needed, caches that other runs use take {}, the limit is {}: wait for "
+                  "those runs to end, raise --tap-cache-limit, or give this one a folder of its own",
+                  dir.string(), FormatBytes(need), FormatBytes(used), FormatBytes(limit)),
+      ExitCode::kUsage};
+}
+
 Status CheckExcess(const Path& dir, const std::vector<Evictable>& others, uint64_t need, uint64_t limit,
                    uint64_t available, Excess* excess) {
   if (need > limit) {
@@ -93,25 +127,16 @@ Status CheckExcess(const Path& dir, const std::vector<Evictable>& others, uint64
   *excess = {taken > limit - need ? taken - (limit - need) : 0, need > available ? need - available : 0};
   if (excess->limit == 0 && excess->disk == 0) return Ok{};
   const uint64_t idle = Sum(Idle(others));
-  if (excess->limit > idle) {
-    return Failure{
-        fmt::format("tap cache {}: {} needed, caches that other runs use take {}, the limit is {}: wait for "
-                    "those runs to end, raise --tap-cache-limit, or give this one a folder of its own",
-                    dir.string(), FormatBytes(need), FormatBytes(taken - idle), FormatBytes(limit)),
-        ExitCode::kUsage};
-  }
+  if (excess->limit > idle) return InUse(dir, need, taken - idle, limit);
   if (excess->disk > idle) return NoDiskSpace(dir, need, available + idle);
   return Ok{};
 }
 
 uint64_t SaturatingSum(uint64_t a, uint64_t b) { return a > ~uint64_t{0} - b ? ~uint64_t{0} : a + b; }
 
-// The file that `lock` is open on still stands under its name.
-bool StandsAt(int lock, const Path& path) {
-  struct stat open {};
-  struct stat named {};
-  return ::fstat(lock, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_ino == named.st_ino &&
-         open.st_dev == named.st_dev;
+// What an older cache in `own` occupies serves the one that is made, kept or discarded.
+uint64_t Available(const Path& dir, const Path& own) {
+  return own.empty() ? FreeDiskBytes(dir) : SaturatingSum(FreeDiskBytes(dir), TapCacheBytes(own));
 }
 
 }  // namespace
@@ -178,19 +203,22 @@ Result<int> LockTapCache(const Path& folder) {
   return failed("keep");
 }
 
-Status CheckTapCacheRoom(const Path& dir, uint64_t need, uint64_t limit) {
+Status CheckTapCacheRoom(const Path& dir, const Path& own, uint64_t need, uint64_t limit) {
   Excess excess;
-  return CheckExcess(dir, CachesIn(dir, {}), need, limit, FreeDiskBytes(dir), &excess);
+  return CheckExcess(dir, CachesIn(dir, own), need, limit, Available(dir, own), &excess);
 }
 
 Result<Evicted> MakeTapCacheRoom(const Path& dir, const Path& own, uint64_t need, uint64_t limit) {
   const std::vector<Evictable> others = CachesIn(dir, own);
   Excess excess;
-  // What an older cache in this folder occupies serves this one, kept or discarded.
-  const uint64_t available = SaturatingSum(FreeDiskBytes(own), TapCacheBytes(own));
-  if (Status room = CheckExcess(own, others, need, limit, available, &excess); !room.ok())
+  const uint64_t available = Available(dir, own);
+  if (Status room = CheckExcess(dir, others, need, limit, available, &excess); !room.ok())
     return room.failure();
-  return EvictOldest(others, std::max(excess.limit, excess.disk), Remove);
+  const Evicted evicted = EvictOldest(others, std::max(excess.limit, excess.disk), Remove);
+  // Other runs may have taken meanwhile what nobody used.
+  if (evicted.bytes < excess.limit) return InUse(dir, need, Sum(others) - evicted.bytes, limit);
+  if (evicted.bytes < excess.disk) return NoDiskSpace(dir, need, available + evicted.bytes);
+  return evicted;
 }
 
 }  // namespace rung::model

@@ -89,7 +89,31 @@ TEST_F(TapCacheRoomTest, WhatWouldNotBeEnoughIsNotRemoved) {
   EXPECT_TRUE(Stands("idle"));
 }
 
-// Two runs that each remove the other's cache whenever it is idle: whoever has one open reads what it wrote.
+// Names of caches, and nothing that a run made: a person's files, a link to some, a folder without a cache.
+TEST_F(TapCacheRoomTest, WhatIsNoCacheStays) {
+  const Path named = dir_ / "0123456789abcdef", elsewhere = dir_ / "elsewhere",
+             link = dir_ / "fedcba9876543210";
+  for (const Path& folder : {named, elsewhere, dir_ / "aaaaaaaaaaaaaaaa"}) {
+    std::filesystem::create_directories(folder);
+    WriteTextFile(folder / "lock", "").OrThrow();
+  }
+  for (const Path& folder : {named, elsewhere}) {
+    WriteTextFile(folder / "index", folder == named ? "my own index" : "RUNGTAPS").OrThrow();
+    WriteTextFile(folder / "taps", std::string(4 * kEntry, 'x')).OrThrow();
+  }
+  std::filesystem::create_directory_symlink("elsewhere", link);
+  Make("idle", 1);
+  EXPECT_TRUE(Open("new", kEntry + (1 << 19)).ok());
+  EXPECT_FALSE(Stands("idle"));  // room was short
+  for (const Path& folder : {named, elsewhere, link}) {
+    EXPECT_TRUE(std::filesystem::exists(folder / "index")) << folder;
+    EXPECT_TRUE(std::filesystem::exists(folder / "taps")) << folder;
+  }
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "aaaaaaaaaaaaaaaa" / "lock"));
+}
+
+// Three runs that each remove the others' caches whenever they are idle: whoever has one open reads what it
+// wrote. With three, one can take the lock of a cache that another removed and the third made again.
 TEST_F(TapCacheRoomTest, NobodyRemovesWhatAnotherTakes) {
   std::atomic<int> opened = 0, wrong = 0;
   const auto work = [&](const std::string& name) {
@@ -107,9 +131,10 @@ TEST_F(TapCacheRoomTest, NobodyRemovesWhatAnotherTakes) {
       if (!same || !std::filesystem::exists(cache.value()->folder() / "taps")) ++wrong;
     }
   };
-  std::thread other(work, "b");
-  work("a");
+  std::thread other(work, "b"), third(work, "a");
+  work("c");
   other.join();
+  third.join();
   EXPECT_GT(opened.load(), 10);
   EXPECT_EQ(wrong.load(), 0);
 }
