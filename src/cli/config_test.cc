@@ -1,6 +1,8 @@
 // rung config: the schema describes what files may hold, and what is shown is such a file.
 #include "cli/config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -49,8 +51,9 @@ bool Accepts(const Json& root, const Json& schema, const Json& value) {
     } else if (word == "$ref") {
       good = Accepts(root, root.at(Json::json_pointer(what.get<std::string>().substr(1))), value);
     } else if (word == "items") {
-      good = !value.is_array() ||
-             std::all_of(value.begin(), value.end(), [&](const Json& v) { return Accepts(root, what, v); });
+      good = !value.is_array() || std::all_of(value.begin(), value.end(), [&, &item = what](const Json& v) {
+        return Accepts(root, item, v);
+      });
     } else if (word == "minItems") {
       good = !value.is_array() || value.size() >= what.get<size_t>();
     } else if (word == "minimum") {

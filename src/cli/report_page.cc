@@ -390,7 +390,7 @@ void AddSettings(Runs runs, std::string* page) {
   }
   if (all.empty()) return;
   for (const auto& [name, values] : all) {
-    if (std::any_of(values.begin(), values.end(), [&](const auto& v) { return v != values[0]; }))
+    if (std::any_of(values.begin(), values.end(), [&first = values[0]](const auto& v) { return v != first; }))
       differing.emplace(name, values);
   }
   *page += "<h2>Settings</h2>\n";

@@ -204,37 +204,92 @@ void EndBeforePrompt(const Rendered& alone, Rendered* rendered) {
   if (rendered->text.starts_with(own)) span.end = end.end;
 }
 
-// The turn that a run is of, of a message that no loop over the messages wrote: from where the generation
-// prompt of the conversation before it ends to where the conversation with it does; not before `least`. The
-// run alone where the text does not go on from there, or others speak in between.
-jinja::Text::Run CutTurn(const jinja::Syntax& syntax, std::span<const Message> messages,
-                         const RenderOptions& options, const jinja::Text& written, size_t index,
-                         size_t least) {
-  const std::string_view text = written.bytes;
-  const jinja::Text::Run run = written.runs[index];
-  const auto source = static_cast<size_t>(run.source);
-  size_t next = index;
-  while (next < written.runs.size() && written.runs[next].source == run.source && !written.runs[next].closed)
-    ++next;
-  const size_t own = written.runs[next - 1].end;
-  const size_t most = next < written.runs.size() ? written.runs[next].begin : text.size();
-  RenderOptions changed = options;
+// The turns of messages that no loop over the messages wrote, as into a variable. The first of them are found
+// by rendering, kMaxCuts at most, for each takes two renderings of what precedes it; those behind have the
+// template's text around them that the last one found has, where the same stands there.
+class TurnCutter {
+ public:
+  TurnCutter(const jinja::Syntax& syntax, std::span<const Message> messages, const RenderOptions& options,
+             const jinja::Text& written)
+      : syntax_(syntax), messages_(messages), options_(options), written_(written) {}
+
+  // The turn of the run `index`, not before the byte `least`; the run alone where it is not found.
+  jinja::Text::Run Cut(size_t index, size_t least);
+
+ private:
+  static constexpr int kMaxCuts = 16;
+
+  struct Place {
+    jinja::Text::Run run;
+    size_t least;  // the turn does not begin before it
+    size_t bound;  // the end of what was said before the run
+    size_t own;    // the end of the message's own bytes
+    size_t most;   // where others speak, or the text ends
+  };
+  std::optional<jinja::Text::Run> ByRendering(const Place& place) const;
+  jinja::Text::Run AsTheLast(const Place& place) const;
+
+  const jinja::Syntax& syntax_;
+  std::span<const Message> messages_;
+  const RenderOptions& options_;
+  const jinja::Text& written_;
+  int cuts_ = 0;
+  std::string_view front_, back_;  // the template's text around the message in the last turn found
+};
+
+// From where the generation prompt of the conversation before it ends to where the conversation with it does;
+// from the message's own bytes where others speak in front of them. nullopt where the text does not go on
+// from there.
+std::optional<jinja::Text::Run> TurnCutter::ByRendering(const Place& place) const {
+  const std::string_view text = written_.bytes;
+  const auto source = static_cast<size_t>(place.run.source);
+  RenderOptions changed = options_;
   changed.add_generation_prompt = true;
-  const std::optional<jinja::Text> before = TryRender(syntax, messages.first(source), changed);
-  if (!before || !text.starts_with(before->bytes)) return run;
+  const std::optional<jinja::Text> before = TryRender(syntax_, messages_.first(source), changed);
+  if (!before || !text.starts_with(before->bytes)) return std::nullopt;
   const size_t begin = before->bytes.size();
-  if (begin < least || begin > run.begin) return run;
+  if (begin < place.least || begin > place.run.begin) return std::nullopt;
   changed.add_generation_prompt = false;
-  const std::optional<jinja::Text> with = TryRender(syntax, messages.first(source + 1), changed);
-  if (!with) return run;
+  const std::optional<jinja::Text> with = TryRender(syntax_, messages_.first(source + 1), changed);
+  if (!with) return std::nullopt;
   const std::string_view whole = with->bytes;
   const size_t common = static_cast<size_t>(
       std::mismatch(text.begin(), text.end(), whole.begin(), whole.end()).first - text.begin());
-  if (common < own || common > most) return run;
+  const size_t own = place.own;
+  if (common < own || common > place.most) return std::nullopt;
   size_t end = common;
   if (common < std::min(text.size(), whole.size())) end = own + OpenMark(text.substr(own, common - own));
   while (end > own && jinja::IsSpace(static_cast<unsigned char>(text[end - 1]))) --end;
-  return {begin, end, run.source, true};
+  return jinja::Text::Run{begin < place.bound ? place.run.begin : begin, end, place.run.source, true};
+}
+
+jinja::Text::Run TurnCutter::AsTheLast(const Place& place) const {
+  const std::string_view text = written_.bytes;
+  const std::string_view behind = text.substr(place.own, place.most - place.own);
+  if (back_.empty() || !behind.starts_with(back_)) return place.run;
+  const size_t least = std::max(place.least, place.bound);
+  size_t begin = place.run.begin;
+  if (begin >= least && text.substr(least, begin - least).ends_with(front_)) begin -= front_.size();
+  return {begin, place.own + back_.size(), place.run.source, true};
+}
+
+jinja::Text::Run TurnCutter::Cut(size_t index, size_t least) {
+  const std::vector<jinja::Text::Run>& runs = written_.runs;
+  const jinja::Text::Run& run = runs[index];
+  // The rest of a message whose turn was not found.
+  if (index > 0 && runs[index - 1].source == run.source && !runs[index - 1].closed) return run;
+  size_t next = index;
+  while (next < runs.size() && runs[next].source == run.source && !runs[next].closed) ++next;
+  const Place place{run, least, index > 0 ? runs[index - 1].end : 0, runs[next - 1].end,
+                    next < runs.size() ? runs[next].begin : written_.bytes.size()};
+  if (cuts_ == kMaxCuts) return AsTheLast(place);
+  ++cuts_;
+  const std::optional<jinja::Text::Run> turn = ByRendering(place);
+  if (!turn) return run;
+  const std::string_view text = written_.bytes;
+  front_ = text.substr(turn->begin, run.begin - turn->begin);
+  back_ = text.substr(place.own, turn->end - place.own);
+  return *turn;
 }
 
 // With what stands in front of an answer, found by rendering the messages before one alone, with the
@@ -313,6 +368,7 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
     return Failure{prefix + problem.message};
   }
   Rendered rendered;
+  TurnCutter cutter(syntax, messages, options, text);
   for (size_t i = 0; i < text.runs.size(); ++i) {
     const jinja::Text::Run& run = text.runs[i];
     const auto source = static_cast<size_t>(run.source);
@@ -324,7 +380,7 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
       rendered.assistant.push_back({run.begin, end, run.source});
     } else if (speakers.assistant[source]) {
       const size_t least = rendered.assistant.empty() ? 0 : rendered.assistant.back().end;
-      const jinja::Text::Run turn = CutTurn(syntax, messages, options, text, i, least);
+      const jinja::Text::Run turn = cutter.Cut(i, least);
       rendered.assistant.push_back({turn.begin, turn.end, run.source});
       while (i + 1 < text.runs.size() && text.runs[i + 1].begin < turn.end) ++i;
     }

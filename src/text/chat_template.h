@@ -20,8 +20,10 @@
 // Where a turn shows what another says (the result of its call), its span ends before that, with the text
 // that the template also writes while the other has said nothing; what it says behind it has a span of its
 // own. A message that leaves no byte in the output has no span. One written outside of any loop (into a
-// variable, say) has the text from where the conversation before it, with the generation prompt, ends to
-// where the conversation with it does, or its bytes alone where the text does not go on from there.
+// variable, say) has the text from where the conversation before it, with the generation prompt, ends (where
+// others speak behind that, from its own bytes) to where the conversation with it does, or its bytes alone
+// where the text does not go on from there. That takes two renderings, so it is done for the first 16 only; a
+// later one has the template's text around it that the last one found has, where the same stands there.
 // A template with {% generation %} blocks says it itself: the spans are what these wrote, nothing else.
 #pragma once
 

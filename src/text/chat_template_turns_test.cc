@@ -97,6 +97,47 @@ TEST(Turns, BeginThereWhateverTheTemplateDoes) {
             (Pieces{" A</s>", " B</s>"}));
 }
 
+// Without a loop over its messages; `turn` writes an answer m, message i.
+std::string IntoVariable(const std::string& turn) {
+  return "{% set n = namespace(out='') %}{% for i in range(messages | length) %}{% set m = messages[i] %}"
+         "{% set n.out = n.out ~ '<' ~ m.role ~ '>' ~ (" +
+         turn +
+         " if m.role == 'assistant' else m.content) ~ '\n' %}{% endfor %}"
+         "{% if add_generation_prompt %}{% set n.out = n.out ~ '<assistant>' %}{% endif %}{{ n.out }}";
+}
+
+// The question that such a template repeats in front of an answer is not the assistant's.
+TEST(Turns, BeginBehindWhatOthersSayInFrontOfThem) {
+  const std::vector<Message> messages = {
+      {"user", "q"}, {"assistant", "A"}, {"user", "r"}, {"assistant", "B"}};
+  EXPECT_EQ(
+      LearnedFrom(IntoVariable("'(to: ' ~ messages[i - 1].content ~ ') ' ~ m.content ~ '</s>'"), messages),
+      (Pieces{"A</s>", "B</s>"}));
+  EXPECT_EQ(LearnedFrom(IntoVariable("'(to you) ' ~ m.content ~ '</s>'"), messages),
+            (Pieces{"(to you) A</s>", "(to you) B</s>"}));
+}
+
+// The number of renderings is bounded, not one or two an answer: behind the first turns text that differs
+// from one to the next is not known to be the turn's; text that stays the same is.
+TEST(Turns, OfLongConversationsAreFoundByFewRenderings) {
+  constexpr size_t kCut = 16;
+  std::vector<Message> messages;
+  Pieces numbered, same, echoed;
+  for (size_t i = 0; i < 3 * kCut; ++i) {
+    messages.push_back({"user", "q" + std::to_string(i)});
+    messages.push_back({"assistant", "A" + std::to_string(i)});
+    const std::string& said = messages.back().content;
+    numbered.push_back(i < kCut ? said + "</" + std::to_string(2 * i + 1) + ">" : said);
+    same.push_back("<say>" + said + "</s>");
+    echoed.push_back(said + "</s>");
+  }
+  EXPECT_EQ(LearnedFrom(IntoVariable("m.content ~ '</' ~ i ~ '>'"), messages), numbered);
+  EXPECT_EQ(LearnedFrom(IntoVariable("'<say>' ~ m.content ~ '</s>'"), messages), same);
+  EXPECT_EQ(
+      LearnedFrom(IntoVariable("'(to: ' ~ messages[i - 1].content ~ ') ' ~ m.content ~ '</s>'"), messages),
+      echoed);
+}
+
 // Nothing of the others is learned and nothing of the assistant's is left out, whatever the conversation.
 TEST(Turns, OfEveryGoldenRenderingHoldTheAssistantsWordsOnly) {
   int checked = 0;
