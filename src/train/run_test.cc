@@ -257,7 +257,9 @@ TEST_F(RunTest, EveryMethodLearnsAndResumes) {
     losses_.clear();
     const RunResult result = Run(whole);
     EXPECT_LT(losses_.back(), losses_.front());
+#ifndef __SANITIZE_ADDRESS__  // which keeps what was freed
     EXPECT_LE(result.resident_peak, 2 * result.planned_bytes);
+#endif
     EXPECT_TRUE(Run(broken, 5).interrupted);
     broken.resume = true;
     EXPECT_EQ(Run(broken).steps, 12);
