@@ -21,14 +21,6 @@ namespace {
 
 constexpr const char* kLlama3 = "tests/data/families/llama3";
 
-std::vector<float> LogitsOf(const model::Backbone& backbone, const std::vector<int32_t>& ids) {
-  infer::Session session(infer::TestContext(), DType::kF32, backbone, nullptr, 1, 64);
-  const infer::Advance all{0, ids};
-  const Tensor logits = session.Step({&all, 1});
-  const float* data = In(logits).as<float>();
-  return {data, data + logits.cols()};
-}
-
 std::set<std::string> NamesIn(const Path& folder) {
   std::set<std::string> names;
   for (const auto& item : std::filesystem::directory_iterator(folder)) {
@@ -111,7 +103,7 @@ TEST_F(QuantizeTest, TheModelSaysTheSame) {
     EXPECT_EQ(planned.weight_totals().bytes, stored.weight_totals().bytes);
     options.recipe = Nf4(true, embeddings);
     const model::Backbone at_load = model::Backbone::Load(kTrained, options).OrThrow();
-    EXPECT_EQ(LogitsOf(stored, ids), LogitsOf(at_load, ids));
+    EXPECT_EQ(infer::LastLogits(stored, nullptr, ids), infer::LastLogits(at_load, nullptr, ids));
     EXPECT_EQ(stored.weight_totals().total, at_load.weight_totals().total);
     std::filesystem::remove_all(folder_ / "out");
   }

@@ -22,14 +22,6 @@ constexpr const char* kTinyConfig = R"({"model_type": "qwen2", "hidden_size": 25
   "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1000,
   "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": false})";
 
-std::vector<float> LogitsOf(const model::Backbone& backbone, const std::vector<int32_t>& ids) {
-  infer::Session session(infer::TestContext(), DType::kF32, backbone, nullptr, 1, 64);
-  const infer::Advance all{0, ids};
-  const Tensor logits = session.Step({&all, 1});
-  const float* data = In(logits).as<float>();
-  return {data, data + logits.cols()};
-}
-
 std::string Module(const std::string& name) { return name.substr(0, name.rfind('.')); }
 
 struct Moments {
@@ -84,7 +76,7 @@ TEST_F(RandomTest, LoadsAndRuns) {
       EXPECT_EQ(planned.weight_totals().bytes, backbone.weight_totals().bytes);
       EXPECT_EQ(backbone.weight_totals().bytes.contains("nf4"), nested);
       EXPECT_EQ(backbone.weight_totals().bytes.contains("nf4-single"), !nested);
-      const std::vector<float> logits = LogitsOf(backbone, {1, 80, 147, 999, 282, 57});
+      const std::vector<float> logits = infer::LastLogits(backbone, nullptr, {1, 80, 147, 999, 282, 57});
       // A state of RMS 1 times 256 weights of 0.02: a deviation of 0.32.
       EXPECT_NEAR(MomentsOf(logits).deviation, 0.02 * std::sqrt(256.0), 0.05);
       std::filesystem::remove_all(options.out);

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,6 +10,7 @@
 #include <set>
 
 #include "base/file_calls.h"
+#include "base/test_support.h"
 #include "data/packer.h"
 #include "data/token_file.h"
 
@@ -38,21 +38,8 @@ Vocabulary Bytes() {
   return vocabulary;
 }
 
-class DatasetTest : public testing::Test {
+class DatasetTest : public FolderTest {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() /
-              ("rung_data_" + std::string(info->name()) + "_" + std::to_string(::getpid()));
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  Path Write(const std::string& name, const std::string& text) const {
-    EXPECT_TRUE(WriteTextFile(folder_ / name, text).ok());
-    return folder_ / name;
-  }
   DatasetOptions Of(std::vector<DataFile> files) const {
     DatasetOptions options;
     options.files = std::move(files);
@@ -86,8 +73,6 @@ class DatasetTest : public testing::Test {
     }
     return lines;
   }
-
-  Path folder_;
 };
 
 TEST_F(DatasetTest, IsWhatTheEncoderMakesOneByOne) {

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/folders.h"
 #include "base/text.h"
 #include "model/tap_cache_folder.h"
 
@@ -161,7 +162,7 @@ Status Reserve(int file, uint64_t bytes, const Path& path) {
       SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kFailed);
   const bool no_space = errno == ENOSPC || errno == EDQUOT;
   ::unlink(path.c_str());  // gives back what was reserved so far
-  return no_space ? NoDiskSpace(path.parent_path(), bytes, FreeDiskBytes(path.parent_path())) : failure;
+  return no_space ? NoDiskSpace(path.parent_path(), bytes, FreeBytes(path).value_or(0)) : failure;
 }
 
 }  // namespace

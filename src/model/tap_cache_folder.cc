@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/folders.h"
 #include "base/text.h"
 
 namespace rung::model {
@@ -136,7 +136,8 @@ uint64_t SaturatingSum(uint64_t a, uint64_t b) { return a > ~uint64_t{0} - b ? ~
 
 // What an older cache in `own` occupies serves the one that is made, kept or discarded.
 uint64_t Available(const Path& dir, const Path& own) {
-  return own.empty() ? FreeDiskBytes(dir) : SaturatingSum(FreeDiskBytes(dir), TapCacheBytes(own));
+  const uint64_t free = FreeBytes(dir).value_or(~uint64_t{0});
+  return own.empty() ? free : SaturatingSum(free, TapCacheBytes(own));
 }
 
 }  // namespace
@@ -145,15 +146,6 @@ uint64_t TapCacheBytes(const Path& folder) {
   uint64_t bytes = 0;
   for (const char* file : kFiles) bytes += BytesOnDisk(folder / file);
   return bytes;
-}
-
-uint64_t FreeDiskBytes(Path folder) {
-  struct statvfs disk {};
-  while (::statvfs(folder.empty() ? "." : folder.c_str(), &disk) != 0) {
-    if (folder.empty() || folder == folder.parent_path()) return ~uint64_t{0};
-    folder = folder.parent_path();
-  }
-  return uint64_t{disk.f_bavail} * disk.f_frsize;
 }
 
 Failure NoDiskSpace(const Path& folder, uint64_t need, uint64_t available) {

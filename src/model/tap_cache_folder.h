@@ -16,8 +16,6 @@ inline constexpr std::string_view kTapCacheMagic = "RUNGTAPS";
 
 // What the files of a cache take of the disk.
 uint64_t TapCacheBytes(const Path& folder);
-// Free bytes of the disk that holds `folder`, or would hold it; the largest number when nobody knows.
-uint64_t FreeDiskBytes(Path folder);
 Failure NoDiskSpace(const Path& folder, uint64_t need, uint64_t available);
 
 // Makes the cache's folder and its lock, and takes that: its descriptor, which holds it until it is closed.

@@ -1,27 +1,18 @@
 #include "train/tensorboard.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <limits>
 #include <vector>
+
+#include "base/test_support.h"
 
 namespace rung::train {
 namespace {
 
 constexpr uint64_t kLimit = 1 << 20;
 
-class TensorboardTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() /
-              ("rung_tensorboard_" + std::string(test->name()) + "_" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  Path folder_;
-};
+using TensorboardTest = FolderTest;
 
 // RFC 3720, B.4.
 TEST(Crc32c, OfTheStandardsExamples) {
