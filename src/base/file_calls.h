@@ -1,5 +1,5 @@
-// Every call of the system that changes a disk, as a table: a test puts in calls that fail, write less than
-// they were given, or kill the process.
+// Every call of the system that changes a run's folder, as a table: a test puts in calls that fail, write
+// less than they were given, or kill the process.
 #pragma once
 
 #include <sys/types.h>

@@ -11,14 +11,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/file_calls.h"
 
 namespace rung {
 namespace {
-
-Failure SystemFailure(const char* what, const Path& path, ExitCode code) {
-  return Failure{fmt::format("{} {}: {}", what, path.string(), std::strerror(errno)), code};
-}
 
 struct OpenFile {
   int descriptor;
@@ -40,18 +37,6 @@ Result<OpenFile> OpenForReading(const Path& path) {
                    ExitCode::kBadInput};
   }
   return OpenFile{descriptor, static_cast<uint64_t>(info.st_size)};
-}
-
-Status WriteAll(int descriptor, uint64_t offset, std::span<const std::byte> bytes, const Path& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = Files().pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n == 0) errno = EIO;
-    if (n <= 0) return SystemFailure("cannot write", path, ExitCode::kFailed);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-  return Ok{};
 }
 
 // Whether `path` still names the open file.
@@ -142,19 +127,7 @@ RandomAccessFile::~RandomAccessFile() {
 }
 
 Status RandomAccessFile::Read(uint64_t offset, std::span<std::byte> into) const {
-  while (!into.empty()) {
-    const ssize_t n = ::pread(descriptor_, into.data(), into.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemFailure("cannot read", path_, ExitCode::kBadInput);
-    if (n == 0) {
-      return Failure{
-          fmt::format("{}: file ends at byte {}, {} more were expected", path_.string(), offset, into.size()),
-          ExitCode::kBadInput};
-    }
-    into = into.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-  return Ok{};
+  return ReadAll(descriptor_, offset, into, path_, ExitCode::kBadInput);
 }
 
 Result<std::string> ReadTextFile(const Path& path, uint64_t limit) {
@@ -171,9 +144,8 @@ Result<std::string> ReadTextFile(const Path& path, uint64_t limit) {
   return text;
 }
 
-Result<AtomicFile> AtomicFile::Create(const Path& path) {
-  Path temporary = path;
-  temporary += ".tmp";
+Result<AtomicFile> AtomicFile::Create(const Path& path, Path temporary) {
+  if (temporary.empty()) temporary = path, temporary += ".tmp";
   Result<int> descriptor = OpenTemporary(temporary);
   if (!descriptor.ok()) return descriptor.failure();
   return AtomicFile(path, std::move(temporary), descriptor.value());

@@ -59,12 +59,12 @@ class RandomAccessFile {
 // gigabytes is a mistake, and reading it would take the machine down.
 Result<std::string> ReadTextFile(const Path& path, uint64_t limit);
 
-// Written to `<path>.tmp`, fsynced, then renamed over `path`, and the folder fsynced: after a
-// crash there is the old file or the new one, never a mixture. Without Commit the temporary
-// file is removed. While one process writes it, a second one is refused.
+// Written to `temporary` (`<path>.tmp` unless named; in the same folder), fsynced, then renamed over `path`,
+// and the folder fsynced: after a crash there is the old file or the new one, never a mixture. Without Commit
+// the temporary file is removed. While one process writes it, a second one is refused.
 class AtomicFile {
  public:
-  static Result<AtomicFile> Create(const Path& path);
+  static Result<AtomicFile> Create(const Path& path, Path temporary = {});
 
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
@@ -54,9 +53,8 @@ int64_t ParseBytes(std::string_view text) {
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || !(number >= 0)) return -1;
-  std::string unit(end, text.data() + text.size());
+  std::string unit = Lowered({end, text.data() + text.size()});
   unit.erase(0, unit.find_first_not_of(' '));
-  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   constexpr std::pair<std::string_view, double> kUnits[] = {
       {"", 1},         {"b", 1},      {"k", 0x1p10},   {"kb", 1e3},    {"kib", 0x1p10},
       {"m", 0x1p20},   {"mb", 1e6},   {"mib", 0x1p20}, {"g", 0x1p30},  {"gb", 1e9},
@@ -65,6 +63,12 @@ int64_t ParseBytes(std::string_view text) {
     if (unit == name) return number * size < 0x1p62 ? static_cast<int64_t>(std::llround(number * size)) : -1;
   }
   return -1;
+}
+
+std::string Lowered(std::string_view text) {
+  std::string lowered(text);
+  for (char& c : lowered) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return lowered;
 }
 
 int EditDistance(std::string_view a, std::string_view b) {

@@ -22,6 +22,9 @@ int EditDistance(std::string_view a, std::string_view b);
 // there is none.
 std::string_view Nearest(std::string_view word, std::span<const std::string_view> candidates);
 
+// A to Z as a to z, all else as it is.
+std::string Lowered(std::string_view text);
+
 // True for well-formed UTF-8: no overlong forms, no surrogates, at most U+10FFFF.
 bool IsUtf8(std::string_view bytes);
 

@@ -47,6 +47,11 @@ TEST(Nearest, FindsATypingErrorAndNothingFarther) {
   EXPECT_EQ(Nearest("rank", {}), "");
 }
 
+TEST(Lowered, ChangesTheLettersOfAsciiAlone) {
+  EXPECT_EQ(Lowered("Q4_K [AZ] caf\xc3\x89 \xc0"), "q4_k [az] caf\xc3\x89 \xc0");
+  EXPECT_EQ(Lowered(""), "");
+}
+
 TEST(IsUtf8, AcceptsEveryScalarValue) {
   for (uint32_t point = 0; point <= 0x10ffff; point += point < 0x11000 ? 1 : 257) {
     std::string text;

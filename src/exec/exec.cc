@@ -18,7 +18,7 @@ Exec::Exec(Arena arena, const cpu::Context& context, DType compute)
 }
 
 void Exec::Record(const char* name, Cost cost) {
-  // FNV-1a over name and cost: a skipped, added, moved or resized launch changes it.
+  // FNV-1a over name and cost: a skipped, added or moved launch and a resized product change it.
   constexpr uint64_t kPrime = 0x100000001b3ull;
   for (; *name; ++name) fingerprint_ = (fingerprint_ ^ static_cast<unsigned char>(*name)) * kPrime;
   fingerprint_ = (fingerprint_ ^ std::bit_cast<uint64_t>(cost.flops + 1.0)) * kPrime;

@@ -182,17 +182,6 @@ const Encoder* Find(Format format) {
 
 }  // namespace
 
-bool HasEncoder(Format format) { return Find(format) != nullptr; }
-
-std::string EncoderNames() {
-  std::string names;
-  for (const Encoder& encoder : kEncoders) {
-    if (!names.empty()) names += ", ";
-    names += Of(encoder.format).name;
-  }
-  return names;
-}
-
 bool IsEncodable(Format format, const float* weights, int64_t n) {
   const Encoder* encoder = Find(format);
   return encoder && LargestBits(weights, n) < std::bit_cast<uint32_t>(encoder->end);

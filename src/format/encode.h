@@ -4,19 +4,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "format/format.h"
 
 namespace rung::format {
 
-// f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 and mxfp4: those that the gguf package encodes too.
-bool HasEncoder(Format format);
-// "f32, f16, ...": the formats with an encoder, for messages.
-std::string EncoderNames();
-
-// Whether n weights can be written: all are finite, and so are the f16 numbers of the format that stand for
-// them (a weight of f16, the scales of q8_0). Sufficient: a block of q4_1 or q5_1 could at times be wider.
+// Whether n weights can be written: the format has an encoder (f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1
+// and mxfp4, those that the gguf package encodes too), all weights are finite, and so are the f16 numbers of
+// the format that stand for them (a weight of f16, the scales of q8_0). Sufficient: a block of q4_1 or q5_1
+// could at times be wider.
 bool IsEncodable(Format format, const float* weights, int64_t n);
 
 // Encodes n weights, a multiple of the format's block, to n / block * block_bytes bytes, the same ones as the

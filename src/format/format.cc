@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "base/rounding.h"
 #include "format/block_decode.h"
 #include "format/decoders.h"
 #include "format/nf4.h"
@@ -39,8 +40,6 @@ constexpr std::array<Info, kFormatCount> kFormats = {{
     {"int4", 2, 1, -1, DecodeInt4},
 }};
 
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 const Info& Of(Format format) { return kFormats[static_cast<size_t>(format)]; }
@@ -74,10 +73,7 @@ int64_t DataBytes(Format format, int64_t rows, int64_t cols) {
 
 int64_t TotalBytes(const Matrix& matrix) {
   int64_t bytes = DataBytes(matrix.format, matrix.rows, matrix.cols);
-  if (matrix.scales.absmax) {
-    const int64_t blocks = CeilDiv(matrix.rows * matrix.cols, kNf4Block);
-    bytes += matrix.scales.codes ? blocks + 4 * CeilDiv(blocks, kNf4NestedBlock) : 4 * blocks;
-  }
+  if (matrix.scales.absmax) bytes += Nf4ScaleBytes(matrix.rows * matrix.cols, matrix.scales.codes != nullptr);
   const TileScales& tiles = matrix.tiles;
   if (tiles.scale) bytes += 4 * CeilDiv(matrix.rows, tiles.rows) * tiles.groups;
   if (tiles.zero) bytes += matrix.rows * tiles.groups;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/rounding.h"
+
 namespace rung::format {
 namespace {
 
@@ -40,31 +42,6 @@ uint8_t NestedCodeOf(const std::array<float, 256>& map, float x) {
   return static_cast<uint8_t>(up ? upper : upper - 1);
 }
 
-// The scales' scales: 8 bits for each block's distance from the mean.
-void EncodeNested(Nf4Encoded* encoded) {
-  const std::vector<float> scale = std::move(encoded->absmax);
-  double sum = 0.0;
-  for (const float s : scale) sum += s;
-  encoded->offset = scale.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(scale.size()));
-
-  const auto blocks = static_cast<int64_t>(scale.size());
-  encoded->absmax.clear();
-  encoded->nested_codes.resize(scale.size());
-  for (int64_t begin = 0; begin < blocks; begin += kNf4NestedBlock) {
-    const int64_t count = std::min(kNf4NestedBlock, blocks - begin);
-    std::array<float, kNf4NestedBlock> centred;
-    for (int64_t i = 0; i < count; ++i)
-      centred[static_cast<size_t>(i)] = scale[static_cast<size_t>(begin + i)] - encoded->offset;
-    const float largest = LargestMagnitude(centred.data(), count);
-    const float inverse = 1.0f / largest;
-    encoded->absmax.push_back(largest);
-    for (int64_t i = 0; i < count; ++i) {
-      encoded->nested_codes[static_cast<size_t>(begin + i)] =
-          NestedCodeOf(Nf4NestedMap(), centred[static_cast<size_t>(i)] * inverse);
-    }
-  }
-}
-
 // Seven decades; decade i has 2^i entries of each sign, at the midpoints of 2^i equal parts of [0.1, 1].
 std::array<float, 256> MakeNestedMap() {
   std::array<float, 256> map{};
@@ -96,6 +73,11 @@ const std::array<float, 256>& Nf4NestedMap() {
   return map;
 }
 
+int64_t Nf4ScaleBytes(int64_t n, bool nested) {
+  const int64_t blocks = CeilDiv(n, kNf4Block);
+  return nested ? blocks + 4 * CeilDiv(blocks, kNf4NestedBlock) : 4 * blocks;
+}
+
 Nf4Encoded EncodeNf4(const float* weights, int64_t n, bool nested) {
   Nf4Encoded encoded;
   encoded.codes.resize(static_cast<size_t>((n + 1) / 2));
@@ -114,6 +96,28 @@ Nf4Encoded EncodeNf4(const float* weights, int64_t n, bool nested) {
   return encoded;
 }
 
-void NestScales(Nf4Encoded* encoded) { EncodeNested(encoded); }
+void NestScales(Nf4Encoded* encoded) {
+  const std::vector<float> scale = std::move(encoded->absmax);
+  double sum = 0.0;
+  for (const float s : scale) sum += s;
+  encoded->offset = scale.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(scale.size()));
+
+  const auto blocks = static_cast<int64_t>(scale.size());
+  encoded->absmax.clear();
+  encoded->nested_codes.resize(scale.size());
+  for (int64_t begin = 0; begin < blocks; begin += kNf4NestedBlock) {
+    const int64_t count = std::min(kNf4NestedBlock, blocks - begin);
+    std::array<float, kNf4NestedBlock> centred;
+    for (int64_t i = 0; i < count; ++i)
+      centred[static_cast<size_t>(i)] = scale[static_cast<size_t>(begin + i)] - encoded->offset;
+    const float largest = LargestMagnitude(centred.data(), count);
+    const float inverse = 1.0f / largest;
+    encoded->absmax.push_back(largest);
+    for (int64_t i = 0; i < count; ++i) {
+      encoded->nested_codes[static_cast<size_t>(begin + i)] =
+          NestedCodeOf(Nf4NestedMap(), centred[static_cast<size_t>(i)] * inverse);
+    }
+  }
+}
 
 }  // namespace rung::format

@@ -50,6 +50,9 @@ struct Nf4Encoded {
   float offset = 0.0f;                // mean of the block maxima, when nested
 };
 
+// Bytes of the scales of n weights, which stand apart from the codes.
+int64_t Nf4ScaleBytes(int64_t n, bool nested);
+
 // Encodes n weights by bitsandbytes' CUDA rule (w * (1/absmax), strict thresholds; an all-zero block gives
 // code 0).
 Nf4Encoded EncodeNf4(const float* weights, int64_t n, bool nested);

@@ -8,7 +8,6 @@
 #include "base/text.h"
 #include "io/json_file.h"
 #include "model/forward.h"
-#include "model/lora_file.h"
 #include "model/test_support.h"
 
 namespace rung::model {
@@ -588,12 +587,6 @@ TEST_F(AdapterFileTest, TensorsThatAreNoPairsAreRefused) {
   std::filesystem::remove(folder_ / "adapter_model.safetensors");
   WriteTextFile(folder_ / "adapter_model.bin", "pickle").OrThrow();
   EXPECT_SAYS(MessageOf(LoadAdapter(folder_, config, false, 64)), "save_pretrained");
-}
-
-TEST(HalfOrderRow, IsWhatTurnsPairsIntoHalves) {
-  // Head 1 of width 6: rows 6..11; pairs (0,3), (1,4), (2,5) of a half-split head stand next to each other.
-  const int64_t want[] = {6, 9, 7, 10, 8, 11};
-  for (int64_t row = 6; row < 12; ++row) EXPECT_EQ(HalfOrderRow(row, 6), want[row - 6]);
 }
 
 }  // namespace

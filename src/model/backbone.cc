@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
-#include "model/tap_cache.h"
+#include "base/hash.h"
 
 namespace rung::model {
 
@@ -57,7 +55,7 @@ Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> so
                                  const BackboneOptions& options) {
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   if (positions > config.context) {
-    return Failure{fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {}",
+    return Failure{fmt::format("{} positions: the model was made for {} tokens; ask for {} at most",
                                positions, config.context, config.context),
                    ExitCode::kUsage};
   }
@@ -282,7 +280,7 @@ void Backbone::Forward(Exec& ex, In ids, const nn::RowLayout& rows, int64_t laye
   }
 }
 
-Tensor Backbone::HeadInput(Exec& ex, In z, const Out* stats) const {
+Tensor Backbone::HeadInput(Exec& ex, In z, const Tensor& stats) const {
   const int64_t M = z.t.rows(), E = config_.embedding_width();
   const Tensor h = ex.arena().Scratch(ex.compute(), M, config_.C, Use::kHead, "normed head input");
   if (config_.final_norm) {
@@ -299,20 +297,15 @@ Tensor Backbone::HeadInput(Exec& ex, In z, const Out* stats) const {
 void Backbone::Logits(Exec& ex, In z, Out logits) const {
   Frame frame(ex.arena());
   const ops::FrozenProduct product{&head_, nullptr, logits.t, false};
-  ops::ProjectFrozen(ex, HeadInput(ex, z, nullptr), {&product, 1});
-  if (const float cap = config_.logit_cap; cap > 0.0f) {
-    ex.Launch("cap_logits", {}, {logits.t}, [&] {
-      float* values = logits.as<float>();
-      for (int64_t i = 0; i < logits.t.size(); ++i) values[i] = cap * std::tanh(values[i] / cap);
-    });
-  }
+  ops::ProjectFrozen(ex, HeadInput(ex, z), {&product, 1});
+  if (config_.logit_cap > 0.0f) ops::Cap(ex, config_.logit_cap, Acc{logits.t});
 }
 
 void Backbone::Loss(Exec& ex, In z, In target, Out loss, const Out* dz, const Out* best) const {
   Frame frame(ex.arena());
   const int64_t M = z.t.rows(), C = config_.C, E = config_.embedding_width();
   if (!dz) {
-    ops::HeadLoss(ex, HeadInput(ex, z, nullptr), head_, config_.logit_cap, target, loss, nullptr, best);
+    ops::HeadLoss(ex, HeadInput(ex, z), head_, config_.logit_cap, target, loss, nullptr, best);
     return;
   }
   const auto scratch = [&](DType dtype, int64_t cols, const char* label) {
@@ -323,8 +316,7 @@ void Backbone::Loss(Exec& ex, In z, In target, Out loss, const Out* dz, const Ou
     stats = ex.arena().Scratch(DType::kF32, final_norm_.stat_rows(), M, Use::kHead,
                                "statistics of the final norm");
   }
-  const Out stats_out{stats};
-  const Tensor h = HeadInput(ex, z, &stats_out);
+  const Tensor h = HeadInput(ex, z, stats);
   Tensor dh = scratch(DType::kF32, E, "d head input");
   const Out dh_out{dh};
   ops::HeadLoss(ex, h, head_, config_.logit_cap, target, loss, &dh_out, best);

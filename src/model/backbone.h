@@ -73,8 +73,8 @@ class Backbone {
   Status ReadLinear(const std::string& name, int64_t rows, int64_t cols, bool bias, Quantize quantize,
                     nn::Linear* layer, bool transposed = false);
   void MakeRope(int64_t positions);
-  // The head's input (M,E) in the compute type; stats for the norm's backward, or nullptr.
-  Tensor HeadInput(Exec& ex, In z, const Out* stats) const;
+  // The head's input (M,E) in the compute type; stats for the norm's backward, or empty.
+  Tensor HeadInput(Exec& ex, In z, const Tensor& stats = {}) const;
 
   struct RopePart {
     RopeAngles angles;  // what the table views

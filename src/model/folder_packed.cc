@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/rounding.h"
 #include "io/json_file.h"
 #include "model/folder_weights.h"
 
@@ -12,14 +13,6 @@ namespace rung::model {
 namespace {
 
 constexpr uint64_t kStateLimit = uint64_t{1} << 20;  // bytes; written ones have some hundred
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::string text;
-  for (const int64_t dim : shape) text += fmt::format("{}{}", text.empty() ? "" : "x", dim);
-  return text.empty() ? "a single number" : text;
-}
 
 template <class T>
 std::span<const T> As(const std::vector<std::byte>& bytes) {
@@ -236,7 +229,6 @@ Result<Float8Scales> FolderSource::ReadFloat8Scales(const std::string& module, i
                                                     int64_t cols) const {
   const Quantization& q = quantization_.value();
   const io::TensorEntry* entry = tensors_.Find(module + ".weight_scale_inv");
-  const bool tiled = entry != nullptr;
   if (!entry) entry = tensors_.Find(module + ".weight_scale");
   Float8Scales scales;
   if (!entry) {
@@ -250,7 +242,7 @@ Result<Float8Scales> FolderSource::ReadFloat8Scales(const std::string& module, i
   const std::vector<int64_t> grid = {CeilDiv(rows, q.tile_rows), CeilDiv(cols, q.tile_cols)};
   const bool by_row =
       entry->shape == std::vector<int64_t>{rows} || entry->shape == std::vector<int64_t>{rows, 1};
-  if (tiled || (!by_row && scales.count != 1)) {
+  if (!by_row && scales.count != 1) {
     if (entry->shape != grid) {
       return Failure{
           fmt::format("{}: tensor {} is {}; for {}x{} in tiles of {}x{} it must be {}, or one "

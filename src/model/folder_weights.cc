@@ -1,21 +1,17 @@
 #include "model/folder_weights.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "format/encode.h"
 
 namespace rung::model {
 namespace {
 
 constexpr std::string_view kWeight = ".weight";
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::string text;
-  for (const int64_t dim : shape) text += fmt::format("{}{}", text.empty() ? "" : "x", dim);
-  return text.empty() ? "a single number" : text;
-}
 
 std::string Module(const std::string& name) {
   return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
@@ -52,6 +48,10 @@ Result<format::Nf4Encoded> EncodeRows(FloatRows* source, bool nested, const std:
 }
 
 }  // namespace
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return shape.empty() ? "a single number" : fmt::format("{}", fmt::join(shape, "x"));
+}
 
 int64_t UnencodableRow(format::Format format, std::span<const float> values, int64_t cols) {
   // NF4's scales are f32: every finite weight goes.
@@ -248,19 +248,6 @@ Result<std::vector<float>> FolderSource::ReadVector(const std::string& name, int
   return ReadFloats(*entry.value());
 }
 
-Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,
-                                        bool nested) {
-  if (!FloatFormat(entry.dtype)) {
-    return Failure{fmt::format("{}: tensor {} is {}; F32, F16 or BF16 can be quantised",
-                               tensors.path(entry).string(), entry.name, entry.dtype)};
-  }
-  const int64_t count = io::ElementCount(entry.shape);
-  if (count == 0) return format::Nf4Encoded{};
-  const int64_t rows = entry.shape.empty() ? 1 : entry.shape.front();
-  FloatRows source(tensors, entry, rows, count / rows);
-  return EncodeRows(&source, nested, Where(tensors, entry));
-}
-
 std::optional<format::Format> FormatOf(Quantize quantize) {
   switch (quantize) {
     case Quantize::kNone:
@@ -300,10 +287,8 @@ Status CheckBlocks(const std::string& tensor, Quantize quantize, int64_t cols) {
 }
 
 void AddFourBitBytes(WeightTotals* totals, const std::string& format, int64_t weights, bool nested) {
-  const int64_t blocks = (weights + format::kNf4Block - 1) / format::kNf4Block;
-  const int64_t outer = (blocks + format::kNf4NestedBlock - 1) / format::kNf4NestedBlock;
-  const int64_t scales = nested ? blocks + outer * 4 : blocks * 4;
-  totals->Add(nested ? format : format + "-single", static_cast<uint64_t>((weights + 1) / 2 + scales));
+  totals->Add(nested ? format : format + "-single",
+              static_cast<uint64_t>(CeilDiv(weights, 2) + format::Nf4ScaleBytes(weights, nested)));
 }
 
 }  // namespace rung::model

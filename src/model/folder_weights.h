@@ -71,15 +71,14 @@ class FolderSource final : public WeightSource {
   std::vector<std::unique_ptr<Float8Scales>> float8_;
 };
 
+// "32x64", for messages.
+std::string ShapeText(const std::vector<int64_t>& shape);
+
 // The first row of `cols` numbers in `values` that `format` cannot hold, or -1: infinities and NaN, and what
 // is beyond its scales. f32 and bf16 hold all.
 int64_t UnencodableRow(format::Format format, std::span<const float> values, int64_t cols);
 // What is said of it. where: the tensor.
 Failure NotEncodable(const std::string& where, int64_t row, format::Format format);
-
-// One tensor, read as f32 and encoded in pieces: never more than a piece of it is in memory.
-Result<format::Nf4Encoded> EncodeTensor(const io::Safetensors& tensors, const io::TensorEntry& entry,
-                                        bool nested);
 
 // The storage format that a matrix quantised so has; nullopt for kNone.
 std::optional<format::Format> FormatOf(Quantize quantize);

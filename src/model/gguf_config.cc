@@ -9,7 +9,9 @@
 
 #include "base/text.h"
 #include "format/format.h"
+#include "model/config_difference.h"
 #include "model/families.h"
+#include "model/model_tensors.h"
 #include "model/weights.h"
 
 namespace rung::model {
@@ -324,45 +326,14 @@ int64_t LayerOf(const std::string& name) {
 }
 
 // The kinds of tensors that are read of a layer, or stand outside of the layers.
-std::set<std::string> KindsOf(const Config& c) {
-  const Names& names = GgufNames(c);
-  std::set<std::string> kinds;
-  const auto add = [&](const std::string& module, bool bias) {
-    if (module.empty()) return;
-    const std::string kind = KindOf(Names::Layer(module, 0));
-    kinds.insert(kind + ".weight");
-    if (bias) kinds.insert(kind + ".bias");
-  };
-  add(names.embedding, false);
-  add(names.head, false);
-  if (c.position_rows > 0) add(names.position, false);
-  if (c.final_norm) add(names.final_norm, c.norm_bias);
-  if (c.norms || c.norm_after_sum) {
-    add(names.attention_norm, c.norm_bias);
-    add(names.mlp_norm, c.norm_bias);
+std::set<std::string> KindsOf(const Config& config) {
+  Config one = AsFolder(config);
+  one.L = 1;
+  std::set<std::string> kinds = {"rope_freqs.weight", "rope_factors_short.weight",
+                                 "rope_factors_long.weight"};
+  for (const ModelTensor& tensor : ModelTensors(one)) {
+    if (!tensor.gguf.empty()) kinds.insert(KindOf(tensor.gguf));
   }
-  if (c.output_norms) {
-    add(names.attention_output_norm, c.norm_bias);
-    add(names.mlp_output_norm, c.norm_bias);
-  }
-  if (c.qkv == nn::QkvRows::kSeparate) {
-    for (const std::string* module : {&names.q, &names.k, &names.v}) add(*module, c.qkv_bias);
-  } else {
-    add(names.qkv, c.qkv_bias);
-  }
-  add(names.o, c.o_bias);
-  if (c.qk_norm != nn::QkNorm::kNone) {
-    add(names.q_norm, false);
-    add(names.k_norm, false);
-  }
-  if (c.fused_gate_up) {
-    add(names.gate_up, c.mlp_bias);
-  } else {
-    if (c.gated_mlp) add(names.gate, c.mlp_bias);
-    add(names.up, c.mlp_bias);
-  }
-  add(names.down, c.mlp_bias);
-  for (const char* rope : {"rope_freqs", "rope_factors_short", "rope_factors_long"}) add(rope, false);
   return kinds;
 }
 

@@ -259,7 +259,7 @@ Json HfWriter::Scaling() const {
 }  // namespace
 
 Result<std::string> HfConfigJson(const Config& config) {
-  if (!CanRun(config)) return Failure{fmt::format("config.json: {} is not known", config.family)};
+  if (!FindFamily(config.family)) return Failure{fmt::format("config.json: {} is not known", config.family)};
   Config said = config;
   // GGUF files of Mistral models say "llama".
   if (config.family == "llama" && config.window > 0) said.family = "mistral";

@@ -32,7 +32,7 @@ constexpr Named<nn::NormKind> kNorms[] = {{"rms", nn::NormKind::kRms}, {"layer",
 constexpr Named<bool> kPositions[] = {{"rope", true}, {"none", false}};
 
 template <class E, size_t n>
-const char* NameOf(const Named<E> (&table)[n], E value) {
+const char* NameIn(const Named<E> (&table)[n], E value) {
   for (const Named<E>& row : table) {
     if (row.value == value) return row.name;
   }
@@ -219,6 +219,12 @@ Status CheckRanges(const LadderSpec& spec, int64_t L, const std::string& where) 
 
 }  // namespace
 
+const char* NameOf(RungKind kind) { return NameIn(kKinds, kind); }
+const char* NameOf(Gate gate) { return NameIn(kGates, gate); }
+const char* NameOf(TapNorm norm) { return NameIn(kTapNorms, norm); }
+const char* NameOf(TapMap map) { return NameIn(kTapMaps, map); }
+const char* NameOf(nn::NormKind norm) { return NameIn(kNorms, norm); }
+
 std::string LadderConfigText(const AdapterInfo& info) {
   const LadderSpec& spec = *info.spec.ladder;
   const nn::BlockShape shape = spec.block();  // with the numbers of heads that 0 stands for
@@ -227,7 +233,7 @@ std::string LadderConfigText(const AdapterInfo& info) {
                  {"format_version", kVersion},
                  {"base_model_name_or_path", info.base_model},
                  {"base_model", BaseModel(info)},
-                 {"kind", NameOf(kKinds, spec.kind)},
+                 {"kind", NameOf(spec.kind)},
                  {"taps", spec.taps},
                  {"rungs", spec.rungs},
                  {"width", spec.S},
@@ -235,14 +241,14 @@ std::string LadderConfigText(const AdapterInfo& info) {
                  {"heads", shape.Hq},
                  {"kv_heads", shape.Hkv},
                  {"head_dim", spec.head_dim},
-                 {"gate", NameOf(kGates, spec.gate)},
-                 {"tap_norm", NameOf(kTapNorms, spec.tap_norm)},
-                 {"tap_map", NameOf(kTapMaps, spec.tap_map)},
+                 {"gate", NameOf(spec.gate)},
+                 {"tap_norm", NameOf(spec.tap_norm)},
+                 {"tap_map", NameOf(spec.tap_map)},
                  {"rejoin", spec.rejoin},
                  {"output_scale", spec.output_scale}};
   if (spec.kind == RungKind::kDecoder) {
-    object["rung_norm"] = NameOf(kNorms, spec.norm);
-    object["rung_positions"] = NameOf(kPositions, spec.rotary);
+    object["rung_norm"] = NameOf(spec.norm);
+    object["rung_positions"] = NameIn(kPositions, spec.rotary);
   }
   if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
   if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);

@@ -58,8 +58,10 @@ TEST_F(LoadTest, SequencesBeyondTheContextAreRefused) {
     options.positions = ReadConfig(path).OrThrow().context;
     EXPECT_TRUE(Backbone::Load(path, options).ok());
     ++options.positions;
-    EXPECT_SAYS(MessageOf(Backbone::Load(path, options), ExitCode::kUsage), "--max-length");
-    EXPECT_SAYS(MessageOf(Backbone::PlannedFrom(path, options), ExitCode::kUsage), "--max-length");
+    EXPECT_SAYS(MessageOf(Backbone::Load(path, options), ExitCode::kUsage),
+                "positions: the model was made for");
+    EXPECT_SAYS(MessageOf(Backbone::PlannedFrom(path, options), ExitCode::kUsage),
+                "positions: the model was made for");
   }
 }
 

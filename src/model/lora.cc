@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "base/text.h"
+#include "model/config_difference.h"
 #include "model/families.h"
 #include "model/lora_file.h"
 #include "model/weights.h"
@@ -129,13 +130,13 @@ Result<std::vector<std::string>> ParseTargets(const std::string& text, const Con
   return ordered;
 }
 
-LoraSet::LoraSet(const Config& config, const LoraSpec& spec)
-    : spec_(spec), paired_head_(config.rope.half ? 0 : config.D) {
+LoraSet::LoraSet(const Config& config, const LoraSpec& spec) : spec_(spec) {
   RUNG_CHECK(!spec.layers.empty() && !spec.targets.empty(), "lora: at least one layer and one target");
   RUNG_CHECK(spec.R > 0, "lora: the rank is positive");
-  if (config.family == "gpt_neox" && config.qkv == nn::QkvRows::kStacked) {
-    stacked_head_ = config.D;
-    stacked_heads_ = config.Hq;
+  if (!config.rope.half) rotary_.pairs = config.D;
+  if (config.qkv == nn::QkvRows::kStacked && AsFolder(config).qkv != config.qkv) {
+    fused_.shape = {3 * config.Hq * config.D};
+    fused_.fused_heads = config.Hq;
   }
   layers_.resize(static_cast<size_t>(config.L));
   for (const int64_t layer : spec.layers) {
@@ -143,7 +144,7 @@ LoraSet::LoraSet(const Config& config, const LoraSpec& spec)
     for (const Target& target : TargetsOf(config)) {
       if (std::find(spec.targets.begin(), spec.targets.end(), target.name) == spec.targets.end()) continue;
       auto pair = std::make_unique<nn::Lora>();
-      const std::string name = "base_model.model." + Names::Layer(target.pattern, layer);
+      const std::string name = std::string(kPairPrefix) + Names::Layer(target.pattern, layer);
       pair->a = Matrix(name + ".lora_A.weight", spec.R, target.in);
       pair->b = Matrix(name + ".lora_B.weight", target.out, spec.R);
       pair->scale = spec.scale();
@@ -161,12 +162,8 @@ const nn::BlockLoras* LoraSet::layer(int64_t layer) const {
 }
 
 int64_t LoraSet::FileRow(std::string_view name, int64_t row) const {
-  if (paired_head_ > 0 && HasRotaryRows(name)) return HalfOrderRow(row, paired_head_);
-  if (stacked_heads_ > 0 && name.ends_with(".query_key_value.lora_B.weight")) {
-    const int64_t D = stacked_head_, part = row / (stacked_heads_ * D), head = row / D % stacked_heads_;
-    return (head * 3 + part) * D + row % D;
-  }
-  return row;
+  if (HasRotaryRows(name)) return rotary_.FolderPlace(row);
+  return name.ends_with(".query_key_value.lora_B.weight") ? fused_.FolderPlace(row) : row;
 }
 
 void LoraSet::ForEachParam(const nn::VisitParam& visit) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/model_tensors.h"
 #include "nn/block.h"
 
 namespace rung::model {
@@ -52,9 +53,8 @@ class LoraSet {
 
  private:
   LoraSpec spec_;
-  int64_t paired_head_ = 0;  // D where the model keeps q and k rows in RoPE's pair order (docs/adr/0012)
-  // D and Hq where it keeps q, k, v of all heads stacked, Hugging Face's file by heads.
-  int64_t stacked_head_ = 0, stacked_heads_ = 0;
+  // How the model keeps the rows of q and k, and those of a fused layer of q, k and v.
+  ModelTensor rotary_, fused_;
   std::vector<std::unique_ptr<nn::Lora>> pairs_;
   std::vector<std::unique_ptr<nn::BlockLoras>> layers_;  // one per layer of the model, or null
 };

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -15,13 +14,12 @@
 
 #include "base/text.h"
 #include "io/json_file.h"
+#include "model/config_difference.h"
 
 namespace rung::model {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kWrapped = "base_model.model.";
 
 // "self_attn.q_proj, ...": every linear layer that may have a pair, for messages.
 std::string ModuleNames() {
@@ -109,9 +107,7 @@ Status CheckKeys(const json& object, const std::string& where) {
 // else.
 Status CheckInit(const json& init, const std::string& where) {
   if (init.is_null() || init.is_boolean()) return Ok{};
-  std::string text = init.is_string() ? init.get<std::string>() : std::string();
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string text = init.is_string() ? Lowered(init.get<std::string>()) : std::string();
   if (text == "gaussian" || text == "eva" || text == "orthogonal") return Ok{};
   for (const char* changing : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
     if (!text.starts_with(changing)) continue;
@@ -150,8 +146,10 @@ struct Place {
 };
 std::optional<Place> PlaceOf(std::string_view name, const std::vector<LoraModule>& modules) {
   const std::string& before = modules.front().before;
-  if (!name.starts_with(kWrapped) || !name.substr(kWrapped.size()).starts_with(before)) return std::nullopt;
-  name.remove_prefix(kWrapped.size() + before.size());
+  if (!name.starts_with(kPairPrefix) || !name.substr(kPairPrefix.size()).starts_with(before)) {
+    return std::nullopt;
+  }
+  name.remove_prefix(kPairPrefix.size() + before.size());
   Place place{};
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), place.layer);
   if (error != std::errc() || place.layer < 0) return std::nullopt;
@@ -228,6 +226,12 @@ json Number(double value) {
 
 bool IsLoraTensor(std::string_view name) { return name.starts_with("base_model."); }
 
+std::string MatrixOfPair(std::string_view name) {
+  RUNG_CHECK(name.starts_with(kPairPrefix), "lora: the name of a pair");
+  name = name.substr(0, name.rfind(".lora_"));
+  return std::string(name.substr(kPairPrefix.size())) + ".weight";
+}
+
 bool HasRotaryRows(std::string_view name) {
   return name.ends_with(".q_proj.lora_B.weight") || name.ends_with(".k_proj.lora_B.weight");
 }
@@ -241,7 +245,7 @@ std::string PeftConfigText(const LoraSpec& spec, const Config& config, const std
                        {"auto_mapping", nullptr},
                        {"base_model_name_or_path", base_model},
                        {"bias", "none"},
-                       {"fan_in_fan_out", config.family == "gpt2"},  // its layers are Conv1D
+                       {"fan_in_fan_out", AsFolder(config).transposed},  // GPT-2's layers are Conv1D
                        {"inference_mode", true},
                        {"init_lora_weights", true},
                        {"layers_pattern", nullptr},

@@ -28,14 +28,11 @@ Status CheckLoraSpec(const LoraSpec& spec, const Config* config, const std::stri
 
 // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is a tensor of a pair.
 bool IsLoraTensor(std::string_view name);
+// What stands before the model's own names in those of its pairs.
+inline constexpr std::string_view kPairPrefix = "base_model.model.";
+// Of such a tensor the matrix that its pair stands beside: "model.layers.0.self_attn.q_proj.weight".
+std::string MatrixOfPair(std::string_view name);
 
-// Files have the rows of q and k in Hugging Face's order, whatever the model was trained from: where RoPE
-// turns the pairs (2i, 2i+1) of a head of D rows (docs/adr/0012), the row that a file has at
-// HalfOrderRow(row) stands at `row`.
-inline int64_t HalfOrderRow(int64_t row, int64_t D) {
-  const int64_t in_head = row % D;
-  return row - in_head + in_head % 2 * (D / 2) + in_head / 2;
-}
 // True for B of q and k, whose rows are those of the heads that RoPE turns.
 bool HasRotaryRows(std::string_view name);
 

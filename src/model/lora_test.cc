@@ -113,5 +113,16 @@ TEST(Lora, RowsOfFilesFitBothKindsOfModels) {
   }
 }
 
+TEST(ModelTensor, FolderPlaceTurnsPairsIntoHalves) {
+  // Head 1 of width 6: rows 6..11; pairs (0,3), (1,4), (2,5) of a half-split head stand next to each other.
+  ModelTensor rows;
+  rows.pairs = 6;
+  const int64_t want[] = {6, 9, 7, 10, 8, 11};
+  for (int64_t row = 6; row < 12; ++row) {
+    EXPECT_EQ(rows.FolderPlace(row), want[row - 6]);
+    EXPECT_EQ(rows.GgufPlace(rows.FolderPlace(row)), row);
+  }
+}
+
 }  // namespace
 }  // namespace rung::model

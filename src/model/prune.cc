@@ -217,6 +217,8 @@ std::string UnlikeRungs(const Config& c) {
       {c.qk_norm != nn::QkNorm::kNone, "normalise their queries and keys"},
       {!c.gated_mlp || c.activation != cpu::Activation::kSilu, "have another MLP"},
       {!turned, "do not turn whole heads in every layer by one table"},
+      {c.o_bias || c.mlp_bias, "have biases of the output of attention or of the MLP"},
+      {c.window > 0 && c.window < c.context, "see a window of the text"},
       {c.residual_scale != 1.0f || c.score_scale > 0.0f || c.score_cap > 0.0f,
        "scale what they add or their attention scores"}};
   for (const auto& [has, reason] : reasons) {

@@ -20,8 +20,8 @@
 //
 // Of equal sums the lower index is taken; what is taken keeps its order. Weights and norm gains are copied as
 // they are, whatever pairs of rows the backbone turns (ops::RopeTable). Biases of the backbone's q, k and v
-// have no place in a rung and are left out. A tap's projection picks the channels R; the up-projection is
-// zero.
+// have no place in a rung and are left out, and a rung's norms have an epsilon of their own, 1e-5. A tap's
+// projection picks the channels R; the up-projection is zero.
 #pragma once
 
 #include <functional>
@@ -46,12 +46,13 @@ using Importance = std::function<void(int64_t layer, BlockMatrix matrix, int64_t
 // |w|, decoded when asked for. The backbone outlives it.
 Importance Magnitude(const Backbone& backbone);
 
-// Shapes the rungs of a pruned ladder of width S, as is in `spec`; with S = C they are the backbone's blocks.
+// Shapes the rungs of a pruned ladder of width S, as is in `spec`; with S = C they are the backbone's blocks,
+// but for the biases of q, k and v and the norms' epsilon.
 //   D'    D, or S where that is less
 //   Hkv'  Hkv s, Hq'/Hkv' as near to Hq s as it goes, s = S D / (C D') the share of the heads
 //   F'    F S / C in whole 16
 // Refuses an S that is odd or above C, and models whose blocks are not such as a rung is: pre-norm by RMS,
-// separate layers, SwiGLU, RoPE of whole heads.
+// separate layers, SwiGLU, RoPE of whole heads, no other biases, and no window shorter than the context.
 Status ShapePruned(const Config& config, LadderSpec* spec);
 
 // What one layer gives to its rungs: rows and columns of its matrices, in the order of the rung's.

@@ -172,7 +172,10 @@ TEST(PruneShapeTest, RefusesWhatARungCannotBe) {
                                                  [](Config& c) { c.unrotated = {1}; },
                                                  [](Config& c) { c.rope.rotary = 8; },
                                                  [](Config& c) { c.residual_scale = 0.5f; },
-                                                 [](Config& c) { c.score_scale = 0.1f; }};
+                                                 [](Config& c) { c.score_scale = 0.1f; },
+                                                 [](Config& c) { c.o_bias = true; },
+                                                 [](Config& c) { c.mlp_bias = true; },
+                                                 [](Config& c) { c.window = c.context - 1; }};
   for (const auto& change : unlike) {
     Config changed = config;
     change(changed);
@@ -182,6 +185,8 @@ TEST(PruneShapeTest, RefusesWhatARungCannotBe) {
     EXPECT_NE(refused.failure().message.find("strange"), std::string::npos) << refused.failure().message;
     EXPECT_NE(refused.failure().message.find("--ladder-init random"), std::string::npos);
   }
+  config.window = config.context;  // hides nothing
+  EXPECT_TRUE(ShapePruned(config, &spec).ok());
   spec.norm = nn::NormKind::kLayer;
   EXPECT_FALSE(ShapePruned(config, &spec).ok());
 }

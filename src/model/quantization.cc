@@ -33,7 +33,7 @@ class Reader {
   std::string Text(const char* key, const std::string& otherwise) {
     const json* field = Find(key);
     if (!field) return otherwise;
-    if (field->is_string()) return Lower(field->get<std::string>());
+    if (field->is_string()) return Lowered(field->get<std::string>());
     Fail(fmt::format("{} must be a text", key));
     return otherwise;
   }
@@ -74,11 +74,6 @@ class Reader {
   }
 
  private:
-  static std::string Lower(std::string text) {
-    std::transform(text.begin(), text.end(), text.begin(),
-                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-    return text;
-  }
   static int64_t Bounded(const json& number) {
     if (number.is_number_unsigned() && number.get<uint64_t>() > uint64_t{kLargestExtent}) {
       return kLargestExtent;

@@ -299,6 +299,23 @@ TEST_F(LyingTest, ScalesOfFloat8AreChecked) {
   EXPECT_SAYS(HeaderMessage(), "F8_E5M2, which is not supported");
 }
 
+// A folder whose weight_block_size is null has one number under either name.
+TEST_F(LyingTest, OneScaleOfFloat8HasEitherName) {
+  Take("fp8_tensor");
+  EXPECT_EQ(HeaderMessage(), "");
+  const auto values = [&] {
+    FolderSource source = Open(folder_);
+    return Decoded(source.ReadMatrix(kind_.layer, kind_.rows, kCols, Quantize::kNone).OrThrow());
+  };
+  EXPECT_EQ(Message(), "");
+  const std::vector<float> want = values();
+  parts_["weight_scale_inv"] = parts_.at("weight_scale");
+  parts_.erase("weight_scale");
+  EXPECT_EQ(HeaderMessage(), "");
+  EXPECT_EQ(Message(), "");
+  EXPECT_EQ(values(), want);
+}
+
 TEST_F(LyingTest, PartsOfFourBitAreChecked) {
   for (const char* kind : {"nf4_double", "fp4"}) {
     Take(kind);

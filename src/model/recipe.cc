@@ -64,9 +64,9 @@ std::string QuantizeNames() {
   return names;
 }
 
-Result<Quantize> ParseQuantize(const std::string& name) {
+Result<Quantize> ParseQuantize(const std::string& name, const std::string& flag) {
   if (const std::optional<Quantize> found = Find(name)) return *found;
-  return Failure{fmt::format("--quantize {}: known are {}", Printable(name), QuantizeNames()),
+  return Failure{fmt::format("{} {}: known are {}", flag, Printable(name), QuantizeNames()),
                  ExitCode::kUsage};
 }
 

@@ -5,11 +5,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "model/families.h"
 
 namespace rung::model {
 namespace {
@@ -79,8 +77,7 @@ Config ConfigOf(const Preset& preset) {
 // "meta-llama/Meta-Llama-3.1-8B-Instruct" as "llama-3.1-8b": what organisations and tunings add to a name
 // does not change the shape.
 std::string BaseName(std::string_view id) {
-  std::string name(id.substr(id.rfind('/') + 1));  // npos + 1 is 0
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string name = Lowered(id.substr(id.rfind('/') + 1));  // npos + 1 is 0
   constexpr std::string_view kMeta = "meta-";
   if (name.starts_with(kMeta)) name.erase(0, kMeta.size());
   constexpr std::string_view kEndings[] = {"-instruct", "-base", "-chat", "-hf"};
@@ -114,7 +111,5 @@ Result<Config> ShapeOf(const std::string& name) {
                   nearest.empty() ? "" : fmt::format(", did you mean {}?", nearest), fmt::join(names, ", ")),
       ExitCode::kUsage};
 }
-
-bool CanRun(const Config& config) { return FindFamily(config.family) != nullptr; }
 
 }  // namespace rung::model

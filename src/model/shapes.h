@@ -14,9 +14,6 @@ namespace rung::model {
 Result<Config> ShapeOf(const std::string& name);
 std::vector<std::string> ShapeNames();
 
-// False for a shape whose family has no forward pass here: it can be planned, its weights cannot be loaded.
-bool CanRun(const Config& config);
-
 // A config.json that transformers accepts and that ParseHfConfig reads back to a config without
 // ConfigDifference. A llama with a window, which only Mistral's has, is called mistral. A failure names what
 // there are no words for.

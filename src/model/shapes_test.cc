@@ -102,15 +102,12 @@ TEST(Shapes, HuggingFaceIds) {
 }
 
 TEST(Shapes, ConfigJsonIsReadBack) {
-  int runnable = 0;
+  EXPECT_EQ(ShapeNames().size(), 21u);
   for (const std::string& name : ShapeNames()) {
     const Config config = ShapeOf(name).OrThrow();
-    if (!CanRun(config)) continue;
-    ++runnable;
     const std::string text = HfConfigJson(config).OrThrow();
     EXPECT_EQ(ParseHfConfig(text, name).OrThrow(), config) << text;
   }
-  EXPECT_EQ(runnable, 21);
 }
 
 TEST(Shapes, ConfigJsonOfWhatOtherFilesSay) {
@@ -153,6 +150,8 @@ TEST(Shapes, ConfigJsonRefusesWhatItHasNoWordsFor) {
     c->rope.scaling = RopeScaling::kLinear;
   };
   EXPECT_NE(refusal("smollm2", divide).find("(rope_freqs.weight) beside another scaling"), std::string::npos);
+  EXPECT_EQ(refusal("smollm2", [](Config* c) { c->family = "something"; }),
+            "config.json: something is not known");
 }
 
 TEST(Shapes, ALlamaWithAWindowIsAMistral) {
@@ -173,14 +172,10 @@ TEST(Shapes, NumbersAreWrittenAsPeopleWriteThem) {
   EXPECT_EQ(json["rope_scaling"]["original_max_position_embeddings"].dump(), "8192");
 }
 
-TEST(Shapes, EveryPresetCanRun) {
-  for (const std::string& name : ShapeNames()) EXPECT_TRUE(CanRun(ShapeOf(name).OrThrow())) << name;
+TEST(Shapes, PresetsHaveTheSwitchesOfTheirFamily) {
   const Config opt = ShapeOf("opt-1.3b").OrThrow();
   EXPECT_FALSE(opt.block(0).gated);
   EXPECT_EQ(opt.block(0).activation, cpu::Activation::kRelu);
-  Config other = opt;
-  other.family = "something";
-  EXPECT_FALSE(CanRun(other));
 }
 
 // A plan of a shape counts the weights that a 16-bit folder of it has: two bytes a weight of matrices, four

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/text.h"
 #include "model/float_rows.h"
 #include "model/four_bit.h"
 #include "model/packed_int4.h"
@@ -16,12 +17,6 @@ using Method = Quantization::Method;
 constexpr std::string_view kInt4Parts[] = {".qzeros", ".scales", ".g_idx"};
 constexpr std::string_view kFloat8Parts[] = {"_scale_inv", "_scale"};
 constexpr std::string_view kCodes = ".qweight";
-
-std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
 
 class Folder {
  public:
@@ -44,7 +39,7 @@ class Folder {
   }
 
   StoredTensor Describe(const io::TensorEntry& entry) const {
-    StoredTensor stored{entry.name, Lower(entry.dtype), entry.shape, entry.bytes,
+    StoredTensor stored{entry.name, Lowered(entry.dtype), entry.shape, entry.bytes,
                         FloatOrFloat8(entry.dtype).has_value()};
     if (entry.name.ends_with(kCodes)) {
       DescribeInt4(entry, &stored);

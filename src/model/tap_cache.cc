@@ -6,13 +6,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "base/descriptor.h"
+#include "base/file_calls.h"
 #include "base/folders.h"
+#include "base/hash.h"
 #include "base/text.h"
 #include "model/tap_cache_folder.h"
 
@@ -43,110 +45,6 @@ struct HeaderStart {
 };
 static_assert(sizeof(HeaderStart) + TapCache::kMaxKeyBytes == kHeaderBytes);
 
-// The fractional parts of the square roots of 2 and 3, made odd: numbers without structure.
-constexpr uint64_t kWord = 0x6A09E667F3BCC909;
-constexpr uint64_t kLane = 0xBB67AE8584CAA73B;
-
-// A bijection of either argument while the other is fixed: an error in one word cannot be lost later on.
-inline uint64_t Round(uint64_t lane, uint64_t word) { return std::rotl(lane ^ (word * kWord), 31) * kLane; }
-
-// Four lanes, because a lane's next word waits for two multiplications of the one before.
-class Checksum {
- public:
-  explicit Checksum(uint64_t seed) {
-    for (uint64_t k = 0; k < 4; ++k) lanes_[k] = (seed + k) * kLane;
-  }
-
-  void Add(std::span<const std::byte> bytes) {
-    total_ += bytes.size();
-    if (held_ > 0) {
-      const size_t n = std::min(bytes.size(), kStripe - held_);
-      if (n > 0) std::memcpy(rest_ + held_, bytes.data(), n);
-      held_ += n;
-      bytes = bytes.subspan(n);
-      if (held_ < kStripe) return;
-      AddStripes(rest_, 1);
-      held_ = 0;
-    }
-    const size_t stripes = bytes.size() / kStripe;
-    AddStripes(bytes.data(), stripes);
-    bytes = bytes.subspan(stripes * kStripe);
-    if (!bytes.empty()) std::memcpy(rest_, bytes.data(), bytes.size());
-    held_ = bytes.size();
-  }
-
-  uint64_t Finish() {
-    if (held_ > 0) {
-      std::memset(rest_ + held_, 0, kStripe - held_);
-      AddStripes(rest_, 1);
-      held_ = 0;
-    }
-    uint64_t h = total_;
-    for (const uint64_t lane : lanes_) h = Round(h, lane);
-    h = (h ^ (h >> 32)) * kWord;
-    h = (h ^ (h >> 29)) * kLane;
-    return h ^ (h >> 32);
-  }
-
- private:
-  static constexpr size_t kStripe = 32;  // bytes: one word a lane
-
-  void AddStripes(const std::byte* bytes, size_t stripes) {
-    auto [a, b, c, d] = lanes_;
-    for (size_t i = 0; i < stripes; ++i, bytes += kStripe) {
-      uint64_t words[4];
-      std::memcpy(words, bytes, kStripe);
-      a = Round(a, words[0]);
-      b = Round(b, words[1]);
-      c = Round(c, words[2]);
-      d = Round(d, words[3]);
-    }
-    lanes_ = {a, b, c, d};
-  }
-
-  std::array<uint64_t, 4> lanes_;
-  std::byte rest_[kStripe];
-  size_t held_ = 0;  // bytes of rest_ that wait for their stripe
-  uint64_t total_ = 0;
-};
-
-uint64_t HashOf(std::span<const std::byte> bytes, uint64_t seed) {
-  Checksum checksum(seed);
-  checksum.Add(bytes);
-  return checksum.Finish();
-}
-
-uint64_t HashOf(std::string_view text, uint64_t seed) { return HashOf(std::as_bytes(std::span(text)), seed); }
-
-Failure SystemFailure(std::string_view what, const Path& path, ExitCode code) {
-  return Failure{fmt::format("{} {}: {}", what, path.string(), std::strerror(errno)), code};
-}
-
-Status ReadAll(int file, uint64_t offset, std::span<std::byte> into, const Path& path) {
-  while (!into.empty()) {
-    const ssize_t n = ::pread(file, into.data(), into.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemFailure("cannot read", path, ExitCode::kFailed);
-    if (n == 0) {
-      return Failure{fmt::format("{}: file ends at byte {}", path.string(), offset), ExitCode::kFailed};
-    }
-    into = into.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-  return Ok{};
-}
-
-Status WriteAll(int file, uint64_t offset, std::span<const std::byte> bytes, const Path& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return SystemFailure("cannot write", path, ExitCode::kFailed);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-  return Ok{};
-}
-
 // Makes the empty file `bytes` zeros long, with its place on the disk where the file system can reserve it.
 Status Reserve(int file, uint64_t bytes, const Path& path) {
   if (bytes == 0) return Ok{};
@@ -156,18 +54,16 @@ Status Reserve(int file, uint64_t bytes, const Path& path) {
   } while (failed != 0 && errno == EINTR);
   if (failed == 0) return Ok{};
   if (errno == EOPNOTSUPP || errno == ENOSYS) {
-    if (::ftruncate(file, static_cast<off_t>(bytes)) == 0) return Ok{};
+    if (Files().ftruncate(file, static_cast<off_t>(bytes)) == 0) return Ok{};
   }
   Failure failure =
       SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kFailed);
   const bool no_space = errno == ENOSPC || errno == EDQUOT;
-  ::unlink(path.c_str());  // gives back what was reserved so far
+  Files().unlink(path.c_str());  // gives back what was reserved so far
   return no_space ? NoDiskSpace(path.parent_path(), bytes, FreeBytes(path).value_or(0)) : failure;
 }
 
 }  // namespace
-
-std::string HashText(std::string_view text) { return fmt::format("{:016x}", HashOf(text, 0)); }
 
 uint64_t TapCache::Need(std::span<const uint64_t> entry_bytes) {
   uint64_t need = kHeaderBytes + entry_bytes.size() * sizeof(Record);
@@ -266,7 +162,7 @@ Result<std::string> TapCache::Mismatch() {
   if (index.st_size < static_cast<off_t>(kHeaderBytes)) return std::string("its index is truncated");
 
   std::string found(kHeaderBytes, '\0');
-  Status read = ReadAll(index_, 0, std::as_writable_bytes(std::span(found)), index_path_);
+  Status read = ReadAll(index_, 0, std::as_writable_bytes(std::span(found)), index_path_, ExitCode::kFailed);
   if (!read.ok()) return read.failure();
   const std::string expected = Header();
   // The header is compared as a whole; what differs only decides the words.
@@ -294,10 +190,10 @@ Status TapCache::Make() {
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
     if (*file >= 0) ::close(std::exchange(*file, -1));
     // Removed rather than emptied: the old bytes are gone, whatever becomes of the new ones.
-    ::unlink(path.c_str());
+    Files().unlink(path.c_str());
   }
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
-    *file = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    *file = Files().open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (*file < 0) return SystemFailure("cannot create the tap cache's", path, ExitCode::kFailed);
   }
   std::string index = Header();
@@ -309,7 +205,8 @@ Status TapCache::Make() {
 
 Status TapCache::LoadRecords() {
   std::vector<Record> records(entry_bytes_.size());
-  Status read = ReadAll(index_, kHeaderBytes, std::as_writable_bytes(std::span(records)), index_path_);
+  Status read = ReadAll(index_, kHeaderBytes, std::as_writable_bytes(std::span(records)), index_path_,
+                        ExitCode::kFailed);
   if (!read.ok()) return read;
   int64_t present = 0;
   for (int64_t i = 0; i < entries(); ++i) {
@@ -357,12 +254,13 @@ uint64_t NotZero(uint64_t checksum) { return checksum == 0 ? 1 : checksum; }
 
 Status TapCache::ReadParts(int64_t entry, std::span<const std::span<std::byte>> parts,
                            uint64_t* checksum) const {
-  Checksum sum(Round(salt_, static_cast<uint64_t>(entry)));
+  Checksum sum(Checksum::SeedOf(salt_, static_cast<uint64_t>(entry)));
   uint64_t offset = begins_[static_cast<size_t>(entry)];
   for (std::span<std::byte> part : parts) {
     while (!part.empty()) {
       const std::span<std::byte> chunk = part.first(std::min(part.size(), kChunkBytes));
-      if (Status status = ReadAll(taps_, offset, chunk, taps_path_); !status.ok()) return status;
+      if (Status status = ReadAll(taps_, offset, chunk, taps_path_, ExitCode::kFailed); !status.ok())
+        return status;
       sum.Add(chunk);
       offset += chunk.size();
       part = part.subspan(chunk.size());
@@ -389,11 +287,9 @@ Status TapCache::Read(int64_t entry, std::span<const std::span<std::byte>> parts
                  ExitCode::kFailed};
 }
 
-Status TapCache::Read(int64_t entry, std::span<std::byte> out) { return Read(entry, std::span(&out, 1)); }
-
 Status TapCache::WriteParts(int64_t entry, std::span<const std::span<const std::byte>> parts,
                             uint64_t* checksum) {
-  Checksum sum(Round(salt_, static_cast<uint64_t>(entry)));
+  Checksum sum(Checksum::SeedOf(salt_, static_cast<uint64_t>(entry)));
   uint64_t offset = begins_[static_cast<size_t>(entry)];
   for (std::span<const std::byte> part : parts) {
     while (!part.empty()) {
@@ -421,10 +317,6 @@ Status TapCache::Write(int64_t entry, std::span<const std::span<const std::byte>
   return Ok{};
 }
 
-Status TapCache::Write(int64_t entry, std::span<const std::byte> data) {
-  return Write(entry, std::span(&data, 1));
-}
-
 void TapCache::Expect(int64_t entry) const {
   RUNG_CHECK(entry >= 0 && entry < entries(), "tap cache: no such entry");
   // One call reads ahead no more than the device's own limit; what is asked beyond it is dropped.
@@ -436,8 +328,8 @@ void TapCache::Expect(int64_t entry) const {
 }
 
 Status TapCache::Sync() {
-  if (::fdatasync(taps_) != 0) return SystemFailure("cannot sync", taps_path_, ExitCode::kFailed);
-  if (::fdatasync(index_) != 0) return SystemFailure("cannot sync", index_path_, ExitCode::kFailed);
+  if (Files().fsync(taps_) != 0) return SystemFailure("cannot sync", taps_path_, ExitCode::kFailed);
+  if (Files().fsync(index_) != 0) return SystemFailure("cannot sync", index_path_, ExitCode::kFailed);
   return SyncFolder(folder_);
 }
 

@@ -24,9 +24,6 @@
 
 namespace rung::model {
 
-// 16 hex digits that name a text: for folders and for long parts of a key, not against an adversary.
-std::string HashText(std::string_view text);
-
 // Canonical text of all that decides the contents: model, data, template, taps, storage, compute type,
 // instruction set. At most TapCache::kMaxKeyBytes: what can be long goes in as its HashText.
 struct TapCacheKey {
@@ -63,16 +60,13 @@ class TapCache {
   uint64_t bytes(int64_t entry) const { return entry_bytes_[static_cast<size_t>(entry)]; }
   bool Has(int64_t entry) const { return checksums_[static_cast<size_t>(entry)] != kAbsent; }
   int64_t complete() const { return complete_.load(std::memory_order_relaxed); }  // entries present
-  bool full() const { return complete() == entries(); }
 
   // The entry's bytes, spread over the parts in their order (one part a tap, say). An entry that is absent or
   // damaged is a failure and is absent from then on; what the parts then hold is garbage.
   Status Read(int64_t entry, std::span<const std::span<std::byte>> parts);
-  Status Read(int64_t entry, std::span<std::byte> out);
 
   // Present after success. After a failure (disk full, say) it is absent: the caller can go on without it.
   Status Write(int64_t entry, std::span<const std::span<const std::byte>> parts);
-  Status Write(int64_t entry, std::span<const std::byte> data);
 
   // A hint: the system may begin to read the entry from disk. Returns before it has.
   void Expect(int64_t entry) const;

@@ -16,7 +16,14 @@
 namespace rung::model {
 namespace {
 
-std::span<const std::byte> BytesOf(const std::string& text) { return std::as_bytes(std::span(text)); }
+Status WriteFirst(TapCache& cache, const std::string& text) {
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
+  return cache.Write(0, std::span(&bytes, 1));
+}
+Status ReadFirst(TapCache& cache, std::string* text) {
+  const std::span<std::byte> bytes = std::as_writable_bytes(std::span(*text));
+  return cache.Read(0, std::span(&bytes, 1));
+}
 
 // Caches of one entry of a megabyte; the limit holds two and the better part of a third.
 class TapCacheRoomTest : public testing::Test {
@@ -34,7 +41,7 @@ class TapCacheRoomTest : public testing::Test {
     return TapCache::Open(dir_, Key(name), {kEntry}, limit);
   }
   void Make(const std::string& name, int hours_ago) const {
-    Open(name).OrThrow()->Write(0, BytesOf(std::string(kEntry, 'x'))).OrThrow();
+    WriteFirst(*Open(name).OrThrow(), std::string(kEntry, 'x')).OrThrow();
     const auto now = std::filesystem::file_time_type::clock::now();
     std::filesystem::last_write_time(TapCache::FolderOf(dir_, Key(name)) / "lock",
                                      now - std::chrono::hours(hours_ago));
@@ -126,8 +133,8 @@ TEST_F(TapCacheRoomTest, NobodyRemovesWhatAnotherTakes) {
       ++opened;
       const std::string bytes(kEntry, static_cast<char>('a' + i % 26));
       std::string back(kEntry, '\0');
-      const bool same = cache.value()->Write(0, BytesOf(bytes)).ok() &&
-                        cache.value()->Read(0, std::as_writable_bytes(std::span(back))).ok() && back == bytes;
+      const bool same =
+          WriteFirst(*cache.value(), bytes).ok() && ReadFirst(*cache.value(), &back).ok() && back == bytes;
       if (!same || !std::filesystem::exists(cache.value()->folder() / "taps")) ++wrong;
     }
   };

@@ -31,7 +31,8 @@ enum class Quantize : uint8_t {
   kF32,
   kMxfp4
 };
-Result<Quantize> ParseQuantize(const std::string& name);  // "none", "nf4", "nf4-single", "q8_0", ...
+// "none", "nf4", "nf4-single", "q8_0", ... `flag` stands in messages.
+Result<Quantize> ParseQuantize(const std::string& name, const std::string& flag);
 std::string_view NameOf(Quantize quantize);
 std::string QuantizeNames();  // "none, nf4, ...": for messages
 

@@ -69,8 +69,7 @@ Tensor TakeStats(Exec& ex, const BlockShape& shape, const Norm& norm, int64_t N,
 void FinishHeads(Exec& ex, const Norm& norm, const BlockShape& shape, const BlockCall& call, int64_t heads,
                  const Tensor& raw, const Tensor& ready, const Tensor& stats) {
   if (shape.qk_norm != QkNorm::kNone) {
-    const Out stats_out{stats};
-    norm.Forward(ex, NormRows(shape, raw), Out{NormRows(shape, ready)}, stats.empty() ? nullptr : &stats_out);
+    norm.Forward(ex, NormRows(shape, raw), Out{NormRows(shape, ready)}, stats);
   }
   if (call.rope.rotary > 0) {
     ops::Rope(ex, Acc{ready}, call.rows.position, call.rope, heads, HeadStep(shape), shape.D, 1);
@@ -145,11 +144,11 @@ void Attention::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call
 
   if (shape.qkv == QkvRows::kSeparate) {
     ForwardTogether(ex, h,
-                    {{&q, s.q_raw, {pairs.q, call.draw, s.q_low}},
-                     {&k, s.k_raw, {pairs.k, call.draw, s.k_low}},
-                     {&v, s.v, {pairs.v, call.draw, s.v_low}}});
+                    {{&q, s.q_raw, {pairs.q, {call.draw}, s.q_low}},
+                     {&k, s.k_raw, {pairs.k, {call.draw}, s.k_low}},
+                     {&v, s.v, {pairs.v, {call.draw}, s.v_low}}});
   } else {
-    ForwardTogether(ex, h, {{&qkv, s.qkv, {pairs.qkv, call.draw, s.qkv_low}}});
+    ForwardTogether(ex, h, {{&qkv, s.qkv, {pairs.qkv, {call.draw}, s.qkv_low}}});
   }
   FinishHeads(ex, q_norm, shape, call, shape.Hq, s.q_raw, s.q, s.q_stats);
   FinishHeads(ex, k_norm, shape, call, shape.Hkv, s.k_raw, s.k, s.k_stats);
@@ -163,7 +162,7 @@ void Attention::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call
   ops::Attention(ex, attended, call.rows.spans, s.q, call.cache ? call.cache->k : s.k,
                  call.cache ? call.cache->v : s.v, Out{s.out}, keep ? &lse_out : nullptr, shape.use);
   if (shape.output_projection) {
-    nn::Forward(ex, o, {pairs.o, call.draw, s.o_low}, s.out, y);
+    nn::Forward(ex, o, {pairs.o, {call.draw}, s.o_low}, s.out, y);
   } else {
     ops::Axpby(ex, 1.0f, s.out, 1.0f, y);
   }
@@ -175,7 +174,7 @@ void Attention::Backward(Exec& ex, const BlockShape& shape, const BlockCall& cal
   Frame frame(ex.arena());
   const BlockLoras& pairs = PairsOf(call);
   if (!dh && !LearnsHeads(*this, pairs)) {
-    BackwardTrained(ex, o, {pairs.o, call.draw, saved.o_low}, dy, saved.out);
+    BackwardTrained(ex, o, {pairs.o, {call.draw}, saved.o_low}, dy, saved.out);
     return;
   }
   const int64_t N = h.t.rows();
@@ -198,7 +197,7 @@ void Attention::Backward(Exec& ex, const BlockShape& shape, const BlockCall& cal
     Tensor dout = dy.t;
     if (shape.output_projection) {
       dout = scratch(DType::kF32, shape.Hq * shape.D, "d attention out");
-      nn::Backward(ex, o, {pairs.o, call.draw, saved.o_low}, dy, saved.out, Out{dout});
+      nn::Backward(ex, o, {pairs.o, {call.draw}, saved.o_low}, dy, saved.out, Out{dout});
     }
     if (shape.act != DType::kF32) {
       const Tensor rounded = scratch(shape.act, shape.Hq * shape.D, "d attention out");
@@ -215,10 +214,10 @@ void Attention::Backward(Exec& ex, const BlockShape& shape, const BlockCall& cal
     first ? nn::Backward(ex, layer, pair, d_heads, h, *dh)
           : nn::Backward(ex, layer, pair, d_heads, h, Acc{dh->t});
   };
-  if (!separate) return back(qkv, {pairs.qkv, call.draw, saved.qkv_low}, dqkv, true);
-  back(q, {pairs.q, call.draw, saved.q_low}, d.q, true);
-  back(k, {pairs.k, call.draw, saved.k_low}, d.k, false);
-  back(v, {pairs.v, call.draw, saved.v_low}, d.v, false);
+  if (!separate) return back(qkv, {pairs.qkv, {call.draw}, saved.qkv_low}, dqkv, true);
+  back(q, {pairs.q, {call.draw}, saved.q_low}, d.q, true);
+  back(k, {pairs.k, {call.draw}, saved.k_low}, d.k, false);
+  back(v, {pairs.v, {call.draw}, saved.v_low}, d.v, false);
 }
 
 bool Attention::Learns(const BlockCall& call) const {

@@ -23,9 +23,8 @@ Tensor TakeInput(Exec& ex, const BlockShape& shape, int64_t N) {
 Tensor MakeInput(Exec& ex, const BlockShape& shape, const Norm& norm, const Tensor& from, const Tensor& to,
                  const Tensor& stats) {
   if (to.empty()) return from;
-  const Out stats_out{stats};
   if (HasInputNorms(shape)) {
-    norm.Forward(ex, from, Out{to}, stats.empty() ? nullptr : &stats_out);
+    norm.Forward(ex, from, Out{to}, stats);
   } else {
     ops::Convert(ex, from, Out{to});
   }
@@ -59,9 +58,8 @@ struct Branch {
     layer.Forward(ex, shape, call, h, Acc{sum}, saved);
     Tensor added = sum;
     if (shape.output_norms) {
-      const Out stats_out{stats};
       if (!out.empty()) added = scratch("normed block branch");
-      output_norm.Forward(ex, sum, Out{added}, stats.empty() ? nullptr : &stats_out);
+      output_norm.Forward(ex, sum, Out{added}, stats);
     }
     ops::Axpby(ex, shape.residual_scale, added, 1.0f, y);
   }
@@ -100,12 +98,6 @@ void TakeKept(Exec& ex, const DecoderBlock& block, int64_t N, DecoderBlock::Save
   }
 }
 
-// y = norm(sum), which may be its memory.
-void NormSum(Exec& ex, const Norm& norm, const Tensor& sum, const Tensor& y, const Tensor& stats) {
-  const Out stats_out{stats};
-  norm.Forward(ex, sum, Out{y}, stats.empty() ? nullptr : &stats_out);
-}
-
 }  // namespace
 
 void DecoderBlock::Forward(Exec& ex, In x, const BlockCall& call, Out y, Saved* saved) const {
@@ -138,11 +130,11 @@ void DecoderBlock::Forward(Exec& ex, In x, const BlockCall& call, Out y, Saved* 
     const Tensor mlp_sum = keep ? s.mlp_out : y.t;
     if (!in_place) ops::Convert(ex, x, Out{sum});
     attention.Forward(ex, shape, call, attended, Acc{sum}, attention_saved);
-    NormSum(ex, attention_norm, sum, mid, s.stats_in);
+    attention_norm.Forward(ex, sum, Out{mid}, s.stats_in);
     const Tensor mlp_in = MakeInput(ex, shape, mlp_norm, mid, normed, {});
     if (keep) ops::Convert(ex, mid, Out{mlp_sum});
     mlp.Forward(ex, shape, call, mlp_in, Acc{mlp_sum}, mlp_saved);
-    NormSum(ex, mlp_norm, mlp_sum, y.t, s.stats_mid);
+    mlp_norm.Forward(ex, mlp_sum, y, s.stats_mid);
   } else {
     const Tensor mid = keep ? s.mid : y.t;
     if (!in_place) ops::Convert(ex, x, Out{mid});

@@ -52,8 +52,6 @@ void Linear::Backward(Exec& ex, In dy, In x, Out dx) const {
   BackwardInto(ex, *this, {}, dy, x, dx.t, false);
 }
 
-void Linear::Backward(Exec& ex, In dy, In x, Acc dx) const { BackwardInto(ex, *this, {}, dy, x, dx.t, true); }
-
 void Linear::BackwardWeight(Exec& ex, In dy, In x) const {
   RUNG_CHECK(trained, "linear: a frozen weight has no gradient");
   ops::ProjectGradWeight(ex, dy, x, Acc{weight.grad});

@@ -24,9 +24,8 @@ struct Linear {
 
   void Forward(Exec& ex, In x, Out y) const;
   void Forward(Exec& ex, In x, Acc y) const;
-  // dy (N,O) f32; x is what Forward saw (not read when frozen). dx (N,K) f32 is overwritten or added to.
+  // dy (N,O) f32; x is what Forward saw (not read when frozen). dx (N,K) f32 is overwritten.
   void Backward(Exec& ex, In dy, In x, Out dx) const;
-  void Backward(Exec& ex, In dy, In x, Acc dx) const;
   // The trained layer's own gradients alone, where nobody wants dx.
   void BackwardWeight(Exec& ex, In dy, In x) const;
 
@@ -37,7 +36,7 @@ struct Linear {
 // A low-rank pair in one call. No pair: lora is nullptr.
 struct LoraUse {
   const Lora* lora = nullptr;
-  uint64_t draw = 0;
+  Draw draw;
   Tensor u;  // (N,R) f32: kept by the caller when Backward will follow; empty: scratch of the call
 };
 void Forward(Exec& ex, const Linear& layer, const LoraUse& pair, In x, Acc y);

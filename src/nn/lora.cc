@@ -39,7 +39,7 @@ void GradA(Exec& ex, In du, In x, const Tensor& grad) {
 
 }  // namespace
 
-void Lora::Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const {
+void Lora::Forward(Exec& ex, In x, Draw draw, Acc y, Out u) const {
   Frame frame(ex.arena());
   Tensor input = x.t;
   if (const ops::Dropout drop = mask(draw); drop.p > 0) {
@@ -54,7 +54,7 @@ void Lora::Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const {
   ops::ProjectFrozen(ex, InCompute(ex, u.t, "low-rank state"), {&into_y, 1});
 }
 
-void Lora::Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, const Acc* dx) const {
+void Lora::Backward(Exec& ex, In dy, In dyt, In x, Draw draw, In u, const Acc* dx) const {
   Frame frame(ex.arena());
   const int64_t N = x.t.rows(), K = x.t.cols();
   const ops::Dropout drop = mask(draw);

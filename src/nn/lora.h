@@ -13,6 +13,13 @@
 
 namespace rung::nn {
 
+// Which mask of dropout: number 0 is evaluation, nothing is dropped. A call on a tile of a layer's rows says
+// which row of the layer is its first, so that tiles drop what the whole would.
+struct Draw {
+  uint64_t number = 0;
+  int64_t first_row = 0;
+};
+
 struct Lora {
   Param a;             // (R,K)
   Param b;             // (O,R), zero at start so that training begins at the frozen model
@@ -21,15 +28,16 @@ struct Lora {
   uint64_t seed = 0;    // of the dropout masks
   uint32_t stream = 0;  // the pair's own, among those of `seed`
 
-  // y (N,O), T or f32. `draw` chooses the mask, 0 is evaluation: nothing is dropped. u (N,R) f32 is the
-  // caller's: kept when Backward will follow.
-  void Forward(Exec& ex, In x, uint64_t draw, Acc y, Out u) const;
+  // y (N,O), T or f32. u (N,R) f32 is the caller's: kept when Backward will follow.
+  void Forward(Exec& ex, In x, Draw draw, Acc y, Out u) const;
   // dy (N,O) f32 and dyt the same in T; x as Forward saw it, and the same draw. dx (N,K) f32; nullptr: nobody
   // wants it.
-  void Backward(Exec& ex, In dy, In dyt, In x, uint64_t draw, In u, const Acc* dx) const;
+  void Backward(Exec& ex, In dy, In dyt, In x, Draw draw, In u, const Acc* dx) const;
 
  private:
-  ops::Dropout mask(uint64_t draw) const { return {draw > 0 ? dropout : 0.0f, seed, draw, stream}; }
+  ops::Dropout mask(Draw draw) const {
+    return {draw.number > 0 ? dropout : 0.0f, seed, draw.number, stream, draw.first_row};
+  }
 };
 
 }  // namespace rung::nn

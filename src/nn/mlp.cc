@@ -6,14 +6,6 @@
 namespace rung::nn {
 namespace {
 
-// Rows of the MLP at once. A dropout mask counts elements from the call's first row, so it sees them all.
-int64_t MlpTile(const BlockShape& shape, const BlockLoras& pairs, int64_t N) {
-  for (const Lora* pair : {pairs.gate, pairs.up, pairs.gate_up, pairs.down}) {
-    if (pair && pair->dropout > 0) return N;
-  }
-  return std::min(N, shape.mlp_rows);
-}
-
 // Rows of the next tile when `left` rows are left. Products of very few rows add in another order than the
 // rest: none are left for the last tile.
 int64_t NextTile(int64_t left, int64_t tile) {
@@ -58,7 +50,7 @@ void Mlp::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h
   Frame frame(ex.arena());
   const BlockLoras& pairs = PairsOf(call);
   CheckFused(shape, pairs);
-  const int64_t N = h.t.rows(), tile = MlpTile(shape, pairs, N);
+  const int64_t N = h.t.rows(), tile = std::min(N, shape.mlp_rows);
   const bool keep = saved != nullptr;
   Saved s;
   TakeInner(ex, shape, keep, keep ? N : tile, &s);  // the rows of gate and up that exist at once
@@ -77,7 +69,7 @@ void Mlp::Forward(Exec& ex, const BlockShape& shape, const BlockCall& call, In h
     const Tensor up_rows = s.up.Rows(at, rows), gate_rows = Tile(s.gate, at, rows);
     const Tensor act = product.Rows(0, rows);
     const auto pair = [&](const Lora* lora, const Tensor& low) {
-      return LoraUse{lora, call.draw, Tile(low, begin, rows)};
+      return LoraUse{lora, {call.draw, begin}, Tile(low, begin, rows)};
     };
     if (shape.fused_gate_up) {
       ForwardTogether(ex, x, {{&gate_up, Whole(gate_rows), pair(pairs.gate_up, s.gate_up_low)}});
@@ -100,7 +92,7 @@ void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In 
                    const Out* dh) const {
   Frame frame(ex.arena());
   const BlockLoras& pairs = PairsOf(call);
-  const int64_t N = h.t.rows(), F = shape.F, tile = MlpTile(shape, pairs, N);
+  const int64_t N = h.t.rows(), F = shape.F, tile = std::min(N, shape.mlp_rows);
   const bool fused = shape.fused_gate_up;
   const bool past_down =
       dh || Learns(gate, pairs.gate) || Learns(up, pairs.up) || Learns(gate_up, pairs.gate_up);
@@ -122,7 +114,7 @@ void Mlp::Backward(Exec& ex, const BlockShape& shape, const BlockCall& call, In 
     const Tensor& inner = shape.gated ? gate_rows : up_rows;  // what the activation is applied to
     const In factor = up_rows;
     const auto pair = [&](const Lora* lora, const Tensor& low) {
-      return LoraUse{lora, call.draw, Tile(low, begin, rows)};
+      return LoraUse{lora, {call.draw, begin}, Tile(low, begin, rows)};
     };
     // The product is cheaper to make again than to keep.
     ops::Activate(ex, shape.activation, inner, shape.gated ? &factor : nullptr, Out{act});

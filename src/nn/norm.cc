@@ -16,11 +16,13 @@ void BackwardInto(Exec& ex, const Norm& norm, In dy, In x, In stats, Into dx) {
 
 }  // namespace
 
-void Norm::Forward(Exec& ex, In x, Out y, const Out* stats) const {
+void Norm::Forward(Exec& ex, In x, Out y, const Tensor& stats) const {
+  const Out kept{stats};
+  const Out* into = stats.empty() ? nullptr : &kept;
   if (kind == NormKind::kRms) {
-    ops::RmsNorm(ex, x, gain.value, gain_offset, eps, y, stats);
+    ops::RmsNorm(ex, x, gain.value, gain_offset, eps, y, into);
   } else {
-    ops::LayerNorm(ex, x, gain.value, bias.value, eps, y, stats);
+    ops::LayerNorm(ex, x, gain.value, bias.value, eps, y, into);
   }
 }
 

@@ -16,8 +16,9 @@ struct Norm {
   float eps = 1e-5f;
 
   int64_t stat_rows() const { return kind == NormKind::kRms ? 1 : 2; }
-  // x f32 or T, y f32 or T, may be x. stats (stat_rows, N) f32; nullptr when no backward will follow.
-  void Forward(Exec& ex, In x, Out y, const Out* stats) const;
+  // x f32 or T, y T, or f32 like x; it may be x. stats (stat_rows, N) f32; empty when no backward will
+  // follow.
+  void Forward(Exec& ex, In x, Out y, const Tensor& stats = {}) const;
   // dx += ..., or dx = ...; the gradients of gain and bias when they are trained.
   void Backward(Exec& ex, In dy, In x, In stats, Acc dx) const;
   void Backward(Exec& ex, In dy, In x, In stats, Out dx) const;

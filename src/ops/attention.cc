@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include "ops/common.h"
+
 namespace rung::ops {
 namespace {
 
@@ -31,16 +33,30 @@ void CheckShapes(const cpu::AttentionShape& shape, const Tensor& q, const Tensor
   RUNG_CHECK(shape.window >= 0 && shape.score_cap >= 0.0f, "attention: window and cap are positive, or 0");
   RUNG_CHECK(q.cols() == WidthOf(shape.query_heads, shape.q_step, shape.head_dim),
              "attention: q must be (N, Hq*D), or as wide as its last head reaches");
-  RUNG_CHECK(k.cols() == WidthOf(shape.kv_heads, shape.kv_step, shape.head_dim) && v.cols() == k.cols(),
+  RUNG_CHECK(k.cols() == WidthOf(shape.kv_heads, shape.kv_step, shape.head_dim) && SameShape(v, k),
              "attention: k, v must be (N, Hkv*D), or as wide as their last head reaches");
+}
+
+// Spans are rows of q and k. A call that runs has every query in one span, in order: what no span covers
+// would stay as the memory was. A plan may be a bound for many calls, with spans that overlap.
+void CheckSpans(const Exec& ex, std::span<const cpu::AttentionSpan> spans, int64_t queries, int64_t keys) {
+  int64_t row = 0;
+  bool in_order = true;
+  for (const cpu::AttentionSpan& span : spans) {
+    RUNG_CHECK(span.q_begin >= 0 && span.q_count >= 0 && span.q_begin + span.q_count <= queries,
+               "attention: the queries of a span are rows of q");
+    RUNG_CHECK(span.kv_begin >= 0 && span.kv_count >= span.q_count && span.kv_begin + span.kv_count <= keys,
+               "attention: the keys of a span are rows of k, at least one a query");
+    in_order = in_order && span.q_begin == row;
+    row += span.q_count;
+  }
+  RUNG_CHECK(ex.planning() || (in_order && row == queries), "attention: spans cover all rows of q, in order");
 }
 
 // out and dout, whose heads lie side by side.
 bool IsDense(const Tensor& out, const Tensor& q, const cpu::AttentionShape& shape) {
   return out.rows() == q.rows() && out.cols() == shape.query_heads * shape.head_dim;
 }
-
-bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
 
 bool IsLse(const Tensor& lse, const Tensor& q, const cpu::AttentionShape& shape) {
   return lse.rows() == q.rows() && lse.cols() == shape.query_heads && lse.contiguous();
@@ -51,27 +67,26 @@ bool IsLse(const Tensor& lse, const Tensor& q, const cpu::AttentionShape& shape)
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
+  CheckSpans(ex, spans, q.t.rows(), k.t.rows());
   RUNG_CHECK(IsDense(out.t, q.t, shape), "attention: out must be (N, Hq*D)");
   RUNG_CHECK(!lse || IsLse(lse->t, q.t, shape), "attention: lse must be (N,Hq)");
   Frame frame(ex.arena());
-  const size_t bytes = cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
-  std::byte* scratch =
-      ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
+  std::byte* scratch = KernelScratch(
+      ex, cpu::AttentionForwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype)), use, "attention blocks");
   ex.Launch("attention", {2.0 * PairFlops(shape, spans), 0}, {out.t, lse ? lse->t : Tensor{}}, [&] {
     float* kept = lse ? lse->as<float>() : nullptr;
-    if (q.t.dtype == DType::kBf16) {
-      cpu::AttentionForward(ex.cpu(), shape, spans, q.as<Bf16>(), q.t.stride, k.as<Bf16>(), k.t.stride,
-                            v.as<Bf16>(), v.t.stride, out.as<Bf16>(), out.t.stride, kept, scratch);
-    } else {
-      cpu::AttentionForward(ex.cpu(), shape, spans, q.as<float>(), q.t.stride, k.as<float>(), k.t.stride,
-                            v.as<float>(), v.t.stride, out.as<float>(), out.t.stride, kept, scratch);
-    }
+    OnElementsOf(q, [&]<class T>(const T* queries) {
+      cpu::AttentionForward(ex.cpu(), shape, spans, queries, q.t.stride, k.as<T>(), k.t.stride, v.as<T>(),
+                            v.t.stride, out.as<T>(), out.t.stride, kept, scratch);
+    });
   });
 }
 
 void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans,
                    In q, In k, In v, In out, In dout, In lse, Out dq, Out dk, Out dv, Use use) {
   CheckShapes(shape, q.t, k.t, v.t);
+  CheckSpans(ex, spans, q.t.rows(), k.t.rows());
+  RUNG_CHECK(k.t.rows() == q.t.rows(), "attention_grad: k, v have the rows of q");
   RUNG_CHECK(IsDense(out.t, q.t, shape) && IsDense(dout.t, q.t, shape),
              "attention_grad: out and dout must be (N, Hq*D)");
   RUNG_CHECK(IsLse(lse.t, q.t, shape), "attention_grad: lse must be (N,Hq)");
@@ -82,21 +97,15 @@ void AttentionGrad(Exec& ex, const cpu::AttentionShape& shape, std::span<const c
                "attention_grad: the keys of a span are its own rows");
   }
   Frame frame(ex.arena());
-  const size_t bytes = cpu::AttentionBackwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype));
-  std::byte* scratch =
-      ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, "attention blocks").data;
+  std::byte* scratch = KernelScratch(
+      ex, cpu::AttentionBackwardScratch(ex.cpu(), shape, spans, SizeOf(q.t.dtype)), use, "attention blocks");
   ex.Launch("attention_grad", {5.0 * PairFlops(shape, spans), 0}, {dq.t, dk.t, dv.t}, [&] {
-    const auto run = [&]<class T>(const T* queries) {
+    OnElementsOf(q, [&]<class T>(const T* queries) {
       cpu::AttentionBackward(ex.cpu(), shape, spans, queries, q.t.stride, k.as<T>(), k.t.stride, v.as<T>(),
                              v.t.stride, out.as<T>(), out.t.stride, dout.as<T>(), dout.t.stride,
                              lse.as<float>(), dq.as<float>(), dq.t.stride, dk.as<float>(), dk.t.stride,
                              dv.as<float>(), dv.t.stride, scratch);
-    };
-    if (q.t.dtype == DType::kBf16) {
-      run(q.as<Bf16>());
-    } else {
-      run(q.as<float>());
-    }
+    });
   });
 }
 

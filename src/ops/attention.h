@@ -9,8 +9,9 @@
 namespace rung::ops {
 
 //   q, out (N, Hq*D)   k, v (Nkv, Hkv*D)   all T      lse (N,Hq) f32, nullptr when no backward will follow
-// Where the shape has steps, q, k, v (and their gradients) are as wide as their last head reaches.
-// `use` names the row of the plan that the scratch counts for.
+// Spans lie within q and k; those of a call that runs cover the rows of q, in order. Where the shape has
+// steps, q, k, v (and their gradients) are as wide as their last head reaches. `use` names the row of the
+// plan that the scratch counts for.
 void Attention(Exec& ex, const cpu::AttentionShape& shape, std::span<const cpu::AttentionSpan> spans, In q,
                In k, In v, Out out, const Out* lse, Use use);
 

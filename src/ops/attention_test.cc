@@ -98,5 +98,36 @@ TEST(AttentionDeathTest, RefusesWidthsThatDoNotFitTheHeads) {
   EXPECT_DEATH(run(overlapping, reach, reach, dense), "must not overlap");
 }
 
+// A row that no span covers would stay as the memory was.
+TEST(AttentionDeathTest, RefusesSpansThatDoNotCoverTheRows) {
+  Exec plan = Exec::Planning({cpu::BestIsa(), 1}, DType::kF32);
+  const Slab slab(1 << 12);
+  Exec running(Arena(slab.base(), slab.bytes()), {cpu::BestIsa(), 1}, DType::kF32);  // dies before it runs
+  const auto shape_of = [](int64_t rows, int64_t cols) {
+    return Tensor{nullptr, DType::kF32, rows, cols, cols};
+  };
+  const cpu::AttentionShape shape{kHeads, kHeads, kD, 1.0f};
+  const Tensor q = shape_of(kN, kHeads * kD), cache = shape_of(2 * kN, kHeads * kD),
+               lse = shape_of(kN, kHeads);
+  using Spans = std::vector<cpu::AttentionSpan>;
+  const auto run = [&](Exec& ex, const Spans& spans) {
+    Attention(ex, shape, spans, q, cache, cache, Out{q}, nullptr, Use::kBackbone);
+  };
+  run(plan, {{0, 10, 0, 20}, {10, kN - 10, 30, kN}});
+  run(plan, {{0, kN, 0, kN}, {0, kN, kN, kN}});  // a bound
+  EXPECT_DEATH(run(running, {{0, 10, 0, 20}}), "spans cover all rows");
+  EXPECT_DEATH(run(running, {{0, 10, 0, 20}, {11, kN - 11, 30, kN}}), "spans cover all rows");
+  EXPECT_DEATH(run(running, {{0, kN, 0, kN}, {0, kN, kN, kN}}), "spans cover all rows");
+  EXPECT_DEATH(run(plan, {{0, kN + 1, 0, kN + 1}}), "rows of q");
+  EXPECT_DEATH(run(plan, {{0, kN, kN + 1, kN}}), "rows of k");
+  EXPECT_DEATH(run(plan, {{0, kN, 0, kN - 1}}), "rows of k");
+  const auto back = [&](const Tensor& keys) {
+    AttentionGrad(plan, shape, Spans{{0, kN, 0, kN}}, q, keys, keys, q, q, lse, Out{q}, Out{keys}, Out{keys},
+                  Use::kBackbone);
+  };
+  back(q);
+  EXPECT_DEATH(back(cache), "rows of q");
+}
+
 }  // namespace
 }  // namespace rung::ops

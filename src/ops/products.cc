@@ -6,14 +6,10 @@
 #include "kernels/cpu/head_loss.h"
 #include "kernels/cpu/panel.h"
 #include "kernels/cpu/rows.h"
+#include "ops/common.h"
 
 namespace rung::ops {
 namespace {
-
-// Scratch counted in bytes for a kernel that lays it out itself.
-std::byte* KernelScratch(Exec& ex, size_t bytes, Use use, const char* label) {
-  return ex.arena().Scratch(DType::kF32, 1, static_cast<int64_t>((bytes + 3) / 4), use, label).data;
-}
 
 // Products of bf16 read x[n,K] too where K is odd. That it is zero is a value: no plan can check it.
 bool HasWholePairs(const Tensor& x) {
@@ -61,12 +57,10 @@ void ProjectFrozenGradInputInto(Exec& ex, In dy, const format::Matrix& weight, c
       KernelScratch(ex, cpu::ProjectGradInputScratch(ex.cpu(), SizeOf(ex.compute()), N, weight),
                     Use::kBackbone, "panels of frozen gradients");
   ex.Launch("project_frozen_grad_input", cost, {dx}, [&] {
-    float* out = Out{dx}.as<float>();
-    if (ex.compute() == DType::kBf16) {
-      cpu::ProjectGradInput(ex.cpu(), dy.as<Bf16>(), dy.t.stride, N, weight, add, out, dx.stride, scratch);
-    } else {
-      cpu::ProjectGradInput(ex.cpu(), dy.as<float>(), dy.t.stride, N, weight, add, out, dx.stride, scratch);
-    }
+    OnElementsOf(dy, [&](const auto* from) {
+      cpu::ProjectGradInput(ex.cpu(), from, dy.t.stride, N, weight, add, Out{dx}.as<float>(), dx.stride,
+                            scratch);
+    });
   });
 }
 
@@ -100,11 +94,9 @@ void ProjectFrozen(Exec& ex, In x, std::span<const FrozenProduct> products) {
   std::byte* scratch = KernelScratch(ex, cpu::ProjectScratch(ex.cpu(), SizeOf(ex.compute()), N, K),
                                      Use::kBackbone, "panels of frozen products");
   ex.Launch("project_frozen", cost, std::span<const Tensor>(written), [&] {
-    if (ex.compute() == DType::kBf16) {
-      cpu::Project(ex.cpu(), x.as<Bf16>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
-    } else {
-      cpu::Project(ex.cpu(), x.as<float>(), x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
-    }
+    OnElementsOf(x, [&](const auto* from) {
+      cpu::Project(ex.cpu(), from, x.t.stride, N, std::span<const cpu::Product>(jobs), scratch);
+    });
   });
 }
 
@@ -159,6 +151,7 @@ void HeadLoss(Exec& ex, In x, const format::Matrix& head, float cap, In target, 
   RUNG_CHECK(HasWholePairs(x.t), "head_loss: bf16 x of odd C must have a column more in memory");
   RUNG_CHECK(target.t.cols() == M && loss.t.cols() == M, "head_loss: target and loss must be (1,M)");
   RUNG_CHECK(!dx || (dx->t.rows() == M && dx->t.cols() == C), "head_loss: dx must be (M,C)");
+  RUNG_CHECK(!best || IsVector(best->t, M), "head_loss: best must be (1,M)");
   RUNG_CHECK(cap >= 0.0f, "head_loss: the cap must be positive, or 0 for none");
   const double product =
       2.0 * static_cast<double>(M) * static_cast<double>(C) * static_cast<double>(head.rows);
@@ -170,13 +163,10 @@ void HeadLoss(Exec& ex, In x, const format::Matrix& head, float cap, In target, 
               float* gradient = dx ? dx->as<float>() : nullptr;
               const int64_t lddx = dx ? dx->t.stride : 0;
               int32_t* top = best ? best->as<int32_t>() : nullptr;
-              if (x.t.dtype == DType::kBf16) {
-                cpu::HeadLoss(ex.cpu(), x.as<Bf16>(), x.t.stride, M, head, cap, target.as<int32_t>(),
+              OnElementsOf(x, [&](const auto* from) {
+                cpu::HeadLoss(ex.cpu(), from, x.t.stride, M, head, cap, target.as<int32_t>(),
                               loss.as<float>(), gradient, lddx, top, scratch);
-              } else {
-                cpu::HeadLoss(ex.cpu(), x.as<float>(), x.t.stride, M, head, cap, target.as<int32_t>(),
-                              loss.as<float>(), gradient, lddx, top, scratch);
-              }
+              });
             });
 }
 

@@ -220,6 +220,9 @@ TEST(ProductsDeathTest, RefusesHalfAPairOfBf16) {
   EXPECT_DEATH(ProjectFrozen(plan, x, {&product, 1}), "a column more in memory");
   HeadLoss(plan, padded, weight, 0.0f, row, Out{loss}, nullptr, nullptr);
   EXPECT_DEATH(HeadLoss(plan, x, weight, 0.0f, row, Out{loss}, nullptr, nullptr), "a column more in memory");
+  const Out best{row}, shorter{row.Cols(0, 19)};
+  HeadLoss(plan, padded, weight, 0.0f, row, Out{loss}, nullptr, &best);
+  EXPECT_DEATH(HeadLoss(plan, padded, weight, 0.0f, row, Out{loss}, nullptr, &shorter), "best must be");
 }
 
 }  // namespace

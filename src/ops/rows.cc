@@ -2,19 +2,18 @@
 
 #include <cstring>
 
+#include "ops/common.h"
+
 namespace rung::ops {
 namespace {
 
-bool SameShape(const Tensor& a, const Tensor& b) { return a.rows() == b.rows() && a.cols() == b.cols(); }
-bool IsVector(const Tensor& t, int64_t size) { return t.rows() == 1 && t.cols() == size; }
-
-// body(pointer to the tensor's elements), of the type that it has: f32 or bf16.
-template <class Access, class Body>
-void OnElementsOf(const Access& x, const Body& body) {
+// body(x, y) of a norm: from f32 to either type, or from bf16 to bf16.
+template <class Body>
+void OnNormed(In x, Out y, const Body& body) {
   if (x.t.dtype == DType::kBf16) {
-    body(x.template as<Bf16>());
+    body(x.as<Bf16>(), y.as<Bf16>());
   } else {
-    body(x.template as<float>());
+    OnElementsOf(y, [&](auto* to) { body(x.as<float>(), to); });
   }
 }
 
@@ -52,7 +51,9 @@ void LayerNormGradInto(Exec& ex, In dy, In x, In gain, In stats, const Tensor& d
 
 void CheckDropout(const Dropout& dropout, const Tensor& x) {
   RUNG_CHECK(dropout.p >= 0.0f && dropout.p < 1.0f, "dropout: p must be in [0,1)");
-  RUNG_CHECK(dropout.draw >> 30 == 0 && x.size() >> 34 == 0, "dropout: draw is below 2^30, N*C below 2^34");
+  RUNG_CHECK(dropout.draw >> 30 == 0 && dropout.first_row >= 0 &&
+                 (dropout.first_row + x.rows()) * x.cols() >> 34 == 0,
+             "dropout: draw is below 2^30, rows*C below 2^34");
 }
 
 bool OneOrPerChannel(const Tensor& mu, const Tensor& a) {
@@ -67,18 +68,10 @@ void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const
   RUNG_CHECK(gain.t.cols() == C, "rms_norm: gain must be (1,C)");
   RUNG_CHECK(!rstd || rstd->t.cols() == N, "rms_norm: rstd must be (1,N)");
   ex.Launch("rms_norm", {}, {y.t, rstd ? rstd->t : Tensor{}}, [&] {
-    float* r = rstd ? rstd->as<float>() : nullptr;
-    const float* g = gain.as<float>();
-    if (x.t.dtype == DType::kBf16) {
-      cpu::RmsNorm(ex.cpu(), x.as<Bf16>(), x.t.stride, g, gain_offset, eps, N, C, y.as<Bf16>(), y.t.stride,
-                   r);
-    } else if (y.t.dtype == DType::kBf16) {
-      cpu::RmsNorm(ex.cpu(), x.as<float>(), x.t.stride, g, gain_offset, eps, N, C, y.as<Bf16>(), y.t.stride,
-                   r);
-    } else {
-      cpu::RmsNorm(ex.cpu(), x.as<float>(), x.t.stride, g, gain_offset, eps, N, C, y.as<float>(), y.t.stride,
-                   r);
-    }
+    OnNormed(x, y, [&](const auto* from, auto* to) {
+      cpu::RmsNorm(ex.cpu(), from, x.t.stride, gain.as<float>(), gain_offset, eps, N, C, to, y.t.stride,
+                   rstd ? rstd->as<float>() : nullptr);
+    });
   });
 }
 
@@ -96,18 +89,11 @@ void LayerNorm(Exec& ex, In x, In gain, In bias, float eps, Out y, const Out* st
              "layer_norm: gain and bias must be (1,C)");
   RUNG_CHECK(!stats || (stats->t.rows() == 2 && stats->t.cols() == N), "layer_norm: stats must be (2,N)");
   ex.Launch("layer_norm", {}, {y.t, stats ? stats->t : Tensor{}}, [&] {
-    const auto run = [&]<class TIn, class TOut>(const TIn* from, TOut* to) {
+    OnNormed(x, y, [&](const auto* from, auto* to) {
       cpu::LayerNorm(ex.cpu(), from, x.t.stride, gain.as<float>(),
                      bias.t.empty() ? nullptr : bias.as<float>(), eps, N, C, to, y.t.stride,
                      stats ? stats->as<float>() : nullptr, stats ? stats->t.stride : 0);
-    };
-    if (x.t.dtype == DType::kBf16) {
-      run(x.as<Bf16>(), y.as<Bf16>());
-    } else if (y.t.dtype == DType::kBf16) {
-      run(x.as<float>(), y.as<Bf16>());
-    } else {
-      run(x.as<float>(), y.as<float>());
-    }
+    });
   });
 }
 
@@ -284,6 +270,12 @@ void Scale(Exec& ex, float a, Acc x) {
     cpu::Axpby(ex.cpu(), a, x.as<float>(), x.t.stride, 0.0f, x.as<float>(), x.t.stride, x.t.rows(),
                x.t.cols());
   });
+}
+
+void Cap(Exec& ex, float cap, Acc x) {
+  RUNG_CHECK(cap > 0.0f, "cap: it is positive");
+  ex.Launch("cap", {}, {x.t},
+            [&] { cpu::Cap(ex.cpu(), cap, x.as<float>(), x.t.stride, x.t.rows(), x.t.cols()); });
 }
 
 void Mix(Exec& ex, In mu, In a, In b, Out out) {

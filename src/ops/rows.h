@@ -10,7 +10,7 @@ namespace rung::ops {
 //
 //   x     (N,C)  f32 or T, may alias y
 //   gain  (1,C)
-//   y     (N,C)  f32 or T
+//   y     (N,C)  T, or f32 like x
 //   rstd  (1,N)  f32; nullptr when no backward will follow
 void RmsNorm(Exec& ex, In x, In gain, float gain_offset, float eps, Out y, const Out* rstd);
 
@@ -23,7 +23,7 @@ void RmsNormGrad(Exec& ex, In dy, In x, In gain, float gain_offset, In rstd, Out
 //
 //   x           (N,C)  f32 or T, may alias y
 //   gain, bias  (1,C)  bias may be empty
-//   y           (N,C)  f32 or T
+//   y           (N,C)  T, or f32 like x
 //   stats       (2,N)  f32: rstd and mean; nullptr when no backward will follow
 void LayerNorm(Exec& ex, In x, In gain, In bias, float eps, Out y, const Out* stats);
 
@@ -88,6 +88,7 @@ void Scatter(Exec& ex, In x, In index, Out y);
 
 void Axpby(Exec& ex, float a, In x, float b, Acc y);  // y = a*x + b*y
 void Scale(Exec& ex, float a, Acc x);                 // x *= a
+void Cap(Exec& ex, float cap, Acc x);                 // x = cap * tanh(x / cap), cap > 0
 
 // out = mu*a + (1-mu)*b, mu (1,1) or (1,C); out may be a. Gradients: da, db set, dmu, like mu, added to; da
 // may be dout or a, db may be b.

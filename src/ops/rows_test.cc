@@ -215,6 +215,7 @@ TEST_F(Rows, DropAndItsGradientShareAMask) {
   }
   const Tensor x = Random(DType::kF32, kN, kC);
   EXPECT_DEATH(Drop(exec_, Dropout{1.0f, 0, 0, 0}, x, Out{x}), "p must be");
+  EXPECT_DEATH(Drop(exec_, Dropout{0.5f, 0, 0, 0, int64_t{1} << 34}, x, Out{x}), "below 2\\^34");
 }
 
 TEST_F(Rows, ScaleKeepsToItsColumns) {
@@ -227,6 +228,19 @@ TEST_F(Rows, ScaleKeepsToItsColumns) {
     }
     return want;
   }());
+}
+
+TEST_F(Rows, CapKeepsToItsColumns) {
+  const Tensor x0 = Random(DType::kF32, kN, kC), whole = Copy(x0);
+  Cap(exec_, 0.5f, Acc{whole.Cols(3, 20)});
+  for (int64_t n = 0; n < kN; ++n) {
+    for (int64_t c = 0; c < kC; ++c) {
+      const bool capped = c >= 3 && c < 23;
+      const double want = capped ? 0.5 * std::tanh(At(x0, n, c) / 0.5) : At(x0, n, c);
+      ASSERT_NEAR(At(whole, n, c), want, 6e-7) << n << "," << c;
+    }
+  }
+  EXPECT_DEATH(Cap(exec_, 0.0f, Acc{whole}), "positive");
 }
 
 TEST_F(Rows, LayerNormHasTheGradientOfItsDefinition) {
@@ -377,8 +391,9 @@ TEST(UpdateDeathTest, RefusesRowsApartFromEachOther) {
 TEST(AttentionDeathTest, GradRefusesWhatDoesNotFit) {
   Exec plan = Plan();
   const cpu::AttentionShape shape{4, 2, 16, 0.25f};
-  const std::vector<cpu::AttentionSpan> whole = {{0, 20, 0, 20}, {20, 17, 20, 17}}, cached = {{0, 20, 0, 30}},
-                                        apart = {{0, 20, 17, 20}};
+  const std::vector<cpu::AttentionSpan> whole = {{0, 20, 0, 20}, {20, 17, 20, 17}},
+                                        cached = {{0, 20, 0, 30}, {20, 17, 20, 17}},
+                                        apart = {{0, 20, 17, 20}, {20, 17, 20, 17}};
   struct Call {
     Tensor q = Shape(37, 64), k = Shape(37, 32), v = k, out = q, dout = q, lse = Shape(37, 4), dq = q, dk = k,
            dv = k;

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/common.h"
+
 namespace rung::ops {
 namespace {
 
@@ -51,13 +53,9 @@ void Moments(Exec& ex, In x, bool normalize, float eps, double* sum, double* sum
   const int64_t N = x.t.rows(), C = x.t.cols();
   RUNG_CHECK(row_rms.t.cols() == N, "moments: row_rms must be (1,N)");
   ex.Launch("moments", {}, {row_rms.t}, [&] {
-    if (x.t.dtype == DType::kBf16) {
-      cpu::Moments(ex.cpu(), x.as<Bf16>(), x.t.stride, normalize, eps, N, C, sum, sum_squares,
-                   row_rms.as<float>());
-    } else {
-      cpu::Moments(ex.cpu(), x.as<float>(), x.t.stride, normalize, eps, N, C, sum, sum_squares,
-                   row_rms.as<float>());
-    }
+    OnElementsOf(x, [&](const auto* from) {
+      cpu::Moments(ex.cpu(), from, x.t.stride, normalize, eps, N, C, sum, sum_squares, row_rms.as<float>());
+    });
   });
 }
 

@@ -8,12 +8,10 @@
 #include "base/threads.h"
 #include "format/nf4.h"
 #include "kernels/cpu/adamw8_kernels.h"
+#include "kernels/cpu/pieces.h"
 
 namespace rung::cpu {
 namespace {
-
-// Entering a parallel region costs some microseconds: what one core needs for about so many elements.
-constexpr int64_t kLeastParallel = 16384;
 
 // Decade i has 2^(i+1) levels, at the midpoints of as many equal parts of [0.1, 1] * 10^(i-6).
 std::array<float, 256> MakeUnsignedMap() {
@@ -116,7 +114,7 @@ void AdamW8Update(const Context& context, const AdamW& step, const float* gradie
                   const Moments8& moments) {
   const AdamW8Kernels& kernels = KernelsFor(context.isa);
   const AdamW8Tables& tables = Tables();
-  const int threads = n < kLeastParallel ? 1 : context.threads;
+  const int threads = ThreadsFor(context, n);
   OnEachThread(threads, [&](int thread) {
     const Share blocks = ShareOf(AdamW8Blocks(n), thread, threads);
     const int64_t begin = blocks.begin * kAdamW8Block;

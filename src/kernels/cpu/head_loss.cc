@@ -9,6 +9,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/cpu/pieces.h"
 
 namespace rung::cpu {
 namespace {

@@ -1,7 +1,7 @@
 #include "kernels/cpu/int8.h"
 
-#include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/int8_kernels.h"
+#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/project_panels.h"
 
 namespace rung::cpu {

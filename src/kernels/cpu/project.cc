@@ -4,6 +4,7 @@
 #include "base/threads.h"
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/project_panels.h"
 
 namespace rung::cpu {
@@ -15,11 +16,8 @@ constexpr int64_t kFewUnit = 16, kFewCall = 128;
 // Rows of x that pass through a buffer of f32 on their way to a result with a bias, or added to in T.
 constexpr int64_t kBufferRows = 48;
 
-constexpr size_t kAlignment = 64;
-size_t ScratchOfThread(size_t element_size, int64_t K) {
-  const size_t bytes = static_cast<size_t>(PanelElements(K)) * element_size;
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
+// Scratch of a thread: one panel.
+size_t PanelBytes(size_t element_size, int64_t K) { return PieceBytes(PanelElements(K), element_size); }
 
 // Where rows [n, ...) and weight rows [o, ...) of a product go.
 template <class TOut>
@@ -85,7 +83,7 @@ void ProjectByPanels(const Context& context, const PanelKernels<T>& kernels, con
                      int64_t N, std::span<const Product> products, const Takes& takes, std::byte* scratch) {
   const int64_t K = products[0].weight->cols;
   OnEachThread(context.threads, [&](int thread) {
-    T* panel = reinterpret_cast<T*>(scratch + static_cast<size_t>(thread) * ScratchOfThread(sizeof(T), K));
+    T* panel = reinterpret_cast<T*>(scratch + static_cast<size_t>(thread) * PanelBytes(sizeof(T), K));
     ForEachPanel(products, N, thread, context.threads, takes,
                  [&](const Product& product, int64_t o, int64_t begin, int64_t end) {
                    kernels.decode_panel(*product.weight, o, std::min(kPanelRows, product.weight->rows - o),
@@ -145,7 +143,7 @@ template void Project<Bf16>(const Context&, const Bf16*, int64_t, int64_t, std::
 
 size_t ProjectScratch(const Context& context, size_t element_size, int64_t N, int64_t K) {
   if (N <= kFewRows) return 0;
-  const size_t panels = static_cast<size_t>(context.threads) * ScratchOfThread(element_size, K);
+  const size_t panels = static_cast<size_t>(context.threads) * PanelBytes(element_size, K);
   if (element_size != sizeof(Bf16) || !UsesInt8(context, N, K)) return panels;
   return std::max(panels, ProjectInt8Scratch(context, N, K));
 }

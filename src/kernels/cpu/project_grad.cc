@@ -11,14 +11,13 @@
 #include <algorithm>
 
 #include "base/threads.h"
-#include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/cpu/pieces.h"
+#include "kernels/cpu/project_panels.h"
 
 namespace rung::cpu {
 namespace {
 
-// Rows of dx in a unit of work: the micro tile of the fastest kernels.
-constexpr int64_t kTileRows = 6;
 // Most rows of W in a chunk. Twice as many as 512: dx is read and written half as often, which gains more
 // than a panel of half an L2 cache loses.
 constexpr int64_t kMaxChunk = 1024;

@@ -10,7 +10,7 @@
 
 namespace rung::cpu {
 
-// Rows of x in a unit of work: the micro tile of the fastest kernels.
+// Rows of x, or of dx, in a unit of work: the micro tile of the fastest kernels.
 inline constexpr int64_t kTileRows = 6;
 
 inline int64_t PanelsOf(const Product& product) {

@@ -4,13 +4,12 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
+#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/rows_kernels.h"
 
 namespace rung::cpu {
 namespace {
 
-// Entering a parallel region costs some microseconds: what one core needs for about so many elements.
-constexpr int64_t kLeastParallel = 16384;
 // Shares of columns are whole cache lines of f64, so that no two threads write the same one.
 constexpr int64_t kColumnGrain = 16;
 // A sum over everything is made of so many partial sums whatever the thread count. More threads would idle.
@@ -31,10 +30,6 @@ const RowsKernels& RowsFor(Isa isa) {
 #endif
   static_cast<void>(isa);
   return kRowsBaseline;
-}
-
-int ThreadsFor(const Context& context, int64_t elements) {
-  return elements < kLeastParallel ? 1 : context.threads;
 }
 
 // body(begin, end) on shares of [0,N).
@@ -103,12 +98,14 @@ DropMask MaskOf(const Dropout& d) {
   return mask;
 }
 
-// kernel(index, row, rows, column, columns, C) on shares of the elements. Dense rows are one long one.
+// kernel(index, row, rows, column, columns, C) on shares of the elements, whose indices begin at `first`.
+// Dense rows are one long one.
 template <class Kernel>
-void OnIndices(const Context& context, int64_t N, int64_t C, bool dense, const Kernel& kernel) {
+void OnIndices(const Context& context, int64_t first, int64_t N, int64_t C, bool dense,
+               const Kernel& kernel) {
   if (dense) C *= N, N = 1;
   OnElements(context, N, C, [&](int64_t n, int64_t rows, int64_t c, int64_t columns) {
-    kernel(n * C + c, n, rows, c, columns, C);
+    kernel(first + n * C + c, n, rows, c, columns, C);
   });
 }
 
@@ -263,7 +260,7 @@ void Drop(const Context& context, const Dropout& dropout, const T* x, int64_t ld
   if (dropout.p == 0.0f) return Convert(context, x, ldx, N, C, y, ldy);
   const TypedRowsKernels<T>& kernels = RowsFor(context.isa);
   const DropMask mask = MaskOf(dropout);
-  OnIndices(context, N, C, ldx == C && ldy == C,
+  OnIndices(context, dropout.first_row * C, N, C, ldx == C && ldy == C,
             [&](int64_t index, int64_t n, int64_t rows, int64_t c, int64_t columns, int64_t step) {
               kernels.drop(mask, index, step, x + n * ldx + c, ldx, rows, columns, y + n * ldy + c, ldy);
             });
@@ -274,7 +271,7 @@ void DropGrad(const Context& context, const Dropout& dropout, const float* dy, i
   if (dropout.p == 0.0f) return Axpby(context, 1.0f, dy, lddy, 1.0f, dx, lddx, N, C);
   const RowsKernels& kernels = RowsFor(context.isa);
   const DropMask mask = MaskOf(dropout);
-  OnIndices(context, N, C, lddy == C && lddx == C,
+  OnIndices(context, dropout.first_row * C, N, C, lddy == C && lddx == C,
             [&](int64_t index, int64_t n, int64_t rows, int64_t c, int64_t columns, int64_t step) {
               kernels.drop_add(mask, index, step, dy + n * lddy + c, lddy, rows, columns, dx + n * lddx + c,
                                lddx);
@@ -306,6 +303,13 @@ void Axpby(const Context& context, float a, const float* x, int64_t ldx, float b
   const RowsKernels& kernels = RowsFor(context.isa);
   OnElements(context, N, C, [&](int64_t n, int64_t rows, int64_t c, int64_t columns) {
     kernels.axpby(a, x + n * ldx + c, ldx, b, y + n * ldy + c, ldy, rows, columns);
+  });
+}
+
+void Cap(const Context& context, float cap, float* x, int64_t ldx, int64_t N, int64_t C) {
+  const RowsKernels& kernels = RowsFor(context.isa);
+  OnElements(context, N, C, [&](int64_t n, int64_t rows, int64_t c, int64_t columns) {
+    kernels.cap(cap, x + n * ldx + c, ldx, rows, columns);
   });
 }
 

@@ -88,13 +88,14 @@ template <class T>
 void PoolColumns(const Context& context, const T* x, int64_t ldx, int64_t N, int64_t C, float* y, int64_t ldy,
                  int64_t S);
 
-// The mask is a function of these and of the element's index i = n*C + c (below 2^34) alone:
+// The mask is a function of these and of the element's index i = (first_row + n)*C + c (below 2^34) alone:
 // i is kept where Rng(seed, Stream::kDropout, stream).Uniform(draw * 2^34 + i) >= p (base/rng.h).
 struct Dropout {
-  float p = 0.0f;       // probability of 0, in [0,1)
-  uint64_t seed = 0;    // of the run
-  uint64_t draw = 0;    // which time the mask is drawn, below 2^30
-  uint32_t stream = 0;  // which place of the network
+  float p = 0.0f;         // probability of 0, in [0,1)
+  uint64_t seed = 0;      // of the run
+  uint64_t draw = 0;      // which time the mask is drawn, below 2^30
+  uint32_t stream = 0;    // which place of the network
+  int64_t first_row = 0;  // of x, where it is a part of the rows that the mask counts
 };
 // y = x * keep / (1-p); y may be x. p = 0 copies.
 template <class T>
@@ -113,6 +114,8 @@ void ScatterRows(const Context& context, const float* x, int64_t ldx, const int3
 // y = a*x + b*y, rows. b = 0 overwrites: NaN in y does not survive. y may be x.
 void Axpby(const Context& context, float a, const float* x, int64_t ldx, float b, float* y, int64_t ldy,
            int64_t N, int64_t C);
+// x = cap * tanh(x / cap), cap > 0, to 6e-7 relative.
+void Cap(const Context& context, float cap, float* x, int64_t ldx, int64_t N, int64_t C);
 // out = mu*a + (1-mu)*b; mu (1) or (C).  Gradients: da = mu*dout, db = (1-mu)*dout, dmu += sum dout*(a-b).
 // out may be a; da may be dout or a, db may be b.
 void Mix(const Context& context, const float* mu, bool per_channel, const float* a, const float* b, int64_t N,

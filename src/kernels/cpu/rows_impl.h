@@ -164,6 +164,14 @@ void AxpbyRows(float a, const float* x, int64_t ldx, float b, float* y, int64_t 
   }
 }
 
+template <class V>
+void CapRows(float cap, float* x, int64_t ldx, int64_t N, int64_t C) {
+  const V most = V::Set(cap), inverse = V::Set(1.0f / cap);
+  for (int64_t n = 0; n < N; ++n, x += ldx) {
+    Sweep<V>(C, [&](auto at) { at.Store(V::Mul(most, Tanh(V::Mul(at.Load(x), inverse))), x); });
+  }
+}
+
 // mu of a place: one value for all channels, or each its own.
 template <class V, class At>
 inline V MixAt(const float* mu, bool per_channel, At at) {
@@ -303,6 +311,7 @@ constexpr RowsKernels MakeRowsKernels() {
   FillTyped<V, Bf16>(k);
   k.drop_add = DropRows<V, float, true>;
   k.axpby = AxpbyRows<V>;
+  k.cap = CapRows<V>;
   k.mix = MixRows<V>;
   k.mix_grad = MixGradRows<V>;
   k.mix_dmu = MixDmuColumns<V>;

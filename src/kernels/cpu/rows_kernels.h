@@ -84,6 +84,7 @@ struct RowsKernels : RmsNormKernel<float, float>,
   void (*drop_add)(const DropMask& mask, int64_t index, int64_t step, const float* x, int64_t ldx, int64_t N,
                    int64_t C, float* y, int64_t ldy);
   void (*axpby)(float a, const float* x, int64_t ldx, float b, float* y, int64_t ldy, int64_t N, int64_t C);
+  void (*cap)(float cap, float* x, int64_t ldx, int64_t N, int64_t C);
   void (*mix)(const float* mu, bool per_channel, const float* a, const float* b, int64_t ld, int64_t N,
               int64_t C, float* out);
   // da and db; returns sum dout*(a-b).

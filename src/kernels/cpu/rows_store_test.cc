@@ -120,7 +120,7 @@ TEST(PoolColumns, SumsWindowsThatCoverEveryColumnOfBf16) { TestPool<Bf16>(); }
 // 0 or 1/(1-p), by the generator itself.
 double FactorOf(const Dropout& d, int64_t C, int64_t n, int64_t c) {
   const Rng rng(d.seed, Stream::kDropout, d.stream);
-  const float u = rng.Uniform((d.draw << 34) + static_cast<uint64_t>(n * C + c));
+  const float u = rng.Uniform((d.draw << 34) + static_cast<uint64_t>((d.first_row + n) * C + c));
   return u >= d.p ? 1.0 / (1.0 - static_cast<double>(d.p)) : 0.0;
 }
 
@@ -165,6 +165,41 @@ TEST(DropGrad, AddsByTheSameMask) {
       ExpectNear(dx, 2e-7, 1.0,
                  [&](int64_t n, int64_t c) { return dx0(n, c) + dy(n, c) * FactorOf(d, C, n, c); });
     }
+  });
+}
+
+// A tile of rows drops what the whole drops there, whatever its borders do to groups of words.
+template <class T>
+void TestDropOfTiles() {
+  ForEachSize([](const Context& context, int64_t N, int64_t C) {
+    const Dropout d{0.3f, 9, 2, 4};
+    for (const int64_t padding : {0, 3}) {
+      const auto x = Matrix<T>::Random(N, C, 1, -2.0, 2.0, padding);
+      Matrix<T> whole(N, C, padding), tiles(N, C, padding);
+      Drop(context, d, x.ptr(), x.ld, N, C, whole.ptr(), whole.ld);
+      for (int64_t begin = 0, rows = 0; begin < N; begin += rows) {
+        rows = std::min<int64_t>(N - begin, 1 + begin % 5);
+        Dropout tile = d;
+        tile.first_row = begin;
+        const int64_t at = begin * x.ld;
+        Drop(context, tile, x.ptr() + at, x.ld, rows, C, tiles.ptr() + at, tiles.ld);
+      }
+      EXPECT_TRUE(tiles.SameBits(whole));
+    }
+  });
+}
+TEST(Drop, TilesDropWhatTheWholeDrops) { TestDropOfTiles<float>(); }
+TEST(Drop, TilesDropWhatTheWholeDropsInBf16) { TestDropOfTiles<Bf16>(); }
+
+TEST(DropGrad, FollowsTheFirstRow) {
+  ForEachSize([](const Context& context, int64_t N, int64_t C) {
+    const Dropout d{0.25f, 7, 3, 1, 5};
+    const auto dy = Matrix<float>::Random(N, C, 1);
+    const auto dx0 = Matrix<float>::Random(N, C, 2);
+    Matrix<float> dx = dx0;
+    DropGrad(context, d, dy.ptr(), dy.ld, N, C, dx.ptr(), dx.ld);
+    ExpectNear(dx, 2e-7, 1.0,
+               [&](int64_t n, int64_t c) { return dx0(n, c) + dy(n, c) * FactorOf(d, C, n, c); });
   });
 }
 

@@ -166,6 +166,21 @@ TEST(Axpby, MatchesTextbook) {
   });
 }
 
+TEST(Cap, MatchesTextbook) {
+  ForEachSize([](const Context& context, int64_t rows, int64_t columns) {
+    for (const bool flat : {false, true}) {  // logits of one token are cut by columns
+      const int64_t N = flat ? 1 : rows, C = flat ? rows * columns : columns;
+      const auto x0 = Matrix<float>::Random(N, C, 1, -90.0, 90.0);
+      const auto x = OnThreads(context, [&](const Context& on) {
+        Matrix<float> out = x0;
+        Cap(on, 30.0f, out.ptr(), out.ld, N, C);
+        return out;
+      });
+      ExpectNear(x, 6e-7, 0.0, [&](int64_t n, int64_t c) { return 30.0 * std::tanh(x0(n, c) / 30.0); });
+    }
+  });
+}
+
 TEST(MixGrad, MatchesCentralDifferences) {
   ForEachSize([](const Context& context, int64_t N, int64_t C) {
     const auto a = Matrix<float>::Random(N, C, 1, -2, 2, 0), b = Matrix<float>::Random(N, C, 2, -2, 2, 0);
