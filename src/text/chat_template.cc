@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <span>
 #include <utility>
 
@@ -174,8 +175,9 @@ size_t OpenMark(std::string_view text) {
   return text.size();
 }
 
-// The end of a turn that another's bytes follow: of the template's text between, what it also writes when the
-// conversation ends with this turn, for that is the turn's own. Only its own bytes where that cannot be seen.
+// The end of a turn that another's bytes follow: of the template's text between (its tail), what it also
+// writes when the conversation ends with this turn, for that is the turn's own. Only its own bytes where that
+// cannot be seen.
 size_t EndBeforeOthers(const jinja::Syntax& syntax, std::span<const Message> messages,
                        const RenderOptions& options, std::string_view text, const jinja::Text::Run& turn) {
   const size_t own = turn.end - turn.tail;
@@ -192,6 +194,29 @@ size_t EndBeforeOthers(const jinja::Syntax& syntax, std::span<const Message> mes
   while (end > own && jinja::IsSpace(static_cast<unsigned char>(with[end - 1]))) --end;
   return end;
 }
+
+// The same for many turns: one rendering for all that have the same tail.
+class TailCutter {
+ public:
+  TailCutter(const jinja::Syntax& syntax, std::span<const Message> messages, const RenderOptions& options,
+             std::string_view text)
+      : syntax_(syntax), messages_(messages), options_(options), text_(text) {}
+
+  size_t End(const jinja::Text::Run& turn) {
+    if (turn.tail == 0) return turn.end;
+    const size_t own = turn.end - turn.tail;
+    const auto [kept, first] = kept_.try_emplace(text_.substr(own, turn.tail));
+    if (first) kept->second = EndBeforeOthers(syntax_, messages_, options_, text_, turn) - own;
+    return own + kept->second;
+  }
+
+ private:
+  const jinja::Syntax& syntax_;
+  std::span<const Message> messages_;
+  const RenderOptions& options_;
+  std::string_view text_;
+  std::map<std::string_view, size_t> kept_;  // bytes of a tail that are the turn's
+};
 
 // Ends the last span of `rendered` where it ends in `alone`, the same conversation without the generation
 // prompt: a template may write that in the iteration of the last message.
@@ -369,15 +394,14 @@ Result<Rendered> ChatTemplate::Render(const std::vector<Message>& messages,
   }
   Rendered rendered;
   TurnCutter cutter(syntax, messages, options, text);
+  TailCutter tails(syntax, messages, options, text.bytes);
   for (size_t i = 0; i < text.runs.size(); ++i) {
     const jinja::Text::Run& run = text.runs[i];
     const auto source = static_cast<size_t>(run.source);
     if (syntax.has_generation) {
       rendered.assistant.push_back({run.begin, run.end, generations[source]});
     } else if (run.closed) {
-      const size_t end =
-          run.tail == 0 ? run.end : EndBeforeOthers(syntax, messages, options, text.bytes, run);
-      rendered.assistant.push_back({run.begin, end, run.source});
+      rendered.assistant.push_back({run.begin, tails.End(run), run.source});
     } else if (speakers.assistant[source]) {
       const size_t least = rendered.assistant.empty() ? 0 : rendered.assistant.back().end;
       const jinja::Text::Run turn = cutter.Cut(i, least);
