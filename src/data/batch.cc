@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/examples.h"
 
 namespace rung::data {
 
@@ -30,14 +31,7 @@ void AppendSample(std::span<const TokenWord> words, int64_t record, Batch* batch
 Batch MakeBatch(const std::vector<const Example*>& samples) {
   Batch batch;
   batch.starts = {0};
-  std::vector<TokenWord> words;
-  for (const Example* sample : samples) {
-    RUNG_CHECK(sample->learn.size() == sample->ids.size(), "a mark for each id");
-    words.clear();
-    for (size_t i = 0; i < sample->ids.size(); ++i)
-      words.push_back(WordOf(sample->ids[i], sample->learn[i] != 0));
-    AppendSample(words, sample->record, &batch);
-  }
+  for (const Example* sample : samples) AppendSample(WordsOf(*sample), sample->record, &batch);
   return batch;
 }
 

@@ -35,7 +35,7 @@ CsvReader::After CsvReader::Plain(std::string* field) {
 CsvReader::After CsvReader::Quoted(std::string* field, std::string* error) {
   for (;;) {
     const int c = reader_.Get();
-    if (c == ByteReader::kEnd || size_ > kMaxRowBytes) return After::kBroken;
+    if (c == ByteReader::kEnd) return After::kBroken;
     if (c == '\n') ++line_;
     if (c != '"') {
       Keep(field, c);

@@ -22,11 +22,8 @@ using Json = nlohmann::json;
 struct Outcome {
   std::optional<Result<Record>> record;
   bool here = true;  // in the part that is wanted
-  std::string dropped;
+  RecordReport report;
   std::vector<std::vector<TokenWord>> examples;
-  int64_t targets = 0;
-  bool truncated = false;
-  std::string special;  // Encoder::SpecialText
 };
 
 struct Counts {
@@ -78,15 +75,8 @@ class FileEncoder {
           IsHeldOut(ContentHash(record), options_.valid_fraction) == (options_.part == Part::kValid);
       if (!outcome->here) return;
     }
-    outcome->special = encoder_.SpecialText(record);
-    Result<std::vector<Example>> encoded = encoder_.EncodeParts(record, &outcome->truncated);
-    if (!encoded.ok()) {
-      outcome->dropped = encoded.failure().message;
-      return;
-    }
-    for (const Example& example : encoded.value()) {
+    for (const Example& example : encoder_.EncodeReported(record, &outcome->report)) {
       outcome->examples.push_back(WordsOf(example));
-      outcome->targets += example.target_count();
     }
   }
 
@@ -96,14 +86,8 @@ class FileEncoder {
       const int64_t row = rows[i].row;
       if (!check->Take(std::move(*outcome.record), row, &counts_->bad_rows) || !outcome.here) continue;
       if (check->failed()) continue;
-      EncodeReport& report = counts_->report;
-      ++report.records;
-      report.truncated += outcome.truncated;
-      report.CountSpecial(outcome.special);
-      report.targets += outcome.targets;
-      if (!outcome.dropped.empty()) report.Drop({row, std::move(outcome.dropped), check->name()});
+      counts_->report.Add(std::move(outcome.report), row, check->name());
       for (const std::vector<TokenWord>& words : outcome.examples) {
-        report.rows += static_cast<int64_t>(words.size()) - 1;
         if (Status added = sink_(words); !added.ok()) return added;
       }
     }
@@ -271,10 +255,9 @@ Result<Dataset> InMemory(const DatasetOptions& options, const Encoder& encoder) 
 // `cache_failed` is set when the data is right and the file cannot be kept.
 Result<Dataset> Build(const Path& path, const DatasetOptions& options, const Encoder& encoder,
                       bool* cache_failed) {
-  // Two runs may make the same file at once: each under a name of its own, the last rename stays.
-  const Path own = OwnTokenFile(path);
   *cache_failed = true;
-  Result<TokenFileWriter> created = TokenFileWriter::Create(own);
+  // Two runs may make the same file at once: each under a name of its own, the last rename stays.
+  Result<TokenFileWriter> created = TokenFileWriter::Create(path, OwnTokenFile(path));
   if (!created.ok()) return created.failure();
   TokenFileWriter writer = std::move(created).value();
   bool added = true;
@@ -287,12 +270,6 @@ Result<Dataset> Build(const Path& path, const DatasetOptions& options, const Enc
   if (!counts.ok()) return counts.failure();
   *cache_failed = true;
   if (Status wrote = writer.Commit(ToNotes(counts.value())); !wrote.ok()) return wrote.failure();
-  std::error_code error;
-  std::filesystem::rename(own, path, error);
-  if (error) {
-    std::filesystem::remove(own, error);
-    return Failure{fmt::format("cannot rename {}", own.string()), ExitCode::kFailed};
-  }
   Result<TokenFile> file = OpenTokenFile(path, options.interrupt);
   *cache_failed = !file.ok() && file.failure().code != ExitCode::kInterrupted;
   if (!file.ok()) return file.failure();

@@ -451,6 +451,20 @@ Result<std::vector<Example>> Encoder::EncodeParts(const Record& record, bool* tr
   return parts;
 }
 
+std::vector<Example> Encoder::EncodeReported(const Record& record, RecordReport* report) const {
+  report->special = SpecialText(record);
+  Result<std::vector<Example>> encoded = EncodeParts(record, &report->truncated);
+  if (!encoded.ok()) {
+    report->dropped = encoded.failure().message;
+    return {};
+  }
+  for (const Example& example : encoded.value()) {
+    report->rows += static_cast<int64_t>(example.ids.size()) - 1;
+    report->targets += example.target_count();
+  }
+  return std::move(encoded).value();
+}
+
 Result<PromptText> Encoder::Prompt(const Record& record) const {
   if (record.shape == Shape::kCompletion) {
     if (!vocabulary_.render) return PromptText{PlainPrompt(record.prompt), record.completion};
@@ -501,21 +515,12 @@ Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records,
     if (i > 0 && go_on && !go_on(i))
       return Failure{"interrupted while the data was encoded: run the same command again",
                      ExitCode::kInterrupted};
-    bool truncated = false;
-    Result<std::vector<Example>> encoded = EncodeParts(records[i], &truncated);
-    ++counts.records;
-    if (!encoded.ok()) {
-      counts.Drop({records[i].row, encoded.failure().message});
-      continue;
-    }
-    counts.truncated += truncated;
-    counts.CountSpecial(SpecialText(records[i]));
-    for (Example& example : std::move(encoded).value()) {
+    RecordReport counted;
+    for (Example& example : EncodeReported(records[i], &counted)) {
       example.record = static_cast<int64_t>(i);
-      counts.rows += static_cast<int64_t>(example.ids.size()) - 1;
-      counts.targets += example.target_count();
       examples.push_back(std::move(example));
     }
+    counts.Add(std::move(counted), records[i].row);
   }
   const std::string why = counts.dropped.empty() ? "there are no records"
                                                  : fmt::format("row {}: {}", counts.dropped.front().row,
@@ -523,16 +528,6 @@ Result<std::vector<Example>> Encoder::EncodeAll(std::span<const Record> records,
   if (report) *report = std::move(counts);
   if (examples.empty()) return Failure{fmt::format("{}: no record has a target token: {}", name, why)};
   return examples;
-}
-
-void EncodeReport::CountSpecial(const std::string& text) {
-  if (text.empty()) return;
-  if (special_texts++ == 0) special = text;
-}
-
-void EncodeReport::Drop(Dropped record) {
-  ++dropped_count;
-  if (dropped.size() < kListed) dropped.push_back(std::move(record));
 }
 
 }  // namespace rung::data

@@ -24,6 +24,7 @@
 
 #include "base/result.h"
 #include "data/batch.h"
+#include "data/encode_report.h"
 #include "data/record.h"
 #include "data/vocabulary.h"
 #include "text/chat_template.h"
@@ -47,27 +48,6 @@ struct EncodeOptions {
   bool special_tokens = false;
 };
 
-struct EncodeReport {
-  struct Dropped {
-    int64_t row = 0;
-    std::string reason;
-    std::string file = {};  // where there are several
-  };
-  // Records that gave no example: the first so many by name, and how many in all.
-  static constexpr size_t kListed = 1000;
-  std::vector<Dropped> dropped;
-  int64_t dropped_count = 0;
-  int64_t records = 0;    // that were encoded, the dropped ones included
-  int64_t truncated = 0;  // records cut or split because of max_length
-  int64_t rows = 0;       // rows of all examples in batches: ids less one each
-  int64_t targets = 0;    // learned ids of all examples
-  // Records whose plain text holds the text of a special token, and the first such token.
-  int64_t special_texts = 0;
-  std::string special = {};
-  void Drop(Dropped record);
-  void CountSpecial(const std::string& text);  // Encoder::SpecialText of a record
-};
-
 struct PromptText {
   std::vector<int32_t> ids;  // what generation starts from, never truncated
   std::string completion;    // what the record expects next
@@ -83,6 +63,8 @@ class Encoder {
   Result<Example> Encode(const Record& record, bool* truncated = nullptr) const;
   // One example or, with kSplit, several.
   Result<std::vector<Example>> EncodeParts(const Record& record, bool* truncated = nullptr) const;
+  // The same, and all that a report has of it. None: `report` says why.
+  std::vector<Example> EncodeReported(const Record& record, RecordReport* report) const;
 
   // Fails for a record without a completion (text; segments; messages that do not end with the assistant's).
   Result<PromptText> Prompt(const Record& record) const;

@@ -537,9 +537,11 @@ TEST(EncodeAll, CountsAndListsWhatIsLeftOut) {
 TEST(EncodeAll, CountsRecordsWithTheTextOfASpecialToken) {
   EncodeReport report;
   Encoder(Plain(true), {})
-      .EncodeAll(std::vector<Record>{Text("a"), Text("<a>b"), Pair("<u>", "c")}, "x", &report)
+      .EncodeAll(std::vector<Record>{Text("a"), Text("<a>b"), Pair("<u>", "c"), Pair("<u>", "")}, "x",
+                 &report)
       .OrThrow();
-  EXPECT_EQ(report.special_texts, 2);
+  EXPECT_EQ(report.dropped_count, 1);
+  EXPECT_EQ(report.special_texts, 3);  // the dropped one's too
   EXPECT_EQ(report.special, "<a>");
 }
 

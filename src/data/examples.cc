@@ -48,8 +48,6 @@ Examples::Examples(std::span<const Example> examples) {
   records_ = std::move(records);
 }
 
-Examples::Examples(const std::vector<Example>& examples) : Examples(std::span(examples)) {}
-
 Examples::Examples(std::span<const TokenWord> words, std::span<const int64_t> offsets, std::string digest,
                    uint64_t resident_bytes, std::shared_ptr<const void> owner)
     : words_(words),

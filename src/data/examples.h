@@ -14,8 +14,7 @@ namespace rung::data {
 class Examples {
  public:
   Examples() = default;
-  Examples(std::span<const Example> examples);     // implicit; copies
-  Examples(const std::vector<Example>& examples);  // implicit; copies
+  explicit Examples(std::span<const Example> examples);  // copies
   // `offsets`: of each example's first word, and of the end. Example i is of record i. `owner` keeps them.
   Examples(std::span<const TokenWord> words, std::span<const int64_t> offsets, std::string digest,
            uint64_t resident_bytes, std::shared_ptr<const void> owner);
@@ -45,7 +44,7 @@ class Examples {
   std::span<const int64_t> offsets_;
   std::vector<int64_t> records_;                        // empty: the place
   std::shared_ptr<const std::vector<int64_t>> places_;  // nullptr: all, in order
-  std::string digest_;                                  // empty: not computed yet
+  std::string digest_;                                  // of words and offsets; empty: not known
   uint64_t resident_ = 0;
   std::shared_ptr<const void> owner_;
 };
@@ -54,7 +53,6 @@ class Examples {
 class ExampleBuilder {
  public:
   void Add(std::span<const TokenWord> words);
-  int64_t size() const { return static_cast<int64_t>(offsets_.size()) - 1; }
   Examples Finish() &&;
 
  private:

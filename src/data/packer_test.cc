@@ -150,12 +150,13 @@ TEST(PlanInOrder, KeepsTheOrder) {
 }
 
 TEST(MakeBatchOfPlan, TakesThePlansExamples) {
-  std::vector<Example> examples;
+  std::vector<Example> made;
   for (int32_t i = 0; i < 50; ++i) {
-    examples.push_back({std::vector<int32_t>(static_cast<size_t>(2 + i % 7), i), {}, i});
-    examples.back().learn.assign(examples.back().ids.size(), 1);
-    examples.back().learn[0] = 0;
+    made.push_back({std::vector<int32_t>(static_cast<size_t>(2 + i % 7), i), {}, i});
+    made.back().learn.assign(made.back().ids.size(), 1);
+    made.back().learn[0] = 0;
   }
+  const Examples examples(made);
   const std::vector<int64_t> rows = RowsOf(examples);
   EXPECT_EQ(rows[6], 7);
   const EpochPlan plan = PlanEpoch(rows, 20, 9, 2).OrThrow();

@@ -47,7 +47,6 @@ Result<Record> RecordOfRow(const RawRow& row, const RowReader& reader, const Rea
 }
 
 std::optional<Record> FileCheck::Take(Result<Record> parsed, int64_t row, std::vector<std::string>* bad) {
-  ++rows_;
   std::string message;
   if (!parsed.ok()) {
     message = parsed.failure().message;

@@ -43,7 +43,7 @@ class FileCheck {
 
  private:
   std::string name_, first_bad_;
-  int64_t allowed_ = 0, bad_rows_ = 0, records_ = 0, rows_ = 0, first_row_ = 0;
+  int64_t allowed_ = 0, bad_rows_ = 0, records_ = 0, first_row_ = 0;
   Format format_ = Format::kAuto;
 };
 

@@ -245,6 +245,11 @@ Result<Record> RecordOfText(std::string_view text, const RecordOptions& options)
   return record;
 }
 
+const std::string& AskedIn(const Record& record) {
+  const size_t messages = record.messages.size();
+  return messages > 1 ? record.messages[messages - 2].content : record.prompt;
+}
+
 Result<Record> WithCompletion(const Record& record, std::string_view completion) {
   Record other = record;
   if (record.shape == Shape::kCompletion) {

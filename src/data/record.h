@@ -69,6 +69,8 @@ Result<Record> RecordOfText(std::string_view text, const RecordOptions& options 
 // The record with `completion` in place of its own: of a kCompletion record the completion, of kMessages the
 // content of the last message, which must be the assistant's. For ranking the choices of a record.
 Result<Record> WithCompletion(const Record& record, std::string_view completion);
+// What its answer answers, for people: the prompt, or what stands before the last message.
+const std::string& AskedIn(const Record& record);
 
 // A hash of what the record says (not where it stands, nor label and choices): equal records have equal ones,
 // on every machine.

@@ -121,6 +121,18 @@ TEST(Table, RefusesAnEnormousRowAndGoesOn) {
   EXPECT_THAT(rows[1].fields, ElementsAre("short", "2"));
 }
 
+TEST(Table, RefusesAnEnormousQuotedFieldAndGoesOn) {
+  const std::string enormous(kMaxRowBytes + 1, 'a');
+  const std::vector<RawRow> rows =
+      RowsOfText("text,b\n\"" + enormous + "\n\"\"\",1\nshort,2\n", FileKind::kCsv);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_THAT(rows[0].error, HasSubstr("the limit is 16777216"));
+  EXPECT_EQ(rows[1].row, 4);
+  EXPECT_THAT(rows[1].fields, ElementsAre("short", "2"));
+  EXPECT_THAT(FailureOf("text,b\n1,\"" + enormous + "\nshort,2\n", FileKind::kCsv),
+              StartsWith("x:2: a quoted field does not end"));
+}
+
 // A file of so many bytes that are never anywhere: no line end, then a good row.
 class EndlessLine : public ByteSource {
  public:

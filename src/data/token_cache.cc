@@ -3,16 +3,11 @@
 #include <encoder_sources.h>  // made by cmake/encoder_sources.cmake
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <charconv>
-#include <chrono>
 #include <cstdlib>
-#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -31,32 +26,20 @@ using std::filesystem::file_time_type;
 
 constexpr size_t kKeyDigits = 32;
 constexpr std::string_view kTokens = ".tokens", kTemporary = ".tmp";
-// A file that is whole but not yet renamed is its process's for an instant only.
-constexpr auto kRenamedWithin = std::chrono::minutes(10);
 
-// What a file of a cache is by its name.
-struct Entry {
-  bool tokens = false;       // whole, under its name
-  std::optional<pid_t> pid;  // of the process that makes it
-  bool temporary = false;    // half-written: locked while its process lives
-};
+// What a file of a cache is by its name. Half-written ones are locked while their process lives.
+enum class Entry { kOther, kWhole, kUnfinished };
 
+// "<key>.tokens" or "<key>.tokens.<process>.tmp".
 Entry EntryOf(std::string_view name) {
-  Entry entry;
-  if (name.size() < kKeyDigits + kTokens.size()) return entry;
-  const std::string_view key = name.substr(0, kKeyDigits);
-  if (key.find_first_not_of("0123456789abcdef") != key.npos) return entry;
+  if (name.find_first_not_of("0123456789abcdef") != kKeyDigits) return Entry::kOther;
   name.remove_prefix(kKeyDigits);
-  if (!name.starts_with(kTokens)) return entry;
+  if (!name.starts_with(kTokens)) return Entry::kOther;
   name.remove_prefix(kTokens.size());
-  entry.tokens = name.empty();
-  entry.temporary = name.ends_with(kTemporary);
-  if (entry.temporary) name.remove_suffix(kTemporary.size());
-  if (!name.starts_with('.')) return entry;
-  pid_t pid = 0;
-  const auto [end, code] = std::from_chars(name.data() + 1, name.data() + name.size(), pid);
-  if (code == std::errc() && end == name.data() + name.size() && pid > 0) entry.pid = pid;
-  return entry;
+  if (name.empty()) return Entry::kWhole;
+  if (!name.starts_with('.') || !name.ends_with(kTemporary)) return Entry::kOther;
+  const size_t end = name.find_first_not_of("0123456789", 1);
+  return end > 1 && end == name.size() - kTemporary.size() ? Entry::kUnfinished : Entry::kOther;
 }
 
 // Removes a file that nobody holds a lock on. False: it is in use, or cannot be removed.
@@ -67,8 +50,6 @@ bool RemoveUnused(const Path& path) {
   ::close(descriptor);
   return removed;
 }
-
-bool IsDead(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
 
 }  // namespace
 
@@ -88,7 +69,7 @@ Result<std::string> TokenFileName(std::span<const DataFile> files, std::span<con
 
 Path OwnTokenFile(const Path& path) {
   Path own = path;
-  own += fmt::format(".{}", ::getpid());
+  own += fmt::format(".{}{}", ::getpid(), kTemporary);
   return own;
 }
 
@@ -97,16 +78,14 @@ Tidied TidyCache(const Path& folder, uint64_t limit) {
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
     const Entry entry = EntryOf(file.path().filename().string());
-    if (!file.is_regular_file(error)) continue;
-    const file_time_type time = file.last_write_time(error);
-    if (error) continue;  // removed meanwhile
-    if (entry.tokens) {
-      const uintmax_t bytes = file.file_size(error);
-      if (!error) whole.push_back({file.path(), bytes, time});
-    } else if (entry.pid) {
-      const bool old = file_time_type::clock::now() - time > kRenamedWithin;
-      if (entry.temporary || (old && IsDead(*entry.pid))) RemoveUnused(file.path());
+    if (entry == Entry::kOther || !file.is_regular_file(error)) continue;
+    if (entry == Entry::kUnfinished) {
+      RemoveUnused(file.path());
+      continue;
     }
+    const file_time_type time = file.last_write_time(error);
+    const uintmax_t bytes = error ? 0 : file.file_size(error);
+    if (!error) whole.push_back({file.path(), bytes, time});  // else removed meanwhile
   }
   uint64_t total = 0;
   for (const Evictable& file : whole) total += file.bytes;

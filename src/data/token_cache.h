@@ -29,7 +29,7 @@ inline constexpr uint64_t kCacheLimit = uint64_t{20} << 30;
 Result<std::string> TokenFileName(std::span<const DataFile> files, std::span<const std::string> settings,
                                   const std::function<bool(uint64_t bytes)>& on_bytes);
 
-// The name under which this process makes the file; TidyCache removes it once the process is dead.
+// The temporary name under which this process makes the file; TidyCache removes it once the process is dead.
 Path OwnTokenFile(const Path& path);
 
 struct Tidied {

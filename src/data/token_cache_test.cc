@@ -15,6 +15,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "base/test_support.h"
 #include "data/row_pieces.h"
 #include "data/token_file.h"
 
@@ -24,18 +25,11 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-class TokenCache : public testing::Test {
+class TokenCache : public FolderTest {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("rung_tokens_" + std::to_string(::getpid()));
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   // A file of so many bytes, used so many hours ago.
   Path Put(const std::string& name, size_t bytes, int hours) const {
-    EXPECT_TRUE(WriteTextFile(folder_ / name, std::string(bytes, 'x')).ok());
+    Write(name, std::string(bytes, 'x'));
     const auto now = std::filesystem::file_time_type::clock::now();
     std::filesystem::last_write_time(folder_ / name, now - std::chrono::hours(hours));
     return folder_ / name;
@@ -51,8 +45,6 @@ class TokenCache : public testing::Test {
     name.append(".tokens").append(rest);
     return name;
   }
-
-  Path folder_;
 };
 
 TEST_F(TokenCache, RemovesWhatWasUsedLongestAgo) {
@@ -102,12 +94,18 @@ TEST_F(TokenCache, RemovesWhatDeadProcessesLeft) {
   // No process has the largest number; this one is alive.
   const std::string dead = "." + std::to_string((1 << 22) + 1), alive = "." + std::to_string(::getpid());
   Put(Key('a', dead + ".tmp"), 10, 0);
-  Put(Key('b', dead), 10, 2);
-  Put(Key('c', dead), 10, 0);  // may be about to be renamed, by a process of another machine
-  Put(Key('d', alive), 10, 2);
-  TokenFileWriter writer = TokenFileWriter::Create(OwnTokenFile(folder_ / Key('e'))).OrThrow();
+  Put(Key('b', dead), 10, 2);  // no name of a cache's file
+  Put(Key('c', ".tmp"), 10, 2);
+  const Path path = folder_ / Key('e');
+  TokenFileWriter writer = TokenFileWriter::Create(path, OwnTokenFile(path)).OrThrow();
   TidyCache(folder_, kCacheLimit);
-  EXPECT_EQ(Names(), (std::set<std::string>{Key('c', dead), Key('d', alive), Key('e', alive + ".tmp")}));
+  std::set<std::string> names = {Key('b', dead), Key('c', ".tmp"), Key('e', alive + ".tmp")};
+  EXPECT_EQ(Names(), names);
+  // Renamed once.
+  ASSERT_TRUE(writer.Commit("{}").ok());
+  names.erase(Key('e', alive + ".tmp"));
+  names.insert(Key('e'));
+  EXPECT_EQ(Names(), names);
 }
 
 TEST_F(TokenCache, CountsWhatPackedFilesUnpackTo) {

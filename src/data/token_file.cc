@@ -102,8 +102,8 @@ Status Check(const RandomAccessFile& file, const std::atomic<bool>* interrupt, H
 
 }  // namespace
 
-Result<TokenFileWriter> TokenFileWriter::Create(const Path& path) {
-  Result<AtomicFile> file = AtomicFile::Create(path);
+Result<TokenFileWriter> TokenFileWriter::Create(const Path& path, const Path& temporary) {
+  Result<AtomicFile> file = AtomicFile::Create(path, temporary);
   if (!file.ok()) return file.failure();
   TokenFileWriter writer(std::move(file).value());
   const Header empty{};  // its place

@@ -14,12 +14,11 @@
 
 namespace rung::data {
 
-// Written beside its name and renamed when whole; without Commit there is no file.
+// Written to `temporary`, as AtomicFile has it, and renamed when whole; without Commit there is no file.
 class TokenFileWriter {
  public:
-  static Result<TokenFileWriter> Create(const Path& path);
+  static Result<TokenFileWriter> Create(const Path& path, const Path& temporary = {});
   Status Add(std::span<const TokenWord> words);  // one example
-  int64_t size() const { return static_cast<int64_t>(offsets_.size()) - 1; }
   // `notes`: a text that belongs to the examples.
   Status Commit(std::string_view notes);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/clock.h"
 #include "eval/score.h"
 #include "infer/answers.h"
 
@@ -32,7 +33,7 @@ Accuracy ScoreExactMatch(const Subject& subject, std::span<const data::Record> r
     answer.got = (*answers)[i];
     answer.right = answer.got == answer.expected;
   }
-  accuracy.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  accuracy.seconds = SecondsSince(begin);
   return accuracy;
 }
 

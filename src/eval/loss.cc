@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/clock.h"
 #include "data/packer.h"
 #include "eval/batch_runner.h"
 
@@ -21,7 +22,7 @@ LossScore ScoreLoss(const Subject& subject, std::vector<data::Example> examples,
   for (size_t first = 0; first < examples.size(); first += kReportEvery) {
     const size_t end = std::min(examples.size(), first + kReportEvery);
     train::EncodedData part;
-    part.examples = std::span<const data::Example>(examples).subspan(first, end - first);
+    part.examples = data::Examples(std::span(examples).subspan(first, end - first));
     part.rows = data::RowsOf(part.examples);
     Exec* ex = nullptr;
     // The same batches that EvaluateLoss makes.
@@ -42,7 +43,7 @@ LossScore ScoreLoss(const Subject& subject, std::vector<data::Example> examples,
     score.loss = nats / static_cast<double>(score.targets);
     score.token_accuracy = right / static_cast<double>(score.targets);
   }
-  score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  score.seconds = SecondsSince(begin);
   return score;
 }
 

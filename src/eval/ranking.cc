@@ -4,6 +4,7 @@
 #include <charconv>
 #include <chrono>
 
+#include "base/clock.h"
 #include "data/packer.h"
 #include "eval/batch_runner.h"
 #include "infer/answers.h"
@@ -81,10 +82,10 @@ class Ranker {
   }
 
   void Flush() {
-    const std::vector<int64_t> rows = data::RowsOf(waiting_);
-    const data::EpochPlan plan = data::PlanInOrder(rows, tokens_).OrThrow();
+    const data::Examples waiting(waiting_);
+    const data::EpochPlan plan = data::PlanInOrder(data::RowsOf(waiting), tokens_).OrThrow();
     for (size_t b = 0; b < plan.batches.size(); ++b) {
-      Score(data::MakeBatch(plan, static_cast<int64_t>(b), waiting_));
+      Score(data::MakeBatch(plan, static_cast<int64_t>(b), waiting));
     }
     waiting_.clear();
     waiting_rows_ = 0;
@@ -153,7 +154,7 @@ Accuracy ScoreRanking(const Subject& subject, std::span<const data::Record> reco
     accuracy.answers.push_back({static_cast<int64_t>(i), choices_of(i)[right[i]],
                                 choices_of(i)[best[i]->choice], best[i]->choice == right[i]});
   }
-  accuracy.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  accuracy.seconds = SecondsSince(begin);
   return accuracy;
 }
 

@@ -32,8 +32,7 @@ std::optional<Question> Ask(const data::Encoder& encoder, const text::Tokenizer&
   Result<data::PromptText> prompt = encoder.Prompt(record);
   if (!prompt.ok() || prompt.value().ids.empty()) return std::nullopt;
   Question question;
-  const size_t messages = record.messages.size();
-  question.asked = messages > 1 ? record.messages[messages - 2].content : record.prompt;
+  question.asked = data::AskedIn(record);
   question.expected = Trimmed(prompt.value().completion);
   question.expected_tokens = static_cast<int64_t>(tokenizer.Encode(prompt.value().completion).size());
   question.prompt = std::move(prompt).value().ids;

@@ -4,13 +4,11 @@
 #include <chrono>
 #include <optional>
 
+#include "base/clock.h"
 #include "infer/stop_watch.h"
 
 namespace rung::infer {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double Since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 bool Ends(const text::Tokenizer& tokenizer, int32_t id) {
   const std::vector<int32_t>& ends = tokenizer.end_ids();
@@ -173,7 +171,7 @@ Generation Generate(Session& session, const text::Tokenizer& tokenizer, std::spa
     if (on_text && !text.empty()) on_text(text);
   };
 
-  const Clock::time_point begin = Clock::now();
+  const auto begin = std::chrono::steady_clock::now();
   Tensor logits;
   for (size_t fed = 0; fed < prompt.size() && !IsSet(interrupt);) {
     const size_t count = std::min(static_cast<size_t>(kPrefillChunk), prompt.size() - fed);
@@ -181,8 +179,8 @@ Generation Generate(Session& session, const text::Tokenizer& tokenizer, std::spa
     logits = session.Step({&part, 1});
     fed += count;
   }
-  result.prefill_seconds = Since(begin);
-  const Clock::time_point decoding = Clock::now();
+  result.prefill_seconds = SecondsSince(begin);
+  const auto decoding = std::chrono::steady_clock::now();
   bool stop_text = false;
   result.finish_reason = "length";
   while (static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
@@ -202,7 +200,7 @@ Generation Generate(Session& session, const text::Tokenizer& tokenizer, std::spa
     const Advance one{0, {&id, 1}};
     logits = session.Step({&one, 1});
   }
-  result.decode_seconds = Since(decoding);
+  result.decode_seconds = SecondsSince(decoding);
   if (!stop_text) emit(watch.Push(decoder.Finish(), &stop_text));
   if (stop_text) {
     result.finish_reason = "stop";

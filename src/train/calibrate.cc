@@ -34,7 +34,7 @@ void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan&
   std::vector<Sums> sums(taps.size(), Sums{std::vector<double>(width), std::vector<double>(width)});
   std::vector<double> unused_sum(width), unused_squares(width);
   std::vector<float> row_rms, all_rms;
-  const bool normalize = ladder->spec().tap_norm != model::TapNorm::kNone;
+  RUNG_CHECK(ladder->spec().tap_norm != model::TapNorm::kNone, "taps as they are need no calibration");
 
   int64_t seen = 0;
   for (size_t b = 0; b < plan.batches.size() && seen < kCalibrationTokens; ++b) {
@@ -46,7 +46,7 @@ void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan&
       const auto tap = std::find(taps.begin(), taps.end(), layer);
       if (tap != taps.end()) {
         Sums& s = sums[static_cast<size_t>(tap - taps.begin())];
-        ops::Moments(ex, x, normalize, kEps, s.sum.data(), s.sum_squares.data(), rms);
+        ops::Moments(ex, x, true, kEps, s.sum.data(), s.sum_squares.data(), rms);
       }
       if (layer == layers - 1) {
         if (tap == taps.end())

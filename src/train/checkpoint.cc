@@ -12,7 +12,6 @@
 #include "base/folders.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
-#include "model/adapter_file.h"
 #include "train/checksums.h"
 #include "train/trainer_state.h"
 
@@ -99,9 +98,7 @@ void FromJson(const json& object, Checkpoint* checkpoint) {
 
 Status WriteAll(const Path& folder, const RunState& state, const model::Adapter& adapter,
                 Optimizer& optimizer, const CheckpointContext& context) {
-  Status saved = model::SaveAdapter(
-      folder, adapter, *context.config,
-      {context.base_model, context.chat_template, context.template_time, context.base_formats});
+  Status saved = model::SaveAdapter(folder, adapter, *context.config, context.origin);
   if (!saved.ok()) return saved;
   std::vector<io::TensorToWrite> moments;
   optimizer.ForEachState([&](const std::string& name, const char* dtype, std::span<std::byte> bytes) {
@@ -114,8 +111,7 @@ Status WriteAll(const Path& folder, const RunState& state, const model::Adapter&
   }
   const std::string resume = ToJson(state, optimizer.steps(), context.settings)
                                  .dump(2, ' ', false, ordered_json::error_handler_t::replace);
-  if (Status written = WriteTextFile(folder / kResume, resume + "\n"); !written.ok()) return written;
-  return WriteChecksums(folder);
+  return WriteTextFile(folder / kResume, resume + "\n");
 }
 
 }  // namespace
@@ -135,13 +131,9 @@ Status CleanCheckpoints(const Path& out) {
 
 Status SaveCheckpoint(const Path& out, const RunState& state, const model::Adapter& adapter,
                       Optimizer& optimizer, const CheckpointContext& context) {
-  const Path folder = FolderOf(out, state.position.step), temporary = UnfinishedName(folder);
-  if (Status removed = RemoveAll(temporary); !removed.ok()) return removed;
-  Status saved = WriteAll(temporary, state, adapter, optimizer, context);
-  if (saved.ok()) saved = ReplaceFolder(folder);
-  // On a full disk its space is what the next attempt needs. What cannot be removed is removed then.
-  if (!saved.ok()) (void)RemoveAll(temporary).ok();
-  return saved;
+  return WriteFolder(FolderOf(out, state.position.step), [&](const Path& folder) {
+    return WriteAll(folder, state, adapter, optimizer, context);
+  });
 }
 
 std::vector<int64_t> CheckpointSteps(const Path& out) {
@@ -159,12 +151,9 @@ bool HasCheckpoint(const Path& out) { return !CheckpointSteps(out).empty(); }
 std::string RungVersion() { return RUNG_VERSION; }
 
 Result<Checkpoint> ReadCheckpoint(const Path& folder) {
-  Result<std::set<std::string>> names = VerifyChecksums(folder);
-  if (!names.ok()) return names.failure();
-  for (const char* name : {"adapter_model.safetensors", model::kAdapterConfig, kMoments, kResume}) {
-    if (names.value().contains(name)) continue;
-    return Failure{fmt::format("{}: not in {}", (folder / name).string(), kChecksums)};
-  }
+  const Status verified =
+      VerifyChecksums(folder, {"adapter_model.safetensors", model::kAdapterConfig, kMoments, kResume});
+  if (!verified.ok()) return verified.failure();
   const Path file = folder / kResume;
   Result<json> object = io::ReadJson(file, kResumeLimit);
   if (!object.ok()) return object.failure();

@@ -16,8 +16,7 @@
 #include <vector>
 
 #include "base/files.h"
-#include "model/adapter.h"
-#include "model/base_formats.h"
+#include "model/adapter_file.h"
 #include "train/optimizer.h"
 
 namespace rung::train {
@@ -65,11 +64,9 @@ struct Checkpoint {
 
 struct CheckpointContext {
   const model::Config* config = nullptr;
-  std::string base_model, chat_template;
+  model::AdapterOrigin origin;
   Settings settings;
-  std::string trainer_state = "";                       // text of trainer_state.json; empty: none is written
-  std::optional<int64_t> template_time = std::nullopt;  // see model::AdapterInfo
-  model::BaseFormats base_formats = {};
+  std::string trainer_state = "";  // text of trainer_state.json; empty: none is written
 };
 
 // Synced and renamed; after a failure nothing of it is left, and a checkpoint of the same step stays.

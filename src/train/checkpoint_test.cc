@@ -297,21 +297,21 @@ TEST_F(CheckpointTest, ADeadProcessLocksNothing) {
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    const Result<RunLock> lock = RunLock::Take(folder_);
+    const auto lock = RunLock::TakeIfThere(folder_);
     if (::write(ready[1], lock.ok() ? "y" : "n", 1) == 1) ::pause();
     std::_Exit(1);
   }
   char answer = 0;
   ASSERT_EQ(::read(ready[0], &answer, 1), 1);
   EXPECT_EQ(answer, 'y');
-  const Result<RunLock> second = RunLock::Take(folder_);
+  const auto second = RunLock::TakeIfThere(folder_);
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.failure().code, ExitCode::kUsage);
   EXPECT_NE(second.failure().message.find(fmt::format("process {} on ", child)), std::string::npos);
   ::kill(child, SIGKILL);
   EXPECT_EQ(::waitpid(child, nullptr, 0), child);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "run.lock"));
-  EXPECT_TRUE(RunLock::Take(folder_).ok());
+  EXPECT_TRUE(RunLock::TakeIfThere(folder_).ok());
   ::close(ready[0]);
   ::close(ready[1]);
 }
@@ -327,7 +327,7 @@ TEST_F(CheckpointTest, ARunThatIsAskedForMeanwhileBegins) {
       std::this_thread::sleep_for(std::chrono::milliseconds(15));
       ::close(descriptor);
     });
-    begun += RunLock::Take(folder_).ok();
+    begun += RunLock::TakeIfThere(folder_).ok();
     asks.join();
   }
   EXPECT_GT(begun, 0);

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <string_view>
 
+#include "base/folders.h"
 #include "base/text.h"
 #include "io/sha256.h"
 
@@ -44,7 +47,7 @@ Status WriteChecksums(const Path& folder) {
   return WriteTextFile(folder / kChecksums, text);
 }
 
-Result<std::set<std::string>> VerifyChecksums(const Path& folder) {
+Status VerifyChecksums(const Path& folder, std::initializer_list<const char*> required) {
   const Path list = folder / kChecksums;
   Result<std::string> text = ReadTextFile(list, kLimit);
   if (!text.ok()) return text.failure();
@@ -70,7 +73,21 @@ Result<std::set<std::string>> VerifyChecksums(const Path& folder) {
                      fmt::format("its bytes are not those that {} has the checksum of", kChecksums));
     }
   }
-  return names;
+  for (const char* name : required) {
+    if (!names.contains(name)) return Damaged(folder / name, fmt::format("not in {}", kChecksums));
+  }
+  return Ok{};
+}
+
+Status WriteFolder(const Path& folder, const std::function<Status(const Path& unfinished)>& write) {
+  const Path unfinished = UnfinishedName(folder);
+  if (Status removed = RemoveAll(unfinished); !removed.ok()) return removed;
+  Status written = write(unfinished);
+  if (written.ok()) written = WriteChecksums(unfinished);
+  if (written.ok()) written = ReplaceFolder(folder);
+  // On a full disk its space is what the next attempt needs. What cannot be removed is removed then.
+  if (!written.ok()) (void)RemoveAll(unfinished).ok();
+  return written;
 }
 
 }  // namespace rung::train

@@ -2,8 +2,8 @@
 // `sha256sum -c` reads them.
 #pragma once
 
-#include <set>
-#include <string>
+#include <functional>
+#include <initializer_list>
 
 #include "base/files.h"
 
@@ -13,8 +13,12 @@ inline constexpr const char* kChecksums = "checksums.sha256";
 
 // Of every file in the folder, by reading them.
 Status WriteChecksums(const Path& folder);
-// Compares every file of the list with it, and returns their names. A file that is not in the list is none
-// of the folder's business. A failure names the file.
-Result<std::set<std::string>> VerifyChecksums(const Path& folder);
+// Compares every file of the list with it, and looks for those that are `required` in it. A file that is not
+// in the list is none of the folder's business. A failure names the file.
+Status VerifyChecksums(const Path& folder, std::initializer_list<const char*> required = {});
+
+// Makes the folder, or makes it anew: `write` puts files into another one, which gets their checksums and is
+// renamed when complete. After a failure nothing of it is left, and an earlier folder stays.
+Status WriteFolder(const Path& folder, const std::function<Status(const Path& unfinished)>& write);
 
 }  // namespace rung::train

@@ -6,6 +6,7 @@
 #include <exception>
 #include <numeric>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "infer/generate.h"
 #include "model/adapter_file.h"
@@ -29,15 +30,6 @@ uint64_t AnswerBytes(const ComputeOptions& compute, const model::Backbone& shape
   const infer::Session session(compute.context, compute.compute, shape, &adapter, answers.slots,
                                answers.capacity);
   return session.MostBytes(infer::kPrefillChunk);
-}
-
-double EpochsDone(const RunPosition& position, const EncodedData& data, const TrainOptions& options) {
-  const auto epoch = static_cast<double>(position.epoch);
-  if (position.batch == 0) return epoch;
-  const data::EpochPlan plan =
-      data::PlanEpoch(data.rows, options.tokens, options.seed, static_cast<uint32_t>(position.epoch))
-          .OrThrow();
-  return epoch + static_cast<double>(position.batch) / static_cast<double>(plan.batches.size());
 }
 
 std::span<float> Numbers(model::Adapter* adapter) {
@@ -175,8 +167,8 @@ bool Trainer::Evaluate() {
   if (interrupt_.load()) return false;
   if (options_.eval.metric == EvalMetric::kExactMatch && !AnswerExactly(&report)) return false;
   report.step = position_.step;
-  report.epoch = EpochsDone(position_, data_, options_);
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  report.epoch = epoch_done_;
+  report.seconds = SecondsSince(begin);
   evaluated_step_ = position_.step;
   const double value = ValueOf(report, options_.eval.metric);
   report.best = TakeEvaluation(options_.eval, value, position_.step, &best_);
@@ -266,9 +258,7 @@ void Trainer::LoadBest() {
                    same ? "" : " that is left", Text(options_.eval.metric, found.value)));
 }
 
-Measured Trainer::MeasuredNow() const {
-  return {NameOf(options_.eval.metric), eval_data_.examples.empty() ? "" : DataIdentity(eval_data_)};
-}
+Measured Trainer::MeasuredNow() const { return {NameOf(options_.eval.metric), identity_.eval_data}; }
 
 void Trainer::ResumeBest() {
   best_ = checkpoint_.state.best;

@@ -5,10 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string>
 
-#include "base/folders.h"
 #include "data/dataset.h"
 #include "data/reader.h"
 #include "io/json_file.h"
@@ -17,7 +15,6 @@
 namespace rung::train {
 namespace {
 
-constexpr const char* kEvaluation = "evaluation.json";
 constexpr uint64_t kEvaluationLimit = uint64_t{1} << 16;
 
 Failure Usage(std::string message) { return Failure{std::move(message), ExitCode::kUsage}; }
@@ -140,21 +137,12 @@ std::vector<infer::Question> LoadQuestions(const TrainOptions& options, const mo
 }
 
 Status SaveBest(const Path& folder, const SavedBest& best, const std::function<Status(const Path&)>& save) {
-  const Path temporary = UnfinishedName(folder);
-  if (Status removed = RemoveAll(temporary); !removed.ok()) return removed;
-  const auto write = [&]() -> Status {
-    if (Status saved = save(temporary); !saved.ok()) return saved;
+  return WriteFolder(folder, [&](const Path& unfinished) -> Status {
+    if (Status saved = save(unfinished); !saved.ok()) return saved;
     const nlohmann::ordered_json which = {
         {"step", best.step}, {"metric", best.of.metric}, {"value", best.value}, {"eval_data", best.of.data}};
-    if (Status written = WriteTextFile(temporary / kEvaluation, which.dump(2) + "\n"); !written.ok())
-      return written;
-    if (Status written = WriteChecksums(temporary); !written.ok()) return written;
-    return ReplaceFolder(folder);
-  };
-  Status written = write();
-  // On a full disk its space is what others need. What cannot be removed is removed next time.
-  if (!written.ok()) (void)RemoveAll(temporary).ok();
-  return written;
+    return WriteTextFile(unfinished / kEvaluation, which.dump(2) + "\n");
+  });
 }
 
 Status BestFolder::Keep(const SavedBest& best, std::span<const float> values,
@@ -178,13 +166,9 @@ Status BestFolder::Retry(std::span<float> values, const Save& save) {
 }
 
 Result<SavedBest> ReadBest(const Path& folder) {
-  Result<std::set<std::string>> names = VerifyChecksums(folder);
-  if (!names.ok()) return names.failure();
+  const Status verified = VerifyChecksums(folder, {"adapter_model.safetensors", kEvaluation});
+  if (!verified.ok()) return verified.failure();
   const Path file = folder / kEvaluation;
-  for (const char* name : {"adapter_model.safetensors", kEvaluation}) {
-    if (!names.value().contains(name))
-      return Failure{fmt::format("{}: not in {}", (folder / name).string(), kChecksums)};
-  }
   Result<nlohmann::json> which = io::ReadJson(file, kEvaluationLimit);
   if (!which.ok()) return which.failure();
   try {

@@ -40,6 +40,7 @@ std::vector<infer::Question> LoadQuestions(const TrainOptions& options, const mo
 
 // <out>/best/: an adapter folder, evaluation.json that says which, and checksums. Replaced as a whole.
 inline constexpr const char* kBestFolder = "best";
+inline constexpr const char* kEvaluation = "evaluation.json";
 struct SavedBest {
   double value = 0.0;
   int64_t step = 0;

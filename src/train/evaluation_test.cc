@@ -1,12 +1,11 @@
 // The rules of evaluation, against Hugging Face's own words, and the folder of the best adapter.
 #include "train/evaluation.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <limits>
 
+#include "base/test_support.h"
 #include "train/checksums.h"
 
 namespace rung::train {
@@ -138,11 +137,10 @@ TEST(EvaluationTest, WhatWaitedMakesRoomForItsSuccessor) {
   EXPECT_FALSE(folder.waits());
 }
 
-TEST(EvaluationTest, TheBestFolderIsReplacedAsAWhole) {
-  const Path out = std::filesystem::temp_directory_path() / fmt::format("rung_best_test_{}", ::getpid());
-  std::filesystem::remove_all(out);
-  std::filesystem::create_directories(out);
-  const Path best = out / kBestFolder;
+using BestFolderTest = FolderTest;
+
+TEST_F(BestFolderTest, IsReplacedAsAWhole) {
+  const Path best = folder_ / kBestFolder;
   const Measured of{"loss", "0123456789abcdef"};
   const auto step = [&] { return ReadBest(best).OrThrow().step; };
   const auto save = [](const std::string& text) {
@@ -175,7 +173,10 @@ TEST(EvaluationTest, TheBestFolderIsReplacedAsAWhole) {
     ASSERT_TRUE(WriteChecksums(best).ok());
     EXPECT_FALSE(ReadBest(best).ok()) << text;
   }
-  std::filesystem::remove_all(out);
+  std::filesystem::remove(best / "evaluation.json");
+  ASSERT_TRUE(WriteChecksums(best).ok());
+  EXPECT_NE(ReadBest(best).failure().message.find("evaluation.json: not in checksums.sha256"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "io/gguf.h"
 #include "io/sha256.h"
+#include "model/ladder_file.h"
 #include "text/tokenizer.h"
 
 namespace rung::train {
@@ -24,36 +25,37 @@ void AddModel(const ModelHash& model, Settings* settings) {
   }
 }
 
-// In the order of the enumerations.
-constexpr const char* kKinds[] = {"decoder", "plain"};
-constexpr const char* kNorms[] = {"rms", "layer"};
-constexpr const char* kGates[] = {"sum", "interpolate", "interpolate-vector"};
-constexpr const char* kTapNorms[] = {"none", "rms", "standardize"};
-constexpr const char* kTapMaps[] = {"full", "pooled"};
-constexpr const char* kStorages[] = {"compute", "int8"};
-constexpr const char* kInits[] = {"random", "pruned", "fisher"};
+const char* NameOf(model::TapStorage storage) {
+  return storage == model::TapStorage::kInt8 ? "int8" : "compute";
+}
 
-template <class Enum, size_t n>
-const char* NameIn(const char* const (&names)[n], Enum value) {
-  RUNG_CHECK(static_cast<size_t>(value) < n, "a value of an enumeration has no name");
-  return names[static_cast<size_t>(value)];
+const char* NameOf(LadderInit init) {
+  switch (init) {
+    case LadderInit::kRandom:
+      return "random";
+    case LadderInit::kPruned:
+      return "pruned";
+    case LadderInit::kFisher:
+      break;
+  }
+  return "fisher";
 }
 
 void AddLadder(const TrainOptions& options, const model::LadderSpec& l, Settings* settings) {
   const Settings more = {{"taps", fmt::format("{}", fmt::join(l.taps, ","))},
                          {"rungs", fmt::format("{}", l.rungs)},
-                         {"rung_block", NameIn(kKinds, l.kind)},
-                         {"rung_norm", NameIn(kNorms, l.norm)},
+                         {"rung_block", model::NameOf(l.kind)},
+                         {"rung_norm", model::NameOf(l.norm)},
                          {"rung_positions", l.rotary ? "rope" : "none"},
                          {"width", fmt::format("{}", l.S)},
                          {"side_heads", fmt::format("{}x{}", l.block().Hq, l.head_dim)},
-                         {"gate", NameIn(kGates, l.gate)},
-                         {"tap_norm", NameIn(kTapNorms, l.tap_norm)},
-                         {"tap_map", NameIn(kTapMaps, l.tap_map)},
-                         {"tap_storage", NameIn(kStorages, options.policy.taps)},
+                         {"gate", model::NameOf(l.gate)},
+                         {"tap_norm", model::NameOf(l.tap_norm)},
+                         {"tap_map", model::NameOf(l.tap_map)},
+                         {"tap_storage", NameOf(options.policy.taps)},
                          {"rejoin", fmt::format("{}", l.rejoin)},
                          {"output_scale", fmt::format("{}", options.ladder.output_scale)},
-                         {"ladder_init", NameIn(kInits, options.ladder.init)}};
+                         {"ladder_init", NameOf(options.ladder.init)}};
   settings->insert(more.begin(), more.end());
   if (options.ladder.init == LadderInit::kFisher)
     settings->emplace("fisher_samples", fmt::format("{}", options.ladder.fisher_samples));

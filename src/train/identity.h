@@ -11,7 +11,8 @@ namespace rung::train {
 
 struct RunIdentity {
   ModelHash model;
-  std::string data;  // 16 hex digits
+  std::string data;       // 16 hex digits
+  std::string eval_data;  // the same; empty: there is none
   // Model and data, for the key of a tap cache.
   std::string text(const model::Config& config) const;
 };

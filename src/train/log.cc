@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/clock.h"
 #include "train/history.h"
 
 namespace rung::train {
@@ -90,10 +91,7 @@ void RunLog::Check(const Status& status, bool* noted) {
     options_.note(fmt::format("the record of this run: {}; the run goes on", status.failure().message));
 }
 
-double RunLog::Seconds() const {
-  return options_.earlier_seconds +
-         std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-}
+double RunLog::Seconds() const { return options_.earlier_seconds + SecondsSince(started_); }
 
 void RunLog::Line(const std::string& text) {
   OpenFiles();

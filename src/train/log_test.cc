@@ -1,8 +1,6 @@
 #include "train/log.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -11,6 +9,7 @@
 #include <set>
 
 #include "base/file_faults.h"
+#include "base/test_support.h"
 #include "train/history.h"
 
 namespace rung::train {
@@ -52,16 +51,8 @@ EvalReport EvalOf(int64_t step, double loss) {
   return report;
 }
 
-class LogTest : public testing::Test {
+class LogTest : public FolderTest {
  protected:
-  void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ =
-        std::filesystem::temp_directory_path() / fmt::format("rung_log_{}_{}", test->name(), ::getpid());
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   LogOptions Options(int64_t resumed_step = 0, int64_t total_steps = 10) {
     LogOptions options;
     options.out = folder_;
@@ -74,7 +65,6 @@ class LogTest : public testing::Test {
   RunHistory History() const { return ReadHistory(folder_ / "train_log.jsonl").OrThrow(); }
   json State() const { return json::parse(ReadTextFile(folder_ / "trainer_state.json", kLimit).OrThrow()); }
 
-  Path folder_;
   std::vector<std::string> notes_;
 };
 
@@ -182,14 +172,14 @@ TEST_F(LogTest, TrainerStateHasTheKeysOfTransformers) {
 
 TEST_F(LogTest, ALongRunsHistoryIsMeansOfSeveralSteps) {
   TrainerState state({5000, 0, 0, 1.0});
-  ASSERT_EQ(state.logging_steps(), 5);
   for (int64_t s = 1; s <= 5000; ++s) {
     StepReport step = StepOf(s, static_cast<double>(s));
     if (s == 3) step.loss = std::nan(""), step.skipped = true;
     state.Add(step);
   }
-  const json history = json::parse(state.Text())["log_history"];
-  EXPECT_EQ(history.size(), 1000u);
+  const json text = json::parse(state.Text()), history = text["log_history"];
+  EXPECT_EQ(text["logging_steps"], 5);
+  ASSERT_EQ(history.size(), 1000u);
   EXPECT_EQ(history[0]["loss"], 3.0);  // of 1, 2, 4, 5
   EXPECT_EQ(history[1]["loss"], 8.0);
 }

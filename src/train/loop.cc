@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "model/adapter_file.h"
 #include "train/evaluation.h"
@@ -12,12 +13,6 @@
 namespace rung::train {
 
 using Clock = std::chrono::steady_clock;
-
-namespace {
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-}  // namespace
 
 std::vector<float> Trainer::RunPlanned(const data::Batch& batch, const model::CrossingIo* crossing) {
   model::BatchInput input(batch);
@@ -64,9 +59,7 @@ std::optional<double> Trainer::Accumulate(const data::EpochPlan& plan, int64_t e
       data_.examples.Prefetch(plan.batches[next]);
     }
     waiting_seconds_ += SecondsSince(asked);
-    // A pure function of the position: a resumed run drops out the same.
-    draw_ =
-        static_cast<uint64_t>(position_.step * options_.gradient_accumulation + position_.batch - begin + 1);
+    draw_ = DrawOf(position_.step, position_.batch - begin, options_.gradient_accumulation);
     if (!RunMicroBatch(batch, &loss_sum)) {
       // Gradients are void. The damaged states are absent now, so the second attempt computes them.
       ops::Zero(*exec_, Out{adapter_->params().gradients});
@@ -144,9 +137,7 @@ RunResult Trainer::Loop() {
   while (position_.step < total_steps_ && !interrupted && !StopsEarly(options_.eval, best_)) {
     const Clock::time_point begin = Clock::now();
     if (planned_epoch != position_.epoch) {
-      plan =
-          data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(position_.epoch))
-              .OrThrow();
+      plan = EpochOf(position_.epoch);
       planned_epoch = position_.epoch;
     }
     const auto batches = static_cast<int64_t>(plan.batches.size());
@@ -204,10 +195,8 @@ RunResult Trainer::Finish(bool interrupted) {
     if (!there && CountNotFinite(adapter_->params().values) == 0) SaveAndNote();
     interrupted = !Evaluate();
   }
-  if (!interrupted) {
-    LoadBest();
-    refuse_damage();
-  }
+  if (!interrupted) LoadBest();
+  refuse_damage();  // of an interrupted run too: --resume takes the checkpoint before it
   SaveAtEnd(interrupted);
   if (!interrupted) log_->Complete();
   RetryBest(true);

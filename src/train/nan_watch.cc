@@ -36,9 +36,7 @@ std::string DamagedParameter(const model::Adapter& adapter) {
 }
 
 std::string Trainer::WatchSkippedStep() {
-  const data::EpochPlan plan =
-      data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(tried_.epoch))
-          .OrThrow();
+  const data::EpochPlan plan = EpochOf(tried_.epoch);
   // The weights are those of the first attempt, and so is every micro-batch.
   ops::Zero(*exec_, Out{adapter_->params().gradients});
   std::string text = "every operation of it was finite, the norm of its gradient was not";
@@ -46,10 +44,9 @@ std::string Trainer::WatchSkippedStep() {
     const data::Batch batch = data::MakeBatch(plan, b, data_.examples);
     Reserve(PlanStep(options_.compute.context, options_.compute.compute, *backbone_, &*adapter_, batch, true)
                 .peak.bytes);
-    const auto draw =
-        static_cast<uint64_t>((position_.step - 1) * options_.gradient_accumulation + b - tried_.begin + 1);
     const std::optional<FiniteWatch::Finding> found =
-        WatchMicroBatch(*exec_, *backbone_, *adapter_, batch, draw);
+        WatchMicroBatch(*exec_, *backbone_, *adapter_, batch,
+                        DrawOf(position_.step - 1, b - tried_.begin, options_.gradient_accumulation));
     if (!found) continue;
     text = fmt::format("the first was {} (operation {} of micro-batch {} of {})", found->text(),
                        found->launch, b - tried_.begin + 1, tried_.end - tried_.begin);
@@ -60,9 +57,6 @@ std::string Trainer::WatchSkippedStep() {
   return parameter.empty() ? text : fmt::format("{}; of the adapter, {}", text, parameter);
 }
 
-namespace {
-
-// How to go on in `out`: from its newest checkpoint, or from one of those before it. Empty: there is none.
 std::string WaysOn(const Path& out) {
   const std::vector<int64_t> steps = CheckpointSteps(out);
   if (steps.empty()) return "";
@@ -80,8 +74,6 @@ std::string WaysOn(const Path& out) {
              fmt::join(earlier, ", "), steps.back());
 }
 
-}  // namespace
-
 void Trainer::StopNotFinite(const std::string& what) {
   std::string text = fmt::format("{} (step {}): {}", what, position_.step, WatchSkippedStep());
   const Path& out = options_.out;
@@ -91,7 +83,7 @@ void Trainer::StopNotFinite(const std::string& what) {
         "--learning-rate";
   } else if (CountNotFinite(adapter_->params().values) > 0) {
     text += "\nthe weights are damaged and not saved: lower --learning-rate" + WaysOn(out);
-  } else if (Status saved = Save(false); !saved.ok()) {
+  } else if (Status saved = Save(); !saved.ok()) {
     text += fmt::format("\nthe weights before it are not saved: {}", saved.failure().message) + WaysOn(out);
   } else {
     text += fmt::format(

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/files.h"
 #include "model/forward.h"
 
 namespace rung::train {
@@ -16,5 +17,8 @@ std::optional<FiniteWatch::Finding> WatchMicroBatch(Exec& ex, const model::Backb
                                                     uint64_t draw);
 // "rungs.2.mlp.up.weight: 3 of 4096 numbers are not finite", of the first such parameter; empty: all are.
 std::string DamagedParameter(const model::Adapter& adapter);
+// How to go on in `out`, as the end of a sentence: from its newest checkpoint, or from one of those before
+// it. Empty: there is none.
+std::string WaysOn(const Path& out);
 
 }  // namespace rung::train

@@ -228,5 +228,68 @@ TEST_F(NanWatchTest, AResumedRunCountsOnItsSkippedSteps) {
   EXPECT_NE(message_.find(fmt::format("(step {})", at + 1)), std::string::npos) << message_;
 }
 
+class InterruptedTest : public NanWatchTest {
+ protected:
+  // A run of two good steps that is forced on with other options and interrupted when `when` says so.
+  TrainOptions Good() {
+    TrainOptions options = Watched("run");
+    options.schedule = Schedule::kConstant;
+    options.warmup_ratio = 0.0;
+    options.max_steps = 20;
+    options.save_steps = 0;
+    options.save_minutes = 0;
+    options.save_limit = 1;
+    EXPECT_EQ(RunUntil(options, [](const StepReport& step) { return step.step == 2; }), ExitCode::kDone);
+    options.resume = options.resume_force = true;
+    options.max_skipped = 1'000'000;
+    return options;
+  }
+  ExitCode RunUntil(const TrainOptions& options, const std::function<bool(const StepReport&)>& when) {
+    std::atomic<bool> interrupt{false};
+    on_step_ = [&](const StepReport& step) { interrupt = when(step); };
+    try {
+      EXPECT_TRUE(Run(options, interrupt).interrupted);
+    } catch (const Error& error) {
+      message_ = error.what();
+      return error.code();
+    }
+    return ExitCode::kDone;
+  }
+  static int64_t NewestStep(const TrainOptions& options) {
+    std::vector<std::string> damaged;
+    return NewestCheckpoint(options.out, &damaged).OrThrow().state.position.step;
+  }
+};
+
+TEST_F(InterruptedTest, DamagedWeightsAreNotSavedAndTheGoodOnesStay) {
+  TrainOptions options = Good();
+  options.learning_rate = 1e39;
+  const auto fifth = [](const StepReport& step) { return step.step == 5; };
+  EXPECT_EQ(RunUntil(options, fifth), ExitCode::kNonFinite);
+  EXPECT_NE(message_.find("the weights are damaged and not saved"), std::string::npos) << message_;
+  EXPECT_NE(message_.find("goes on from checkpoint-2"), std::string::npos) << message_;
+  EXPECT_EQ(CheckpointSteps(options.out), std::vector<int64_t>{2});
+  EXPECT_EQ(NewestStep(options), 2);
+  options.learning_rate = 0.0;
+  on_step_ = nullptr;
+  EXPECT_EQ(CodeOf(options), ExitCode::kDone) << message_;
+}
+
+TEST_F(InterruptedTest, ASaveAmongSkippedStepsPushesOutNone) {
+  TrainOptions options = Good();
+  options.learning_rate = 1e36;
+  int64_t skipped = 0, at = 0;
+  const auto second = [&](const StepReport& step) {
+    at = step.step;
+    return (skipped += step.skipped) == 2;
+  };
+  EXPECT_EQ(RunUntil(options, second), ExitCode::kDone) << message_;
+  EXPECT_EQ(CheckpointSteps(options.out), (std::vector<int64_t>{2, at}));
+  EXPECT_NE(notes_.find(fmt::format("skipped steps in a row: 2; checkpoint-{} has the weights before", at)),
+            std::string::npos)
+      << notes_;
+  EXPECT_NE(notes_.find("earlier ones are checkpoint-2"), std::string::npos) << notes_;
+}
+
 }  // namespace
 }  // namespace rung::train

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include "model/adapter_file.h"
 #include "train/checkpoint.h"
+#include "train/evaluation.h"
 #include "train/history.h"
 #include "train/trainer_state.h"
 
@@ -54,9 +56,35 @@ std::optional<FinishedRun> FindFinishedRun(const Path& out) {
   return FinishedRun{};
 }
 
+void RefuseAnotherBest(const Path& out) {
+  const Path best = out / kBestFolder;
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(best, error))) return;
+  if (std::filesystem::exists(best / kEvaluation, error)) return;
+  throw Error(ExitCode::kUsage,
+              fmt::format("{} is not of a run: it has no {}; a run keeps its best adapter there: move it, or "
+                          "choose another --out",
+                          best.string(), kEvaluation));
+}
+
+uint64_t BytesToWrite(const TrainOptions& options, int64_t steps, uint64_t adapter, uint64_t checkpoint) {
+  // Each checkpoint is written before the oldest of too many goes.
+  const int64_t by_steps = options.save_steps > 0 ? steps / options.save_steps : 0;
+  // One more when the run is interrupted, or before its last evaluation.
+  const int64_t made = options.save_minutes > 0.0 ? steps : std::min(steps, by_steps + 1);
+  const int64_t room = options.save_limit - static_cast<int64_t>(CheckpointSteps(options.out).size());
+  const int64_t more = made > room ? std::max<int64_t>(1, room + 1) : made;
+  // The best one and its successor.
+  const bool evaluates = !options.eval_data.empty() || options.data_options.valid_fraction > 0.0;
+  std::error_code error;
+  const bool kept = std::filesystem::exists(options.out / kBestFolder, error);
+  const uint64_t best = options.eval_steps > 0 && evaluates ? (kept ? 1 : 2) : 0;
+  return static_cast<uint64_t>(more) * checkpoint + (1 + best) * adapter;
+}
+
 void RefuseAnEarlierRun(const Path& out) {
   const bool finished = HasResult(out);
-  if (!finished && !HasCheckpoint(out)) return;
+  if (!finished && !HasCheckpoint(out)) return RefuseAnotherBest(out);
   throw Error(ExitCode::kUsage, fmt::format("{} holds an earlier run: {}choose another --out", out.string(),
                                             finished ? "" : "go on with --resume, or "));
 }

@@ -19,8 +19,8 @@ constexpr uint64_t kProcessBytes = uint64_t{22} << 20;
 // oneDNN's generated code and packing buffers for f32 products, per thread.
 constexpr uint64_t kLibraryBytesPerThread = uint64_t{4} << 20;
 
-// "VmHWM:    123 kB" of a /proc file, in bytes; 0 when there is no such line.
-uint64_t ReadKilobytes(const char* file, std::string_view key) {
+// The number in the line that begins with `key`, as "VmHWM:    123 kB"; 0 when there is no such line.
+uint64_t ReadNumber(const Path& file, std::string_view key) {
   std::ifstream in(file);
   std::string line;
   while (std::getline(in, line)) {
@@ -28,7 +28,7 @@ uint64_t ReadKilobytes(const char* file, std::string_view key) {
     const size_t digit = line.find_first_of("0123456789");
     uint64_t value = 0;
     if (digit != std::string::npos) std::from_chars(line.data() + digit, line.data() + line.size(), value);
-    return value * 1024;
+    return value;
   }
   return 0;
 }
@@ -54,27 +54,19 @@ void AddStepItems(const model::AdapterSpec& spec, bool training, MemoryPlan* pla
   }
 }
 
-data::Batch BatchOf(const std::vector<int64_t>& lengths, int64_t targets) {
-  data::Batch batch;
-  batch.starts.push_back(0);
-  for (size_t s = 0; s < lengths.size(); ++s) {
-    for (int64_t i = 0; i < lengths[s]; ++i) {
-      batch.ids.push_back(0);
-      batch.position.push_back(static_cast<int32_t>(i));
-      batch.target.push_back(static_cast<int64_t>(batch.target.size()) < targets ? 0 : -1);
-    }
-    batch.starts.push_back(batch.rows());
-    batch.records.push_back(static_cast<int64_t>(s));
-  }
-  return batch;
-}
-
 }  // namespace
 
 data::Batch UniformBatch(int64_t tokens, int64_t sequence) {
-  std::vector<int64_t> lengths;
-  for (int64_t left = tokens; left > 0; left -= sequence) lengths.push_back(std::min(left, sequence));
-  return BatchOf(lengths, tokens);
+  data::Batch batch;
+  batch.starts.push_back(0);
+  for (int64_t begin = 0; begin < tokens; begin += sequence) {
+    // A row for each id but the last.
+    std::vector<data::TokenWord> words(static_cast<size_t>(std::min(tokens - begin, sequence)) + 1,
+                                       data::WordOf(0, true));
+    words.front() = data::WordOf(0, false);
+    data::AppendSample(words, static_cast<int64_t>(batch.records.size()), &batch);
+  }
+  return batch;
 }
 
 StepPlan PlanStep(const cpu::Context& context, DType compute, const model::Backbone& backbone,
@@ -151,18 +143,33 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
   return plan;
 }
 
-uint64_t AvailableMemory() {
-  uint64_t available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
-  // A container's own limit (control groups, version 2).
-  std::ifstream limit_file("/sys/fs/cgroup/memory.max"), used_file("/sys/fs/cgroup/memory.current");
-  uint64_t limit = 0, used = 0;
-  if (limit_file >> limit && used_file >> used)
-    available = std::min(available, limit > used ? limit - used : 0);
-  return available;
+std::optional<uint64_t> MemoryOfGroup(const Path& group) {
+  const struct {
+    const char *limit, *used, *inactive, *active;
+  } versions[] = {
+      {"memory.max", "memory.current", "inactive_file ", "active_file "},
+      {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ", "total_active_file "}};
+  for (const auto& names : versions) {
+    std::ifstream limit_file(group / names.limit), used_file(group / names.used);
+    uint64_t limit = 0, used = 0;
+    if (!(limit_file >> limit && used_file >> used)) continue;
+    const Path stat = group / "memory.stat";
+    used -= std::min(used, ReadNumber(stat, names.inactive) + ReadNumber(stat, names.active));
+    return limit > used ? limit - used : 0;
+  }
+  return std::nullopt;
 }
 
-uint64_t ResidentPeak() { return ReadKilobytes("/proc/self/status", "VmHWM:"); }
+uint64_t AvailableMemory() {
+  const uint64_t machine = ReadNumber("/proc/meminfo", "MemAvailable:") * 1024;
+  std::optional<uint64_t> group = MemoryOfGroup("/sys/fs/cgroup");
+  if (!group) group = MemoryOfGroup("/sys/fs/cgroup/memory");  // where version 1 has it
+  if (!group) return machine;
+  return std::max<uint64_t>(1, machine > 0 ? std::min(machine, *group) : *group);
+}
 
-uint64_t ResidentNow() { return ReadKilobytes("/proc/self/status", "VmRSS:"); }
+uint64_t ResidentPeak() { return ReadNumber("/proc/self/status", "VmHWM:") * 1024; }
+
+uint64_t ResidentNow() { return ReadNumber("/proc/self/status", "VmRSS:") * 1024; }
 
 }  // namespace rung::train

@@ -67,9 +67,9 @@ uint64_t CacheBytes(const model::AdapterSpec& spec, const TrainOptions& options,
                     bool learned) {
   if (!spec.ladder) return 0;
   const data::Example example{{0, 0}, {0, static_cast<uint8_t>(learned)}, 0};
-  return StateEntryBytes(spec, options.policy, options.compute.compute, config,
-                         data::Examples(std::span(&example, 1)))
-      .front();
+  return StateEntriesOf(spec, options.policy, options.compute.compute, config,
+                        data::Examples(std::span(&example, 1)))
+      .bytes.front();
 }
 
 // An example of so many rows.

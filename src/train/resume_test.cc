@@ -216,13 +216,39 @@ TEST_F(ResumeTest, WhatNeedsNoDataIsRefusedBeforeItIsRead) {
   EXPECT_EQ(CodeOf(options), ExitCode::kUsage);
 }
 
+TEST_F(ResumeTest, ABestFolderOfSomebodyElseStays) {
+  TrainOptions options = Options("run");
+  std::filesystem::create_directories(options.out / "best" / "below");
+  WriteTextFile(options.out / "best" / "notes.txt", "mine").OrThrow();
+  for (const bool resume : {false, true}) {
+    options.resume = resume;
+    for (const auto& code : {CodeOf(options), PreviewCode(options)}) {
+      EXPECT_EQ(code, ExitCode::kUsage);
+      ExpectSaid(message_, "best is not of a run");
+    }
+  }
+  EXPECT_EQ(Bytes(options.out / "best" / "notes.txt"), "mine");
+  // Put there later it is in nobody's way, until there are evaluations.
+  std::filesystem::rename(options.out / "best", folder_ / "best");
+  RunUpTo(options, 2);
+  std::filesystem::rename(folder_ / "best", options.out / "best");
+  TrainOptions evaluated = options;
+  evaluated.eval_data = evaluated.data;
+  evaluated.eval_steps = 1;
+  evaluated.resume_force = true;
+  EXPECT_EQ(CodeOf(evaluated), ExitCode::kUsage);
+  ExpectSaid(message_, "best is not of a run");
+  EXPECT_EQ(Run(options).steps, 6);
+  EXPECT_EQ(Bytes(options.out / "best" / "notes.txt"), "mine");
+}
+
 TEST_F(ResumeTest, ADryRunRefusesTheFolderThatTheRunWould) {
   TrainOptions options = Options("run");
   RunUpTo(options, 2);
   options.resume = true;
   const std::map<std::string, std::string> content = Content(folder_);
   {
-    const RunLock held = RunLock::Take(options.out).OrThrow();
+    const std::optional<RunLock> held = RunLock::TakeIfThere(options.out).OrThrow();
     for (const auto& code : {CodeOf(options), PreviewCode(options)}) {
       EXPECT_EQ(code, ExitCode::kUsage);
       ExpectSaid(message_, "is working on this run");

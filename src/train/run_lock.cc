@@ -23,11 +23,6 @@ constexpr const char* kFile = "run.lock";
 constexpr int kTries = 10;
 constexpr std::chrono::milliseconds kPause{10};
 
-std::string HostName() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
 // "process 4711 on hostname", as its holder wrote it.
 std::string Holder(int descriptor) {
   std::array<char, 300> text{};
@@ -61,6 +56,12 @@ Failure Held(const Path& folder, int descriptor) {
 
 }  // namespace
 
+std::string HostName() {
+  std::array<char, 256> name{};
+  const bool named = ::gethostname(name.data(), name.size() - 1) == 0 && name[0] != '\0';
+  return named ? name.data() : "localhost";
+}
+
 Status RunLock::Check(const Path& folder) {
   const Path file = folder / kFile;
   const int descriptor = Files().open(file.c_str(), O_RDWR | O_CLOEXEC, 0);
@@ -69,15 +70,6 @@ Status RunLock::Check(const Path& folder) {
   // Shared: two checks at once do not see each other.
   if (::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) return Held(folder, descriptor);
   return Ok{};
-}
-
-Result<RunLock> RunLock::Take(const Path& folder) {
-  Result<std::optional<RunLock>> taken = TakeIfThere(folder);
-  if (!taken.ok()) return taken.failure();
-  std::optional<RunLock> lock = std::move(taken).value();
-  if (lock) return std::move(*lock);
-  errno = ENOENT;
-  return Unwritable(folder / kFile);
 }
 
 Result<std::optional<RunLock>> RunLock::TakeIfThere(const Path& folder) {

@@ -12,13 +12,11 @@ namespace rung::train {
 // process left is no obstacle. The file says who holds it ("4711 hostname") and stays. Movable.
 class RunLock {
  public:
-  // `folder` must exist. Refuses with the number of the process that has it, a tenth of a second later: it
-  // may be one that checks.
-  static Result<RunLock> Take(const Path& folder);
-  // The same; nothing: there is no such folder.
+  // Nothing: there is no such folder. Refuses with the number of the process that has it, a tenth of a second
+  // later: it may be one that checks.
   static Result<std::optional<RunLock>> TakeIfThere(const Path& folder);
 
-  // Fails where Take would, unless the file of the lock cannot be made. Writes nothing.
+  // Fails where TakeIfThere would, unless the file of the lock cannot be made. Writes nothing.
   static Status Check(const Path& folder);
 
   RunLock(RunLock&& other) noexcept;
@@ -33,5 +31,8 @@ class RunLock {
   int descriptor_;
   std::string note_;
 };
+
+// Of this machine; "localhost" where it has none.
+std::string HostName();
 
 }  // namespace rung::train

@@ -3,9 +3,9 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/file_faults.h"
+#include "base/test_support.h"
 #include "io/json_file.h"
 #include "model/adapter_file.h"
 #include "train/trainer.h"
@@ -16,17 +16,8 @@ namespace {
 const Path kModel = "tests/data/models/tinystories-656k";
 const Path kData = "examples/stories";
 
-class RunTest : public testing::Test {
+class RunTest : public FolderTest {
  protected:
-  void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ =
-        std::filesystem::temp_directory_path() / fmt::format("rung_run_test_{}_{}", test->name(), ::getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   TrainOptions Options(const std::string& out) const {
     TrainOptions options;
     options.model = kModel;
@@ -66,7 +57,6 @@ class RunTest : public testing::Test {
     return ExitCode::kDone;
   }
 
-  Path folder_;
   std::vector<double> losses_;
   std::vector<EvalReport> evals_;
   std::string notes_;
@@ -144,7 +134,7 @@ TEST_F(RunTest, ResumeRefusesWhateverWouldChangeTheBits) {
 TEST_F(RunTest, InterruptThatCannotSaveIsAFailure) {
   TrainOptions options = Options("run");
   std::filesystem::create_directories(options.out);
-  // A file where the checkpoint's temporary folder should be, that cannot be replaced by a folder.
+  // A file in the place of the run's folder.
   std::atomic<bool> interrupt{false};
   RunEvents events;
   events.on_step = [&](const StepReport& step) {
@@ -354,25 +344,6 @@ TEST_F(RunTest, ATapCacheHoldsForTinyBatchesToo) {
   EXPECT_EQ(live_losses, losses_);
 }
 
-TEST_F(RunTest, AnotherModelOfTheSameShapeIsNotResumed) {
-  TrainOptions options = Options("run");
-  const Path model = folder_ / "model";
-  std::filesystem::copy(kModel, model, std::filesystem::copy_options::recursive);
-  options.model = model;
-  Run(options, 3);
-  options.resume = true;
-  std::string message;
-  for (const auto& entry : std::filesystem::directory_iterator(model)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    std::FILE* file = std::fopen(entry.path().c_str(), "r+b");
-    std::fseek(file, -8, SEEK_END);
-    std::fputs("other", file);
-    std::fclose(file);
-  }
-  EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
-  EXPECT_NE(message.find("model file model.safetensors: "), std::string::npos) << message;
-}
-
 // The settings of a folder decide the computation as much as its weights do.
 TEST_F(RunTest, AModelWithOtherSettingsIsNotResumed) {
   TrainOptions options = Options("run");
@@ -387,6 +358,35 @@ TEST_F(RunTest, AModelWithOtherSettingsIsNotResumed) {
   std::string message;
   EXPECT_EQ(CodeOf(options, &message), ExitCode::kUsage);
   EXPECT_NE(message.find("model file config.json: "), std::string::npos) << message;
+}
+
+TEST_F(RunTest, ATapCacheHasARecordOnceHoweverOftenItIsTrained) {
+  std::string lines;
+  for (int i = 0; i < 9; ++i)
+    lines += fmt::format("{{\"prompt\": \"Once\", \"completion\": \"{} upon\"}}\n", i);
+  const Path data = Write("short.jsonl", lines);
+  std::map<std::string, uintmax_t> bytes;
+  for (const double weight : {1.0, 2.0}) {
+    const std::string name = fmt::format("{}", weight);
+    TrainOptions live = Options(name + "-live"), cached = Options(name + "-cached");
+    for (TrainOptions* options : {&live, &cached}) {
+      options->data = {{data, weight}};
+      options->raw = true;
+      options->max_steps = 0;
+      options->epochs = 2.0;
+    }
+    cached.tap_cache = folder_ / name;
+    losses_.clear();
+    Run(live);
+    const std::vector<double> live_losses = std::exchange(losses_, {});
+    Run(cached);
+    EXPECT_EQ(live_losses, losses_);
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(cached.tap_cache)) {
+      if (entry.path().filename() == "taps") bytes[name] = entry.file_size();
+    }
+  }
+  EXPECT_GT(bytes["1"], 0u);
+  EXPECT_EQ(bytes["2"], bytes["1"]);
 }
 
 TEST_F(RunTest, ATapCacheThatIsTooLargeIsRefusedBeforeTheRun) {
@@ -405,6 +405,7 @@ TEST_F(RunTest, InterpolateAndFreeRungsAndAccumulationRun) {
   options.ladder.gate = model::Gate::kInterpolate;
   options.ladder.rungs = 4;
   options.policy.rungs = model::RungMemory::kRecompute;
+  options.gradient_accumulation = 2;
   const RunResult result = Run(options);
   EXPECT_EQ(result.steps, 12);
   EXPECT_LT(losses_.back(), losses_.front());

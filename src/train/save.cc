@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/file_calls.h"
 #include "model/adapter_file.h"
+#include "train/nan_watch.h"
 #include "train/trainer.h"
 
 namespace rung::train {
@@ -38,28 +40,27 @@ RunState Trainer::State() const {
   state.skipped_steps = skipped_;
   state.skipped_in_row = skipped_in_row_;
   state.tokens = total_tokens_;
-  state.seconds =
-      earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  state.seconds = earlier_seconds_ + SecondsSince(started_);
   state.evaluated_step = evaluated_step_;
   state.best = best_;
   return state;
 }
 
-Status Trainer::SaveAdapterTo(const Path& folder) const {
-  return model::SaveAdapter(
-      folder, *adapter_, config_,
-      {options_.model.string(), text_->chat_source(), text_->time, backbone_->formats()});
+model::AdapterOrigin Trainer::Origin() const {
+  return {options_.model.string(), text_->chat_source(), text_->time, backbone_->formats()};
 }
 
-Status Trainer::Save(bool prune) {
-  CheckpointContext context{&config_, options_.model.string(), text_->chat_source(), Settings()};
-  context.template_time = text_->time;
-  context.base_formats = backbone_->formats();
-  context.trainer_state = log_->StateText();
+Status Trainer::SaveAdapterTo(const Path& folder) const {
+  return model::SaveAdapter(folder, *adapter_, config_, Origin());
+}
+
+Status Trainer::Save() {
+  const CheckpointContext context{&config_, Origin(), Settings(), log_->StateText()};
   Status saved = SaveCheckpoint(options_.out, State(), *adapter_, *optimizer_, context);
   if (!saved.ok()) return saved;
   saved_step_ = position_.step;
-  if (prune) PruneCheckpoints(options_.out, position_.step, options_.save_limit);
+  // What follows steps that were skipped may be no better: earlier ones stay.
+  if (skipped_in_row_ == 0) PruneCheckpoints(options_.out, position_.step, options_.save_limit);
   log_->Saved(fmt::format("checkpoint-{}", position_.step));
   return saved;
 }
@@ -97,7 +98,11 @@ void Trainer::SaveAtEnd(bool interrupted) {
     saved = save();
     if (given_up) break;
   }
-  if (saved.ok()) return;
+  if (saved.ok()) {
+    if (!interrupted || skipped_in_row_ == 0) return;
+    return Note(fmt::format("skipped steps in a row: {}; checkpoint-{} has the weights before them{}",
+                            skipped_in_row_, position_.step, WaysOn(options_.out)));
+  }
   const std::vector<int64_t> steps = CheckpointSteps(options_.out);
   const std::string rest = steps.empty() ? "there is no earlier checkpoint"
                                          : fmt::format("checkpoint-{} in {} is good: go on with --resume",

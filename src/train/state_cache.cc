@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/hash.h"
 #include "kernels/cpu/panel.h"
 
 namespace rung::train {
@@ -23,7 +24,7 @@ std::string CalibrationOf(const model::Adapter& adapter) {
     numbers.append(reinterpret_cast<const char*>(tensor.data),
                    static_cast<size_t>(tensor.size()) * sizeof(float));
   });
-  return model::HashText(numbers);
+  return HashText(numbers);
 }
 
 // Raised by whatever changes the bits of the frozen forward pass: states of an older program are then not
@@ -46,20 +47,21 @@ std::string KeyOf(const TrainOptions& options, const model::Adapter& adapter, co
 
 }  // namespace
 
-std::vector<uint64_t> StateEntryBytes(const model::AdapterSpec& spec, const model::MemoryPolicy& policy,
-                                      DType compute, const model::Config& config,
-                                      const data::Examples& examples) {
+StateEntries StateEntriesOf(const model::AdapterSpec& spec, const model::MemoryPolicy& policy, DType compute,
+                            const model::Config& config, const data::Examples& examples) {
   RUNG_CHECK(spec.ladder.has_value(), "state cache: only a ladder has taps");
   const uint64_t tap_row = model::StoredTapRowBytes(*spec.ladder, policy.taps, compute, config.C);
   const uint64_t x_row = static_cast<uint64_t>(config.C) * sizeof(float);
-  std::vector<uint64_t> bytes;
+  StateEntries entries;
   for (int64_t e = 0; e < examples.size(); ++e) {
+    const auto next = static_cast<int64_t>(entries.bytes.size());
+    if (!entries.of_record.try_emplace(examples.record(e), next).second) continue;
     const auto rows = static_cast<uint64_t>(examples.length(e) - 1);
     const auto x_rows =
         spec.first_crossed(config.L) < config.L ? rows : static_cast<uint64_t>(examples.target_count(e));
-    bytes.push_back(rows * tap_row * spec.ladder->taps.size() + x_rows * x_row);
+    entries.bytes.push_back(rows * tap_row * spec.ladder->taps.size() + x_rows * x_row);
   }
-  return bytes;
+  return entries;
 }
 
 Result<std::unique_ptr<StateCache>> StateCache::Open(const TrainOptions& options,
@@ -67,13 +69,14 @@ Result<std::unique_ptr<StateCache>> StateCache::Open(const TrainOptions& options
                                                      const model::Config& config, const std::string& identity,
                                                      const data::Examples& examples) {
   auto cache = std::unique_ptr<StateCache>(new StateCache());
-  Result<std::unique_ptr<model::TapCache>> store = model::TapCache::Open(
-      options.tap_cache, {KeyOf(options, adapter, identity)},
-      StateEntryBytes(adapter.spec(), options.policy, options.compute.compute, config, examples),
-      options.tap_cache_limit);
+  StateEntries entries =
+      StateEntriesOf(adapter.spec(), options.policy, options.compute.compute, config, examples);
+  Result<std::unique_ptr<model::TapCache>> store =
+      model::TapCache::Open(options.tap_cache, {KeyOf(options, adapter, identity)}, std::move(entries.bytes),
+                            options.tap_cache_limit);
   if (!store.ok()) return store.failure();
   cache->store_ = std::move(store).value();
-  for (int64_t e = 0; e < examples.size(); ++e) cache->entry_of_record_[examples.record(e)] = e;
+  cache->entry_of_record_ = std::move(entries.of_record);
   cache->rows_of_x_ = adapter.first_crossed(config.L) < config.L;
   return cache;
 }

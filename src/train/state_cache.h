@@ -11,11 +11,14 @@
 
 namespace rung::train {
 
-// Bytes of one example's entry: for every row each stored tap, and the residual stream of the rows that are
-// read of it.
-std::vector<uint64_t> StateEntryBytes(const model::AdapterSpec& spec, const model::MemoryPolicy& policy,
-                                      DType compute, const model::Config& config,
-                                      const data::Examples& examples);
+// An entry for each record, however often the examples have it. Its bytes: for every row each stored tap, and
+// the residual stream of the rows that are read of it.
+struct StateEntries {
+  std::vector<uint64_t> bytes;
+  std::map<int64_t, int64_t> of_record;
+};
+StateEntries StateEntriesOf(const model::AdapterSpec& spec, const model::MemoryPolicy& policy, DType compute,
+                            const model::Config& config, const data::Examples& examples);
 
 class StateCache {
  public:

@@ -15,4 +15,10 @@ namespace rung::train {
 void Step(Exec& ex, const model::Backbone& backbone, const model::Adapter* adapter,
           const model::BatchInput& batch, bool learn, Out loss, const Out* best);
 
+// Of the dropout masks of a micro-batch, both counted from 0. A pure function of the place in the run: a
+// resumed run drops out the same.
+inline uint64_t DrawOf(int64_t step, int64_t micro_batch, int64_t gradient_accumulation) {
+  return static_cast<uint64_t>(step * gradient_accumulation + micro_batch + 1);
+}
+
 }  // namespace rung::train

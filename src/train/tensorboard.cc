@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "train/run_lock.h"
+
 namespace rung::train {
 namespace {
 
@@ -86,14 +88,6 @@ int64_t NewestSeconds(const Path& out) {
   return newest;
 }
 
-std::string HostName() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0 || name[0] == '\0') return "localhost";
-  std::string host(name.data());
-  std::replace(host.begin(), host.end(), '/', '_');
-  return host;
-}
-
 }  // namespace
 
 uint32_t Crc32c(std::string_view bytes) {
@@ -144,7 +138,9 @@ std::string ScalarEvent(double wall_time, int64_t step, std::span<const Scalar> 
 Result<EventFile> EventFile::Create(const Path& out, int64_t first_step) {
   const int64_t newest = NewestSeconds(out);
   const int64_t seconds = std::max(static_cast<int64_t>(Now()), newest + 1);
-  const Path path = out / fmt::format("{}{:010}.{}.{}", kPrefix, seconds, HostName(), ::getpid());
+  std::string host = HostName();
+  std::replace(host.begin(), host.end(), '/', '_');
+  const Path path = out / fmt::format("{}{:010}.{}.{}", kPrefix, seconds, host, ::getpid());
   Result<AppendFile> file = AppendFile::Open(path);
   if (!file.ok()) return file.failure();
   EventFile events(std::move(file).value());

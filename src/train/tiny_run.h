@@ -3,30 +3,25 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 #include <vector>
 
 #include "base/file_faults.h"
+#include "base/test_support.h"
 #include "train/run.h"
 
 namespace rung::train {
 
-class TinyRunTest : public testing::Test {
+class TinyRunTest : public FolderTest {
  protected:
   void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() / fmt::format("rung_{}_{}", test->name(), ::getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
+    FolderTest::SetUp();
     const std::string all = Bytes("examples/stories/train.jsonl");
     size_t end = 0;
     for (int record = 0; record < 10; ++record) end = all.find('\n', end) + 1;
-    WriteTextFile(folder_ / "train.jsonl", all.substr(0, end)).OrThrow();
+    Write("train.jsonl", all.substr(0, end));
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   // A checkpoint after each of six steps of two micro-batches, and the second epoch begins within them. In
   // one thread: that can be forked.
@@ -79,7 +74,6 @@ class TinyRunTest : public testing::Test {
   }
 
   const FileFaults faultless_{FaultPlan{}};  // nor does a test wait for a disk to sync
-  Path folder_;
   std::function<void()> on_plan_;
   std::function<void(const StepReport&)> on_step_;
   std::string notes_, message_;

@@ -89,24 +89,6 @@ void ReportEncoding(std::span<const data::DataFile> files, const EncodedData& da
   }
 }
 
-// What the run will write, compared with what may be and what the disk has: before anything is loaded.
-void CheckDisk(const TrainOptions& options, const model::AdapterSpec& spec, const model::Config& config) {
-  const auto n =
-      static_cast<uint64_t>(model::Adapter::Planned(config, spec, options.max_length).parameter_count());
-  // Kept checkpoints, one being written, and the adapter; the best one and its successor.
-  const bool evaluates = !options.eval_data.empty() || options.data_options.valid_fraction > 0.0;
-  const uint64_t best = options.eval_steps > 0 && evaluates ? 2 : 0;
-  const uint64_t needed = n * sizeof(float) * (3 * static_cast<uint64_t>(options.save_limit + 1) + 1 + best);
-  const std::optional<uint64_t> free = FreeBytes(options.out);
-  if (free && *free < needed) {
-    throw Error(
-        ExitCode::kFailed,
-        fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free some, choose "
-                    "another --out, or lower --save-limit",
-                    options.out.string(), FormatBytes(*free), FormatBytes(needed)));
-  }
-}
-
 }  // namespace
 
 Trainer::Trainer(const TrainOptions& options, const RunEvents& events, const std::atomic<bool>& interrupt)
@@ -153,7 +135,6 @@ void Trainer::Prepare() {
   if (options_.max_steps > 0) SetSteps(options_.max_steps);  // whatever the data
   LookAtFolder();
   if (!finished_) {
-    CheckDisk(options_, spec_, config_);
     FindCheckpoint();
   } else if (options_.max_steps > 0 || finished_->total_steps == 0) {
     if (!AsksForMore()) return NoteOtherSettings();
@@ -172,6 +153,7 @@ void Trainer::Prepare() {
     if (!AsksForMore()) return NoteOtherSettings();
     GoOn();
   }
+  CheckDisk();  // the number of steps is known
   if (checkpoint_.state.position.step > 0) CompareSettings();
   Plan();
   CheckTapCache();
@@ -207,6 +189,7 @@ void Trainer::ReadData() {
     ReportEncoding(files, eval_data_, options_, note);
   }
   LoadHeldOut();
+  if (!eval_data_.examples.empty()) identity_.eval_data = DataIdentity(eval_data_);
 }
 
 void Trainer::HashModel() {
@@ -235,9 +218,8 @@ RunPreview Trainer::Preview() {
 }
 
 RunBegin Trainer::Begin() const {
-  return {identity_.model, identity_.data, eval_data_.examples.empty() ? "" : DataIdentity(eval_data_),
-          total_steps_,    warmup_steps_,  base_rate_,
-          resumed_};
+  return {identity_.model, identity_.data, identity_.eval_data, total_steps_, warmup_steps_,
+          base_rate_,      resumed_};
 }
 
 bool Trainer::Lock() {
@@ -266,9 +248,13 @@ void Trainer::LookAtFolder() {
 }
 
 void Trainer::FindCheckpoint() {
-  if (!options_.resume) return;
+  if (!options_.resume) return CheckDisk();
   if (!preview_) CleanCheckpoints(options_.out).OrThrow();
   checkpoint_ = NewestCheckpoint(options_.out, &resumed_.damaged).OrThrow();
+  CheckDisk();
+  // A new run removes it, evaluations replace it.
+  const bool changes_best = checkpoint_.state.position.step == 0 || options_.eval_steps > 0;
+  if (changes_best && !checkpoint_.state.best) RefuseAnotherBest(options_.out);
   for (const std::string& line : resumed_.damaged) Note(fmt::format("damaged and passed over: {}", line));
   if (checkpoint_.state.position.step == 0 && finished_) {
     throw Error(ExitCode::kUsage,
@@ -290,6 +276,23 @@ void Trainer::FindCheckpoint() {
   if (!options_.resume_force) CompareSettings();
 }
 
+void Trainer::CheckDisk() const {
+  const model::Adapter planned = model::Adapter::Planned(config_, spec_, options_.max_length);
+  const uint64_t adapter = static_cast<uint64_t>(planned.parameter_count()) * sizeof(float);
+  const uint64_t moments = Optimizer::StateBytes(options_.optimizer.moments, planned.params().begins);
+  // Until the number of steps is known: one is made at least.
+  const int64_t steps = std::max<int64_t>(1, total_steps_ - checkpoint_.state.position.step);
+  const uint64_t needed = BytesToWrite(options_, steps, adapter, adapter + moments);
+  const std::optional<uint64_t> free = FreeBytes(options_.out);
+  if (free && *free < needed) {
+    throw Error(
+        ExitCode::kFailed,
+        fmt::format("{}: {} are free on this disk, checkpoints and adapter need {}: free some, choose "
+                    "another --out, or lower --save-limit",
+                    options_.out.string(), FormatBytes(*free), FormatBytes(needed)));
+  }
+}
+
 bool Trainer::AsksForMore() const {
   if (finished_->IsShorterThan(total_steps_)) return true;
   if (!finished_->EndedEarly() || total_steps_ <= finished_->steps) return false;
@@ -301,7 +304,6 @@ bool Trainer::AsksForMore() const {
 
 void Trainer::GoOn() {
   Status(probed_).OrThrow();
-  CheckDisk(options_, spec_, config_);
   FindCheckpoint();
   Note(fmt::format("--resume: {} holds a finished run of {} steps{}; {} are asked for", options_.out.string(),
                    finished_->steps, finished_->EndedEarly() ? ", which ended early" : "", total_steps_));
@@ -354,10 +356,9 @@ void Trainer::Plan() {
   model::Adapter planned = model::Adapter::Planned(config_, spec_, options_.max_length);
   planned.policy = options_.policy;
   LargestBatch largest, largest_eval;
-  for (uint32_t epoch = 0; epoch < epochs_; ++epoch) {
-    const data::EpochPlan order =
-        data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epoch).OrThrow();
-    FindLargestBatch(options_.compute, shape, planned, data_, order, true, kPlannedBatches, &largest);
+  for (uint32_t epoch = 0; epoch < epochs_ && largest.planned < kPlannedBatches; ++epoch) {
+    FindLargestBatch(options_.compute, shape, planned, data_, EpochOf(epoch), true, kPlannedBatches,
+                     &largest);
   }
   if (!eval_data_.rows.empty()) {
     const data::EpochPlan order = data::PlanInOrder(eval_data_.rows, options_.tokens).OrThrow();
@@ -386,12 +387,14 @@ void Trainer::Plan() {
 void Trainer::CheckTapCache() {
   if (options_.tap_cache.empty()) return;
   const uint64_t need = model::TapCache::Need(
-      StateEntryBytes(spec_, options_.policy, options_.compute.compute, config_, data_.examples));
+      StateEntriesOf(spec_, options_.policy, options_.compute.compute, config_, data_.examples).bytes);
   Note(fmt::format("tap cache: {} on disk in {}", FormatBytes(need), options_.tap_cache.string()));
   if (epochs_ <= 1) Note("tap cache: read from the second epoch on; this run has one");
-  if (Status fits = model::TapCache::Check(options_.tap_cache, need, options_.tap_cache_limit); !fits.ok()) {
-    throw Error(fits.failure().code, fits.failure().message);
-  }
+  model::TapCache::Check(options_.tap_cache, need, options_.tap_cache_limit).OrThrow();
+}
+
+data::EpochPlan Trainer::EpochOf(int64_t epoch) const {
+  return data::PlanEpoch(data_.rows, options_.tokens, options_.seed, static_cast<uint32_t>(epoch)).OrThrow();
 }
 
 void Trainer::CountSteps() {
@@ -402,9 +405,7 @@ void Trainer::CountSteps() {
                                   : static_cast<double>(epochs_) < options_.epochs;
   };
   for (epochs_ = 0; more(); ++epochs_) {
-    const data::EpochPlan plan =
-        data::PlanEpoch(data_.rows, options_.tokens, options_.seed, epochs_).OrThrow();
-    const auto batches = static_cast<int64_t>(plan.batches.size());
+    const auto batches = static_cast<int64_t>(EpochOf(epochs_).batches.size());
     last = (batches + options_.gradient_accumulation - 1) / options_.gradient_accumulation;
     steps += last;
   }
@@ -440,7 +441,7 @@ void Trainer::Start() {
 
 // The first examples of the first epoch: a random draw that every run with this seed makes.
 std::vector<data::Example> Trainer::FisherExamples() const {
-  const data::EpochPlan plan = data::PlanEpoch(data_.rows, options_.tokens, options_.seed, 0).OrThrow();
+  const data::EpochPlan plan = EpochOf(0);
   std::vector<data::Example> examples;
   for (const std::vector<int64_t>& batch : plan.batches) {
     for (const int64_t i : batch) {
@@ -533,9 +534,13 @@ void Trainer::OpenStateCache() {
 
 void Trainer::ResumeOrBegin() {
   if (checkpoint_.state.position.step > 0) {
-    Status loaded = LoadCheckpoint(checkpoint_, &*adapter_, &*optimizer_);
-    if (!loaded.ok()) throw Error(loaded.failure().code, loaded.failure().message);
+    LoadCheckpoint(checkpoint_, &*adapter_, &*optimizer_).OrThrow();
     position_ = checkpoint_.state.position;
+    epoch_done_ = static_cast<double>(position_.epoch);
+    if (position_.batch > 0) {
+      const auto batches = static_cast<double>(EpochOf(position_.epoch).batches.size());
+      epoch_done_ += static_cast<double>(position_.batch) / batches;
+    }
     skipped_ = checkpoint_.state.skipped_steps;
     skipped_in_row_ = checkpoint_.state.skipped_in_row;
     evaluated_step_ = checkpoint_.state.evaluated_step;
@@ -551,8 +556,7 @@ void Trainer::ResumeOrBegin() {
   }
   model::Ladder* ladder = adapter_->ladder();
   if (!ladder || ladder->spec().tap_norm == model::TapNorm::kNone) return;
-  const data::EpochPlan plan = data::PlanEpoch(data_.rows, options_.tokens, options_.seed, 0).OrThrow();
-  Calibrate(*exec_, *backbone_, plan, data_.examples, static_cast<float>(options_.ladder.output_scale),
+  Calibrate(*exec_, *backbone_, EpochOf(0), data_.examples, static_cast<float>(options_.ladder.output_scale),
             ladder);
   Note(fmt::format("calibrated: output scale {:.2f}", ladder->spec().output_scale));
 }
@@ -560,8 +564,8 @@ void Trainer::ResumeOrBegin() {
 train::Settings Trainer::Settings() const {
   train::Settings settings =
       RunSettings(options_, spec_, config_, identity_, {total_steps_, warmup_steps_, base_rate_});
-  if (!eval_data_.examples.empty()) {
-    AddEvaluation(options_, DataIdentity(eval_data_), &settings);
+  if (!identity_.eval_data.empty()) {
+    AddEvaluation(options_, identity_.eval_data, &settings);
   } else if (data_.rows.empty()) {
     AddEarlyStopping(options_.eval, &settings);  // the rest is not known yet
   }

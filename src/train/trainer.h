@@ -1,4 +1,4 @@
-// The state of a run between its steps. Made by RunTraining; a header of its own as the pieces are tested.
+// The state of a run between its steps: of RunTraining, whose parts are several files.
 #pragma once
 
 #include <chrono>
@@ -38,12 +38,14 @@ class Trainer {
   void ReadShape();
   void ReadData();
   void HashModel();  // once
+  data::EpochPlan EpochOf(int64_t epoch) const;
   void CountSteps();
   void SetSteps(int64_t total);
   void Plan();
   void CheckTapCache();
   void LookAtFolder();  // decides, before anything is loaded or written, whether this run may go on in it
   void FindCheckpoint();
+  void CheckDisk() const;
   void CompareSettings();    // as far as they are known
   void NoteOtherSettings();  // than those of the finished run
   bool AsksForMore() const;  // than the finished run has done
@@ -87,9 +89,9 @@ class Trainer {
   void ResumeBest();                      // as far as it can be compared with what this run measures
   void LoadBest();                        // at the end, where it is wanted
   void AnswerSamples(const char* stage);  // "before" training or "after"; never why a run fails
-
   RunState State() const;
-  Status Save(bool prune = true);
+  model::AdapterOrigin Origin() const;
+  Status Save();
   Status SaveAdapterTo(const Path& folder) const;
   void SaveAndNote();  // the run is worth more than one checkpoint: a failure is said and tried again later
   void SaveAtEnd(bool interrupted);  // a disk that refuses it is given time; throws Error after that
@@ -107,7 +109,6 @@ class Trainer {
   EncodedData data_, eval_data_;
   MemoryPlan plan_;
   uint64_t slab_bytes_ = 0;
-
   std::optional<model::Backbone> backbone_;
   std::optional<model::Adapter> adapter_;
   std::optional<Optimizer> optimizer_;
@@ -124,7 +125,6 @@ class Trainer {
   BestFolder best_folder_;
   std::optional<double> last_value_;  // of the last evaluation in this process, as saved_step_ of its saves
   int64_t evaluated_step_ = 0, saved_step_ = 0, adapter_step_ = 0;  // adapter_step_: of the result
-
   RunPosition position_;
   struct {
     int64_t epoch = 0, begin = 0, end = 0;

@@ -33,8 +33,6 @@ class TrainerState {
 
   std::string Text() const;  // JSON, keys sorted, as load_from_json reads it
 
-  int64_t logging_steps() const { return logging_steps_; }
-
  private:
   struct Entry {
     int64_t step = 0;
