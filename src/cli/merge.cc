@@ -35,7 +35,7 @@ void RunMerge(const MergeCommand& command) {
   };
   WarnOfConfig(options.model);
   const convert::MergeResult result =
-      convert::MergeModel(options, report, [](const std::string& note) { Say("{}\n", note); });
+      convert::MergeModel(options, report, [&](const std::string& note) { progress.Note(note); });
   progress.EndLine();
   Say("{} matrices merged: {} of {} in {}\n", result.merged, FormatBytes(result.bytes), result.dtype,
       command.out);
@@ -57,9 +57,8 @@ Action AddMerge(CLI::App& app) {
          "--dtype", command->dtype,
          "of the merged weights: bfloat16 or float16; auto: as config.json or most weights, else bfloat16")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16"}));
-  app.add_option("--threads", command->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
-  app.add_option("--progress", command->progress, "auto, none, plain, bar")
-      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  AddThreadsFlag(app, &command->threads);
+  AddProgressFlag(app, &command->progress);
   return [command] { RunMerge(*command); };
 }
 

@@ -18,21 +18,13 @@ using model::Quantize;
 
 struct QuantizeCommand {
   std::string model, random, out, format, progress = "auto";
-  std::string embeddings;  // empty: not given
+  std::string embeddings;  // a format, "true" (that of the linear layers) or empty (not given)
   std::vector<std::string> keep;
-  bool single = false, has_embeddings = false;
+  bool single = false;
   uint64_t seed = 0;
 };
 
 bool IsGgufName(const std::string& out) { return Path(out).extension() == ".gguf"; }
-
-// The format's name in place of what the option of loading is called.
-Quantize ParseFormat(const std::string& name, const char* flag) {
-  Result<Quantize> parsed = model::ParseQuantize(name);
-  if (parsed.ok()) return parsed.value();
-  throw Error(ExitCode::kUsage,
-              fmt::format("{} {}: known are {}", flag, Printable(name), model::QuantizeNames()));
-}
 
 Quantize MatricesOf(const QuantizeCommand& command) {
   const bool gguf = IsGgufName(command.out);
@@ -42,7 +34,7 @@ Quantize MatricesOf(const QuantizeCommand& command) {
                 fmt::format("--single: is of nf4, --format {} has no such choice", command.format));
   }
   if (command.single) return Quantize::kNf4Single;
-  if (!command.format.empty()) return ParseFormat(command.format, "--format");
+  if (!command.format.empty()) return model::ParseQuantize(command.format, "--format").OrThrow();
   return gguf ? Quantize::kQ8_0 : Quantize::kNf4;
 }
 
@@ -52,28 +44,31 @@ model::Recipe RecipeOf(const QuantizeCommand& command) {
   const bool is_float = recipe.matrices == Quantize::kBf16 || recipe.matrices == Quantize::kF16 ||
                         recipe.matrices == Quantize::kF32;
   // A floating-point format is of the whole model.
-  recipe.embeddings = is_float ? recipe.matrices : Quantize::kNone;
-  if (command.has_embeddings) {
-    recipe.embeddings = command.embeddings.empty() || command.embeddings == "true"
-                            ? recipe.matrices
-                            : ParseFormat(command.embeddings, "--quantize-embeddings");
-  }
+  recipe.embeddings =
+      EmbeddingsOf(command.embeddings, recipe.matrices, is_float ? recipe.matrices : Quantize::kNone);
   for (const std::string& text : command.keep) {
     recipe.patterns.push_back(model::ParsePattern(text, "--keep").OrThrow());
   }
   return recipe;
 }
 
-convert::QuantizeResult MakeRandom(const QuantizeCommand& command, const convert::QuantizeProgress& report) {
-  const bool nf4 = command.format.empty() || command.format == "nf4" || command.format == "nf4-single";
-  const bool one = command.embeddings.empty() || command.embeddings == "true";
-  if (!nf4 || !one || !command.keep.empty() || IsGgufName(command.out)) {
-    throw Error(ExitCode::kUsage,
-                "--random: weights are made in nf4, in a folder; leave --format, --keep and .gguf out");
+// Of a random model. Throws Error (kUsage) for what such a one cannot have.
+model::Recipe RandomRecipe(const QuantizeCommand& command) {
+  const auto refuse = [](const std::string& what) {
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("--random: weights are made in nf4 or nf4-single, in a folder; leave {} out", what));
+  };
+  if (IsGgufName(command.out)) refuse(".gguf");
+  if (!command.keep.empty()) refuse("--keep");
+  const model::Recipe recipe = RecipeOf(command);
+  if (recipe.matrices != Quantize::kNf4 && recipe.matrices != Quantize::kNf4Single) {
+    refuse("--format " + command.format);
   }
-  const bool nested = !command.single && command.format != "nf4-single";
-  return convert::QuantizeRandom({command.random, command.out, nested, command.has_embeddings, command.seed},
-                                 report);
+  if (recipe.embeddings != Quantize::kNone && recipe.embeddings != recipe.matrices) {
+    refuse("--quantize-embeddings " + command.embeddings);
+  }
+  return recipe;
 }
 
 // What was done, in one line.
@@ -101,21 +96,18 @@ void RunQuantize(const QuantizeCommand& command) {
     progress.Count(command.random.empty() ? "converting" : "writing", done, total);
     return !InterruptFlag().load();
   };
-  const auto note = [&](const std::string& text) {
-    progress.EndLine();
-    Say("{}\n", Printable(text));
-  };
+  const auto note = [&](const std::string& text) { progress.Note(text); };
   if (!command.random.empty()) {
-    const convert::QuantizeResult result = MakeRandom(command, report);
+    const model::Recipe recipe = RandomRecipe(command);
+    const convert::QuantizeResult result =
+        convert::QuantizeRandom({command.random, command.out, recipe.matrices == Quantize::kNf4,
+                                 recipe.embeddings != Quantize::kNone, command.seed},
+                                report);
     progress.EndLine();
     Say("{} random matrices in {}: {} in {}; 16-bit weights would take {}\n", result.linears,
-        command.single ? "nf4-single" : "nf4", FormatBytes(result.bytes_after), command.out,
+        model::NameOf(recipe.matrices), FormatBytes(result.bytes_after), command.out,
         FormatBytes(result.bytes_before));
     return;
-  }
-  std::error_code error;
-  if (!std::filesystem::exists(command.model, error)) {
-    throw Error(ExitCode::kUsage, fmt::format("--model {}: there is no such file or folder", command.model));
   }
   WarnOfConfig(command.model);
   const convert::QuantizeOptions options{command.model, command.out, RecipeOf(command)};
@@ -132,9 +124,11 @@ Action AddQuantize(CLI::App& app) {
   auto command = std::make_shared<QuantizeCommand>();
   CLI::Option* model = app.add_option("--model", command->model,
                                       "a Hugging Face folder or a .gguf file, in any format that is read");
-  app.add_option("--random", command->random,
-                 "instead of a model: random weights of this shape, a name like qwen2.5-7b or a config.json")
-      ->excludes(model);
+  CLI::Option* random =
+      app.add_option(
+             "--random", command->random,
+             "instead of a model: random weights of this shape, a name like qwen2.5-7b or a config.json")
+          ->excludes(model);
   app.add_option("--out", command->out, "what to make: a GGUF file when it ends in .gguf, else a folder")
       ->required();
   app.add_option(
@@ -142,25 +136,15 @@ Action AddQuantize(CLI::App& app) {
       "of the linear layers: nf4, nf4-single (folders); q8_0, q4_0, q4_1, q5_0, q5_1, mxfp4 (GGUF); "
       "bf16, f16, f32; none: as they are. Default: nf4 for a folder, q8_0 for a GGUF file");
   app.add_flag("--single", command->single, "nf4-single: scales stay f32, 4.5 instead of 4.13 bits a weight");
-  CLI::Option* embeddings =
-      app.add_option(
-             "--quantize-embeddings", command->embeddings,
-             "the embedding and the head in this format; without a name in that of the linear layers. "
-             "Other programs do not read NF4 embeddings")
-          ->expected(0, 1)
-          ->type_name("[FORMAT]");
-  app.add_option(
-         "--keep", command->keep,
-         "PATTERN=FORMAT: another format for the matrices whose name matches, as in \"blk.0.*=bf16\" or "
-         "\"*.down_proj=q8_0\"; may be given several times")
-      ->type_name("PATTERN=FORMAT");
-  app.add_option("--seed", command->seed, "of random weights")->capture_default_str();
-  app.add_option("--progress", command->progress, "auto, none, plain, bar")
-      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
-  return [command, embeddings] {
-    command->has_embeddings = embeddings->count() > 0;
-    RunQuantize(*command);
-  };
+  AddEmbeddingsFlag(app, &command->embeddings,
+                    "the embedding and the head in this format; without a name in that of the linear layers. "
+                    "Other programs do not read NF4 embeddings");
+  AddKeepFlag(app, &command->keep,
+              "another format for the matrices whose name matches, as in \"blk.0.*=bf16\" or "
+              "\"*.down_proj=q8_0\"; may be given several times");
+  app.add_option("--seed", command->seed, "of random weights")->capture_default_str()->needs(random);
+  AddProgressFlag(app, &command->progress);
+  return [command] { RunQuantize(*command); };
 }
 
 }  // namespace rung::cli

@@ -136,8 +136,9 @@ TEST_F(ForeignTest, WhatIsNoNumberIsNotQuantised) {
     tensors.push_back({name, entry.dtype, entry.shape, bytes.back()});
   }
   io::WriteSafetensors(model / "model.safetensors", tensors, {{"format", "pt"}}).OrThrow();
-  const std::pair<const char*, const char*> formats[] = {
-      {"nf4", "out"}, {"nf4-single", "out"}, {"q8_0", "out.gguf"}, {"mxfp4", "out.gguf"}};
+  const std::pair<const char*, const char*> formats[] = {{"nf4", "out"},        {"nf4-single", "out"},
+                                                         {"f16", "out"},        {"q8_0", "out.gguf"},
+                                                         {"mxfp4", "out.gguf"}, {"f16", "out.gguf"}};
   for (const auto& [format, name] : formats) {
     const std::string out = (folder_ / name).string();
     const auto [code, message] =
@@ -147,6 +148,41 @@ TEST_F(ForeignTest, WhatIsNoNumberIsNotQuantised) {
         << format << ": " << message;
     EXPECT_FALSE(std::filesystem::exists(out));
   }
+}
+
+// It is no loss of a rounding here.
+TEST_F(ForeignTest, WhatIsNoNumberInF16StaysInF16) {
+  const Path model = folder_ / "model";
+  convert::QuantizeFolder({kTrained, model, {Quantize::kF16, Quantize::kF16, {}}}, nullptr, nullptr);
+  constexpr const char* kBroken = "model.layers.1.mlp.up_proj.weight";
+  constexpr uint16_t kInfinity = 0x7C00;
+  std::vector<io::TensorToWrite> tensors;
+  std::vector<std::vector<std::byte>> bytes;
+  std::vector<std::byte> want;
+  {
+    const io::Safetensors from = io::Safetensors::OpenFolder(model).OrThrow();
+    for (const auto& [name, entry] : from.tensors()) {
+      bytes.push_back(ReadAll(from, entry));
+      if (name == kBroken) {
+        std::memcpy(bytes.back().data() + 6, &kInfinity, sizeof kInfinity);
+        want = bytes.back();
+      }
+      tensors.push_back({name, entry.dtype, entry.shape, bytes.back()});
+    }
+  }
+  std::filesystem::remove(model / "model.safetensors");
+  io::WriteSafetensors(model / "model.safetensors", tensors, {{"format", "pt"}}).OrThrow();
+  const std::string folder = (folder_ / "out").string(), gguf = (folder_ / "out.gguf").string();
+  for (const std::string& out : {folder, gguf}) {
+    const auto [code, message] =
+        Refusal(AddQuantize, {"--model", model.string(), "--out", out, "--format", "f16"});
+    EXPECT_EQ(code, ExitCode::kDone) << message;
+  }
+  const io::Safetensors copy = io::Safetensors::OpenFolder(folder).OrThrow();
+  EXPECT_EQ(ReadAll(copy, *copy.Find(kBroken)), want);
+  const io::Gguf file = io::Gguf::Open(gguf).OrThrow();
+  const auto data = file.Find("blk.1.ffn_up.weight")->data;
+  EXPECT_EQ(std::vector<std::byte>(data.begin(), data.end()), want);
 }
 
 TEST_F(ForeignTest, ATemporaryFileOfAnotherRunIsNoRiddle) {

@@ -310,6 +310,9 @@ TEST_F(QuantizeGgufTest, ASummaryInWords) {
   EXPECT_NE(said("q8.gguf", {}).find(" matrices to q8_0: "), std::string::npos);
   const std::string mixed = said("mixed.gguf", {"--format", "none", "--keep", "blk.0.*=f16"});
   EXPECT_NE(mixed.find("7 matrices converted: "), std::string::npos) << mixed;
+  const std::string two = said(
+      "two.gguf", {"--format", "none", "--keep", "blk.0.*=f16,blk.1.*=f16", "--quantize-embeddings=false"});
+  EXPECT_NE(two.find("14 matrices converted: "), std::string::npos) << two;
 }
 
 TEST_F(QuantizeGgufTest, AFullDiskNamesTheOutputAndBothSizes) {

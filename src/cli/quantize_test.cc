@@ -231,8 +231,10 @@ TEST_F(QuantizeTest, TheStateIsWhatPythonWrites) {
 }
 
 TEST_F(QuantizeTest, RefusesAndLeavesNothingBehind) {
-  EXPECT_EQ(Refusal(AddQuantize, {"--model", "no/such", "--out", (folder_ / "out").string()}).first,
-            ExitCode::kUsage);
+  for (const char* out : {"out", "out.gguf"}) {
+    EXPECT_EQ(Refusal(AddQuantize, {"--model", "no/such", "--out", (folder_ / out).string()}).first,
+              ExitCode::kBadInput);
+  }
   Quantize(kLlama3, true);
   EXPECT_EQ(Refusal(AddQuantize, {"--model", kLlama3, "--out", (folder_ / "out").string()}).first,
             ExitCode::kUsage);
@@ -251,6 +253,27 @@ constexpr const char* kTinyConfig = R"({"model_type": "qwen2", "hidden_size": 25
   "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1000,
   "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": false})";
 
+TEST_F(QuantizeTest, ARandomModelSaysItsFormatAndWhatItCannotHave) {
+  const std::string config = Write("config.json", kTinyConfig).string(), out = (folder_ / "out").string();
+  const auto refusal = [&](const std::vector<std::string>& more, const std::string& to) {
+    std::vector<std::string> arguments = {"--random", config, "--out", to};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto [code, message] = Refusal(AddQuantize, arguments);
+    EXPECT_EQ(code, ExitCode::kUsage);
+    return message;
+  };
+  const std::string rule = "--random: weights are made in nf4 or nf4-single, in a folder; leave ";
+  EXPECT_EQ(refusal({"--format", "q8_0"}, out), rule + "--format q8_0 out");
+  EXPECT_EQ(refusal({"--quantize-embeddings", "q8_0"}, out), rule + "--quantize-embeddings q8_0 out");
+  EXPECT_EQ(refusal({"--keep", "*=f16"}, out), rule + "--keep out");
+  EXPECT_EQ(refusal({}, out + ".gguf"), rule + ".gguf out");
+  testing::internal::CaptureStderr();
+  RunVerb(AddQuantize, {"--random", config, "--out", out, "--format", "nf4-single", "--quantize-embeddings",
+                        "nf4-single", "--seed", "3"});
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("16 random matrices in nf4-single"), std::string::npos) << said;
+}
+
 TEST_F(QuantizeTest, RandomRefusesAndLeavesNothingBehind) {
   const Path config = Write("config.json", kTinyConfig);
   const std::string out = (folder_ / "out").string();
@@ -260,6 +283,7 @@ TEST_F(QuantizeTest, RandomRefusesAndLeavesNothingBehind) {
   EXPECT_EQ(Refusal(AddQuantize, {"--out", out}).first, ExitCode::kUsage);
   EXPECT_THROW(RunVerb(AddQuantize, {"--model", kLlama3, "--random", "qwen2.5-7b", "--out", out}),
                CLI::Error);
+  EXPECT_THROW(RunVerb(AddQuantize, {"--model", kLlama3, "--seed", "7", "--out", out}), CLI::Error);
   const auto unknown = refusal("qwen2.5-7");
   EXPECT_EQ(unknown.first, ExitCode::kUsage);
   EXPECT_NE(unknown.second.find("did you mean qwen2.5-7b?"), std::string::npos) << unknown.second;

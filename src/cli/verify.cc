@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/verb.h"
 
@@ -59,8 +60,7 @@ void RunVerify(const VerifyCommand& command) {
   });
   progress.EndLine();
   if (command.json) {
-    fmt::print("{}\n", VerificationJson(found, command.model)
-                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    PrintJson(VerificationJson(found, command.model));
   } else {
     fmt::print("{}", VerificationText(found));
   }
@@ -118,11 +118,6 @@ const char* WhyNotRun(const VerifyOptions& options, const Verification& found, b
 }  // namespace
 
 Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress) {
-  std::error_code error;
-  if (!std::filesystem::exists(options.model, error)) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--model {}: there is no such file or folder", options.model.string()));
-  }
   Verification found;
   VerifyFiles(options, on_progress, &found);
   const bool header = VerifyTensors(options.model, &found);
@@ -151,15 +146,15 @@ Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progr
 Action AddVerify(CLI::App& app) {
   auto command = std::make_shared<VerifyCommand>();
   app.add_option("--model", command->model, "a .gguf file or a Hugging Face folder")->required();
-  app.add_option(
+  CLI::Option* sha256 = app.add_option(
       "--sha256", command->sha256,
       "what the file of weights should have; SHA256SUMS and FILE.sha256 beside it are looked at anyway");
-  app.add_flag("--no-checksums", command->no_checksums, "leave the SHA-256 of the files out");
+  app.add_flag("--no-checksums", command->no_checksums, "leave the SHA-256 of the files out")
+      ->excludes(sha256);
   app.add_flag("--no-perplexity", command->no_perplexity, "leave the run of the model out");
   app.add_flag("--json", command->json, "print one JSON object");
   AddComputeFlags(app, &command->compute);
-  app.add_option("--progress", command->progress, "auto, none, plain, bar")
-      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  AddProgressFlag(app, &command->progress);
   return [command] { RunVerify(*command); };
 }
 

@@ -50,8 +50,8 @@ struct VerifyOptions {
 using VerifyProgress = std::function<bool(const char* what, size_t done, size_t total)>;
 
 // Never throws for a damaged model: all that is wrong with it is a finding. What is wrong is a problem once:
-// checks that need what is damaged are skipped, and say so. Throws Error for a path that is no file or folder
-// (kUsage), and when it is stopped.
+// checks that need what is damaged are skipped, and say so. Throws Error for a `sha256` that is none or is of
+// no single file (kUsage), and when it is stopped.
 Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress);
 
 // The parts, in their order. Each adds its findings.

@@ -16,12 +16,6 @@ namespace {
 constexpr uint64_t kSumsLimit = uint64_t{1} << 20;
 constexpr const char* kSumsNames[] = {"SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "sha256sum.txt"};
 
-std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 bool IsSum(std::string_view text) {
   return text.size() == 64 &&
          std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
@@ -55,7 +49,7 @@ std::string SumFromText(const std::string& text, const std::string& file, bool a
     words >> sum >> name;
     if (name.starts_with("*")) name.erase(0, 1);
     const bool named = Path(name).filename() == file || (any_name && name.empty());
-    if (IsSum(sum) && named) return Lower(sum);
+    if (IsSum(sum) && named) return Lowered(sum);
   }
   return "";
 }
@@ -79,7 +73,7 @@ Expected ExpectedSum(const Path& file) {
   }
   // The Hugging Face cache names the large files by their sum.
   const std::string stored = std::filesystem::canonical(file, error).filename().string();
-  if (!error && IsSum(stored)) return {Lower(stored), "the cache's name of the file"};
+  if (!error && IsSum(stored)) return {Lowered(stored), "the cache's name of the file"};
   return {};
 }
 
@@ -87,10 +81,10 @@ Expected ExpectedSum(const Path& file) {
 
 void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress, Verification* found) {
   std::vector<Path> files = FilesOf(options.model);
-  if (!options.checksums && options.sha256.empty()) {
+  if (!options.checksums) {
     return found->Add("files", Finding::kSkipped, "checksums: not asked for");
   }
-  const std::string given = Lower(options.sha256);
+  const std::string given = Lowered(options.sha256);
   const auto weights = std::count_if(files.begin(), files.end(), IsWeights);
   if (!given.empty() && !IsSum(given)) {
     throw Error(ExitCode::kUsage,

@@ -169,7 +169,7 @@ TEST_F(VerifyTest, JsonAndExitCode) {
   const auto [code, message] = Refusal(AddVerify, {"--model", model().string(), "--json", "--threads", "1"});
   EXPECT_EQ(code, ExitCode::kBadInput);
   EXPECT_NE(message.find("1 problem"), std::string::npos) << message;
-  EXPECT_EQ(Refusal(AddVerify, {"--model", (folder_ / "no").string()}).first, ExitCode::kUsage);
+  EXPECT_EQ(Refusal(AddVerify, {"--model", (folder_ / "no").string()}).first, ExitCode::kBadInput);
 }
 
 TEST_F(VerifyTest, NumbersThatAreNone) {
@@ -306,6 +306,8 @@ TEST_F(VerifyTest, Checksums) {
   EXPECT_NE(Messages(Run(gguf()), "files", Finding::kOk).find("as stories.gguf.sha256 says"),
             std::string::npos);
   EXPECT_EQ(Refusal(AddVerify, {"--model", gguf().string(), "--sha256", "123"}).first, ExitCode::kUsage);
+  EXPECT_THROW(RunVerb(AddVerify, {"--model", gguf().string(), "--sha256", right, "--no-checksums"}),
+               CLI::Error);
 }
 
 TEST_F(VerifyTest, ShuffledWeightsGuess) {
@@ -334,6 +336,38 @@ TEST_F(VerifyTest, TokenizersThatAreMissingOrAnothers) {
   found = Run(model());
   EXPECT_NE(Messages(found, "tokenizer", Finding::kSkipped).find("no tokenizer"), std::string::npos);
   EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "no tokenizer\n");
+}
+
+// Bytes alone, in GPT-2's letters for them.
+TEST_F(VerifyTest, AVocabularyAndMergesAreATokenizer) {
+  for (const char* file :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"}) {
+    std::filesystem::remove(model() / file);
+  }
+  // The ids that config.json names are no bytes.
+  nlohmann::json vocabulary = {{"<none>", 0}, {"<begin>", 1}, {"<end>", 2}};
+  char32_t beyond = 256;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool itself = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
+    const char32_t letter = itself ? static_cast<char32_t>(byte) : beyond++;
+    std::string text(1, static_cast<char>(letter));
+    if (letter > 127) {
+      text = {static_cast<char>(0xC0 | letter >> 6), static_cast<char>(0x80 | (letter & 0x3F))};
+    }
+    vocabulary[text] = byte + 3;
+  }
+  WriteTextFile(model() / "vocab.json", vocabulary.dump()).OrThrow();
+  EXPECT_EQ(Messages(Run(model()), "perplexity", Finding::kSkipped), "no tokenizer\n");
+  WriteTextFile(model() / "merges.txt", "#version: 0.2\n").OrThrow();
+  Verification found = Run(model());
+  EXPECT_EQ(Problems(found, "tokenizer"), "");
+  EXPECT_NE(Messages(found, "tokenizer", Finding::kOk).find("byte-level bpe (gpt-2), 259 ids"),
+            std::string::npos);
+  EXPECT_EQ(Messages(found, "perplexity", Finding::kSkipped), "");
+  std::filesystem::remove(model() / "vocab.json");
+  found = Run(model());
+  EXPECT_NE(Problems(found, "tokenizer").find("vocab.json"), std::string::npos)
+      << Problems(found, "tokenizer");
 }
 
 TEST_F(VerifyTest, AnEnglishThatDoesNotComeBackIsOneProblem) {

@@ -145,8 +145,9 @@ std::optional<text::Tokenizer> VerifyTokenizer(const Path& model, int64_t V, Ver
   };
   std::error_code error;
   const bool gguf = model::IsGgufFile(model);
-  if (!gguf && !std::filesystem::exists(model / "tokenizer.json", error)) {
-    add(Finding::kSkipped, "no tokenizer: the folder has no tokenizer.json");
+  const auto has = [&](const char* file) { return std::filesystem::exists(model / file, error); };
+  if (!gguf && !has("tokenizer.json") && !has("merges.txt")) {
+    add(Finding::kSkipped, "no tokenizer: the folder has neither tokenizer.json nor merges.txt");
     return std::nullopt;
   }
   std::optional<io::Gguf> file;

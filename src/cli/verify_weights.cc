@@ -6,11 +6,11 @@
 #include <cctype>
 #include <cmath>
 #include <map>
-#include <set>
+#include <memory>
+#include <utility>
 
 #include "cli/verify.h"
 #include "convert/tensor_reader.h"
-#include "model/config_difference.h"
 
 namespace rung::cli {
 namespace {
@@ -31,101 +31,8 @@ std::string Some(const std::vector<std::string>& names, const char* between = ",
   return fmt::format("{}{}", fmt::join(first, between), more);
 }
 
-struct HeaderFindings {
-  std::vector<std::string> missing, wrong, unexpected;
-  size_t right = 0, in_file = 0;
-  bool vocabulary = true;  // no table of tokens is among the wrong ones
-
-  void Wrong(const convert::ModelTensor& tensor, std::string message) {
-    wrong.push_back(std::move(message));
-    if (tensor.role == convert::TensorRole::kEmbedding || tensor.role == convert::TensorRole::kHead)
-      vocabulary = false;
-  }
-};
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return fmt::format("{}", fmt::join(shape, " x "));
-}
-
 // Which the config asks for.
 bool IsOfRope(std::string_view name) { return name.find("rotary_emb.inv_freq") != std::string_view::npos; }
-
-// What it has beyond its config, model::ConfigWarnings names.
-HeaderFindings CheckGguf(const io::Gguf& gguf, const model::Config& config) {
-  HeaderFindings found;
-  for (const convert::ModelTensor& tensor : convert::ModelTensors(model::AsFolder(config))) {
-    if (tensor.role == convert::TensorRole::kHead && config.tied_head) continue;
-    const io::GgufTensor* entry = gguf.Find(tensor.gguf);
-    std::vector<int64_t> shape = {tensor.gguf_cols()};
-    if (tensor.is_matrix()) shape.push_back(tensor.gguf_rows());
-    format::Format format{};
-    if (!entry) {
-      found.missing.push_back(tensor.gguf);
-    } else if (entry->dims != shape) {
-      found.Wrong(tensor, fmt::format("{} is {}, the metadata asks for {}", tensor.gguf,
-                                      ShapeText(entry->dims), ShapeText(shape)));
-    } else if (!format::FromGguf(entry->type, &format)) {
-      const auto type = io::GgmlTypeOf(entry->type);
-      found.Wrong(tensor, fmt::format("{} is {}, which is not read here", tensor.gguf,
-                                      type ? std::string(type->name) : std::to_string(entry->type)));
-    } else {
-      ++found.right;
-    }
-  }
-  return found;
-}
-
-HeaderFindings CheckFolder(const Path& folder, const io::Safetensors& file, const model::Config& config) {
-  HeaderFindings found;
-  const std::unique_ptr<model::WeightSource> headers =
-      model::HeaderOnly(io::Safetensors::OpenFolder(folder).OrThrow());
-  const auto has = [&](const std::string& module) { return headers->Has(module); };
-  std::vector<convert::ModelTensor> tensors = convert::ModelTensors(config, &model::FindHfNames(config, has));
-  std::set<std::string> listed, packed;
-  const auto there = [&](const convert::ModelTensor& t) {
-    return file.Find(t.name) || (t.is_matrix() && headers->Has(t.module()));
-  };
-  const auto is_table = [](const convert::ModelTensor& t) {
-    return t.role == convert::TensorRole::kEmbedding || t.role == convert::TensorRole::kHead;
-  };
-  const bool any_table = std::any_of(tensors.begin(), tensors.end(),
-                                     [&](const convert::ModelTensor& t) { return is_table(t) && there(t); });
-  for (const convert::ModelTensor& tensor : tensors) {
-    listed.insert(tensor.name);
-    if (!there(tensor)) {
-      // One of the two serves for both where they are tied.
-      if (!is_table(tensor) || !any_table || !config.tied_head) found.missing.push_back(tensor.name);
-      continue;
-    }
-    const io::TensorEntry* entry = file.Find(tensor.name);
-    // Beside a matrix that another program packed lie its scales.
-    if (!entry || entry->shape != tensor.shape || entry->dtype.starts_with("F8_")) {
-      packed.insert(tensor.module() + ".");
-    } else {
-      ++found.right;
-      continue;
-    }
-    if (!tensor.is_matrix()) {
-      found.Wrong(tensor, fmt::format("{} is {}, the config asks for {}", tensor.name,
-                                      ShapeText(entry->shape), ShapeText(tensor.shape)));
-      continue;
-    }
-    const Result<format::Matrix> read = headers->ReadMatrix(
-        tensor.module(), tensor.gguf_rows(), tensor.gguf_cols(), model::Quantize::kNone, tensor.transposed);
-    if (read.ok()) {
-      ++found.right;
-    } else {
-      found.Wrong(tensor, read.failure().message);
-    }
-  }
-  for (const auto& item : file.tensors()) {
-    const std::string& name = item.first;
-    const bool is_part = std::any_of(packed.begin(), packed.end(),
-                                     [&](const std::string& module) { return name.starts_with(module); });
-    if (!listed.contains(name) && !is_part && !IsOfRope(name)) found.unexpected.push_back(name);
-  }
-  return found;
-}
 
 // What a walk over a tensor's numbers found.
 struct Numbers {
@@ -194,10 +101,10 @@ class WeightFindings {
                                     n.nans, n.infinities, n.count, n.bad_row, n.bad_col));
       return;
     }
-    const bool gain = tensor.role == convert::TensorRole::kNorm && tensor.offset == 0.0f;
+    const bool gain = tensor.role == model::TensorRole::kNorm && tensor.offset == 0.0f;
     const bool weights = tensor.is_matrix() || gain;
     if (weights && n.largest == 0.0) return zero_.push_back(name);
-    if (tensor.role == convert::TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
+    if (tensor.role == model::TensorRole::kLinear && n.zero_rows > 0) zero_rows_.push_back(name);
     if (tensor.is_matrix() && n.largest > kAbsurd) {
       Warn(fmt::format("{}: a weight of {:.3g}: models have none so large", name, n.largest));
     }
@@ -256,25 +163,51 @@ class WeightFindings {
   std::vector<std::string> broken_, zero_, zero_rows_;
 };
 
-}  // namespace
-
-namespace {
-
-// The header of a file or folder that is read as its config says. Throws nothing; a failure: it cannot be
-// read.
-Result<HeaderFindings> CheckHeader(const Path& model, const model::Config& config) {
+// Of a file or folder that is read as its config says, and how many tensors it has. A failure: its headers
+// cannot be read.
+Result<convert::TensorListing> ListModel(const Path& model, const model::Config& config, size_t* in_file) {
   if (model::IsGgufFile(model)) {
-    const Result<io::Gguf> gguf = io::Gguf::Open(model);
+    Result<io::Gguf> gguf = io::Gguf::Open(model);
     if (!gguf.ok()) return gguf.failure();
-    HeaderFindings header = CheckGguf(gguf.value(), config);
-    header.in_file = gguf.value().tensors().size();
-    return header;
+    *in_file = gguf.value().tensors().size();
+    return convert::ListTensors(std::make_shared<const io::Gguf>(std::move(gguf).value()), config);
   }
   const Result<io::Safetensors> file = io::Safetensors::OpenFolder(model);
   if (!file.ok()) return file.failure();
-  HeaderFindings header = CheckFolder(model, file.value(), config);
-  header.in_file = file.value().tensors().size();
-  return header;
+  *in_file = file.value().tensors().size();
+  return convert::ListTensors(file.value(), model, config);
+}
+
+// What of the headers is not as the config asks for. False: the model cannot be read so.
+bool AddListing(const convert::TensorListing& listing, size_t in_file, Verification* found) {
+  const auto problem = [&](const std::string& message) { found->Add("tensors", Finding::kProblem, message); };
+  if (!listing.missing.empty()) {
+    problem(fmt::format("{} missing: {}", listing.missing.size(), Some(listing.missing)));
+  }
+  std::vector<std::string> wrong, unexpected;
+  for (const convert::WrongTensor& tensor : listing.wrong) {
+    wrong.push_back(tensor.message);
+    if (model::IsTable(tensor.role)) found->vocabulary = false;
+  }
+  if (wrong.size() == 1) problem(wrong[0]);
+  if (wrong.size() > 1) {
+    problem(fmt::format("{} are not what the config asks for: {}", wrong.size(), Some(wrong, "; ")));
+  }
+  // What a GGUF file has beyond its config, model::ConfigWarnings names.
+  for (const convert::SourceTensor& tensor : listing.tensors) {
+    if (!tensor.kept.empty() && !IsOfRope(tensor.name)) unexpected.push_back(tensor.name);
+  }
+  if (!unexpected.empty()) {
+    found->Add("tensors", Finding::kWarning,
+               fmt::format("{} that this model does not use: {}", unexpected.size(), Some(unexpected)));
+  }
+  if (!listing.missing.empty() || !wrong.empty()) return false;
+  const auto right = std::count_if(listing.tensors.begin(), listing.tensors.end(),
+                                   [](const convert::SourceTensor& tensor) { return tensor.kept.empty(); });
+  found->Add("tensors", Finding::kOk,
+             fmt::format("all {} weights and biases are there, in the right shapes ({} tensors in the file)",
+                         right, in_file));
+  return true;
 }
 
 }  // namespace
@@ -302,32 +235,13 @@ bool VerifyTensors(const Path& model, Verification* found) {
              fmt::format("{}: {} layers, hidden size {}, vocabulary {}, context {}", config.family, config.L,
                          config.C, config.V, config.context));
   for (const std::string& warning : warnings) found->Add("config", Finding::kWarning, warning);
-  const Result<HeaderFindings> checked = CheckHeader(model, config);
-  if (!checked.ok()) {
-    found->AddUnread("tensors", checked.failure().message);
+  size_t in_file = 0;
+  const Result<convert::TensorListing> listing = ListModel(model, config, &in_file);
+  if (!listing.ok()) {
+    found->AddUnread("tensors", listing.failure().message);
     return false;
   }
-  const HeaderFindings& header = checked.value();
-  found->vocabulary = header.vocabulary;
-  const auto problem = [&](const std::string& message) { found->Add("tensors", Finding::kProblem, message); };
-  if (!header.missing.empty()) {
-    problem(fmt::format("{} missing: {}", header.missing.size(), Some(header.missing)));
-  }
-  if (header.wrong.size() == 1) problem(header.wrong[0]);
-  if (header.wrong.size() > 1) {
-    problem(fmt::format("{} are not what the config asks for: {}", header.wrong.size(),
-                        Some(header.wrong, "; ")));
-  }
-  if (!header.unexpected.empty()) {
-    found->Add("tensors", Finding::kWarning,
-               fmt::format("{} that this model does not use: {}", header.unexpected.size(),
-                           Some(header.unexpected)));
-  }
-  if (!header.missing.empty() || !header.wrong.empty()) return false;
-  found->Add("tensors", Finding::kOk,
-             fmt::format("all {} weights and biases are there, in the right shapes ({} tensors in the file)",
-                         header.right, header.in_file));
-  return true;
+  return AddListing(listing.value(), in_file, found);
 }
 
 bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found) {

@@ -6,25 +6,20 @@
 #include <cmath>
 #include <map>
 
-#include "convert/model_tensors.h"
 #include "convert/output_folder.h"
 #include "io/gguf_writer.h"
 #include "model/adapter_file.h"
 #include "model/config_difference.h"
+#include "model/lora_file.h"
+#include "model/model_tensors.h"
 
 namespace rung::convert {
 namespace {
 
 constexpr int kGgmlF32 = 0;
 
-// "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight": the matrix that it belongs to.
-std::string MatrixOf(const std::string& param) {
-  constexpr std::string_view kWrapped = "base_model.model.";
-  return param.substr(kWrapped.size(), param.rfind(".lora_") - kWrapped.size()) + ".weight";
-}
-
 // Rows of B in the order that the matrix has in a GGUF file.
-std::vector<std::byte> Reordered(const Tensor& b, const ModelTensor& matrix) {
+std::vector<std::byte> Reordered(const Tensor& b, const model::ModelTensor& matrix) {
   const auto width = static_cast<size_t>(b.cols());
   std::vector<float> rows(static_cast<size_t>(b.size()));
   const float* from = In(b).as<float>();
@@ -56,22 +51,22 @@ ExportResult ExportGguf(const ExportOptions& options) {
                     "model, not a change of the model's weights",
                     options.adapter.string()));
   }
-  const std::string architecture(GgufArchitecture(config));
+  const std::string architecture(model::GgufArchitecture(config));
   if (architecture.empty()) {
     throw Error(
         ExitCode::kUsage,
         fmt::format("--gguf: llama.cpp has no architecture for {}; it has one for: {}. rung merge makes "
                     "a Hugging Face folder of the model with its adapter, which other programs read",
-                    config.family, GgufFamilyNames()));
+                    config.family, model::GgufFamilyNames()));
   }
   if (model::IsGgufFile(options.model)) config = model::AsFolder(config);
   const model::Adapter adapter = model::LoadAdapter(options.adapter, config, false, 1).OrThrow();
-  std::map<std::string, ModelTensor> matrices;
-  for (ModelTensor& tensor : ModelTensors(config)) matrices[tensor.name] = std::move(tensor);
+  std::map<std::string, model::ModelTensor> matrices;
+  for (model::ModelTensor& tensor : model::ModelTensors(config)) matrices[tensor.name] = std::move(tensor);
   std::vector<io::GgufLayout> layouts;
   std::vector<std::vector<std::byte>> data;
   adapter.ForEachParam([&](nn::Param& param) {
-    const ModelTensor& matrix = matrices.at(MatrixOf(param.name));
+    const model::ModelTensor& matrix = matrices.at(model::MatrixOfPair(param.name));
     const bool is_b = param.name.ends_with(".lora_B.weight");
     layouts.push_back(
         {matrix.gguf + (is_b ? ".lora_b" : ".lora_a"), kGgmlF32, {param.value.cols(), param.value.rows()}});

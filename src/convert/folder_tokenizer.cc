@@ -217,7 +217,7 @@ class TokenizerWriter {
 
 }  // namespace
 
-ModelTexts TokenizerTexts(const io::Gguf& gguf, const std::function<void(const std::string& note)>& on_note) {
+ModelTexts TokenizerTexts(const io::Gguf& gguf, const OnNote& on_note) {
   const auto without = [&](const std::string& why) -> ModelTexts {
     if (on_note) {
       on_note(

@@ -1,7 +1,6 @@
 // A GGUF file's tokenizer as Hugging Face's files.
 #pragma once
 
-#include <functional>
 #include <string>
 
 #include "convert/output_folder.h"
@@ -11,6 +10,6 @@ namespace rung::convert {
 
 // tokenizer.json, tokenizer_config.json and generation_config.json. Nothing, and a note, for a tokenizer that
 // is none or that is not known here.
-ModelTexts TokenizerTexts(const io::Gguf& gguf, const std::function<void(const std::string& note)>& on_note);
+ModelTexts TokenizerTexts(const io::Gguf& gguf, const OnNote& on_note);
 
 }  // namespace rung::convert

@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "convert/folder_config.h"
-#include "convert/model_tensors.h"
 #include "model/config_difference.h"
+#include "model/model_tensors.h"
 
 namespace rung::convert {
 namespace {
@@ -96,7 +96,7 @@ void DropRepeated(io::GgufFields* fields) {
 }  // namespace
 
 io::GgufFields GgufMetadata(const model::Config& c, const std::string& name) {
-  const std::string architecture(GgufArchitecture(c));
+  const std::string architecture(model::GgufArchitecture(c));
   io::GgufFields fields = {{"general.architecture", architecture},
                            {"general.type", std::string("model")},
                            {"general.name", name},

@@ -235,8 +235,7 @@ class VocabularyWriter {
 
 }  // namespace
 
-io::GgufFields VocabularyFields(const Path& folder, int64_t V,
-                                const std::function<void(const std::string& note)>& on_note) {
+io::GgufFields VocabularyFields(const Path& folder, int64_t V, const OnNote& on_note) {
   const auto without = [&](const std::string& why) -> io::GgufFields {
     if (on_note) on_note(fmt::format("note: the file has no tokenizer: {}", why));
     return {{"tokenizer.ggml.model", std::string("no_vocab")}};

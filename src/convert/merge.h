@@ -1,10 +1,10 @@
 // Low-rank pairs into the weights that they stand beside: a Hugging Face folder that needs no adapter.
 #pragma once
 
-#include <functional>
 #include <string>
 
 #include "base/files.h"
+#include "convert/output_folder.h"
 #include "kernels/cpu/isa.h"
 
 namespace rung::convert {
@@ -23,15 +23,9 @@ struct MergeResult {
   std::string dtype;
 };
 
-// on_progress: tensors done, of how many; returns false to stop.
-using MergeProgress = std::function<bool(size_t done, size_t total)>;
-// What a person should know, told before the work begins.
-using MergeNote = std::function<void(const std::string& note)>;
-
 // W + s B A in f32, rounded once; tensors that are no weights known here are copied byte for byte. Memory:
-// the packed bytes of one matrix and some tens of megabytes. `out` is complete or not there. Throws Error; a
-// ladder is refused (kUsage).
-MergeResult MergeModel(const MergeOptions& options, const MergeProgress& on_progress,
-                       const MergeNote& on_note);
+// the packed bytes of one matrix and some tens of megabytes. Notes come before that work. `out` is complete
+// or not there. Throws Error; a ladder is refused (kUsage).
+MergeResult MergeModel(const MergeOptions& options, const OnProgress& on_progress, const OnNote& on_note);
 
 }  // namespace rung::convert

@@ -1,6 +1,8 @@
 // A merged model says what the model and its adapter say together.
 #include "convert/merge.h"
 
+#include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -332,6 +334,33 @@ TEST_F(MergeTest, TensorsThatAreNoWeightsKnownHereAreCopiedByteForByte) {
   EXPECT_EQ(merged.Find("model.rotary.inv_freq")->dtype, "F32");
   EXPECT_EQ(merged.Find("model.rotary.inv_freq")->offset % 4, 0u);
   EXPECT_EQ(FloatsOf(merged, "model.rotary.inv_freq"), table);
+}
+
+TEST_F(MergeTest, WhatFloat16CannotHoldIsRefusedByRow) {
+  // Beside a pair and apart from any: the same rule.
+  for (const char* broken : {"model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"}) {
+    for (const float value : {1e6f, std::numeric_limits<float>::quiet_NaN()}) {
+      const Path model = Stored(kLlama, [](const std::string&) { return "F32"; });
+      std::vector<std::vector<std::byte>> data;
+      std::vector<io::TensorToWrite> tensors;
+      {
+        const io::Safetensors source = io::Safetensors::OpenFolder(model).OrThrow();
+        for (const auto& [name, entry] : source.tensors()) {
+          source.Read(entry, 0, data.emplace_back(entry.bytes)).OrThrow();
+          const auto row = static_cast<size_t>(3 * entry.shape.back());
+          if (name == broken) std::memcpy(data.back().data() + row * sizeof value, &value, sizeof value);
+          tensors.push_back({name, entry.dtype, entry.shape, data.back()});
+        }
+      }
+      std::filesystem::remove(model / "model.safetensors");
+      io::WriteSafetensors(model / "model.safetensors", tensors, {}).OrThrow();
+      const auto [code, message] = Refusal(model, kPeft, out(), "float16");
+      EXPECT_EQ(code, ExitCode::kBadInput);
+      EXPECT_TRUE(message.starts_with(std::string("tensor ") + broken + " has a number in row 3 that is"))
+          << message;
+      EXPECT_FALSE(std::filesystem::exists(out()));
+    }
+  }
 }
 
 // Names in a GGUF file are bytes; JSON has no place for those that are no UTF-8.

@@ -45,7 +45,7 @@ void Place(const OutputTensor& tensor, bool nested, std::vector<io::TensorLayout
   layouts->push_back({tensor.name + ".nested_quant_map", "F32", {256}});
 }
 
-std::vector<io::TensorLayout> Layouts(const std::vector<OutputTensor>& tensors, bool nested) {
+std::vector<io::TensorLayout> Layouts(std::span<const OutputTensor> tensors, bool nested) {
   std::vector<io::TensorLayout> layouts;
   for (const OutputTensor& tensor : tensors) Place(tensor, nested, &layouts);
   std::stable_sort(layouts.begin(), layouts.end(), [](const io::TensorLayout& a, const io::TensorLayout& b) {
@@ -54,7 +54,7 @@ std::vector<io::TensorLayout> Layouts(const std::vector<OutputTensor>& tensors, 
   return layouts;
 }
 
-uint64_t StatesReserve(const std::vector<OutputTensor>& tensors) {
+uint64_t StatesReserve(std::span<const OutputTensor> tensors) {
   return kStateBytes * static_cast<uint64_t>(std::count_if(tensors.begin(), tensors.end(),
                                                            [](const OutputTensor& t) { return t.nf4; }));
 }
@@ -73,7 +73,13 @@ uint64_t OutputBytes(const OutputTensor& tensor, bool nested) {
   return bytes;
 }
 
-Nf4File::Nf4File(const Path& path, const std::vector<OutputTensor>& tensors, bool nested)
+uint64_t OutputBytes(std::span<const OutputTensor> tensors, bool nested) {
+  uint64_t bytes = 0;
+  for (const OutputTensor& tensor : tensors) bytes += OutputBytes(tensor, nested);
+  return bytes;
+}
+
+Nf4File::Nf4File(const Path& path, std::span<const OutputTensor> tensors, bool nested)
     : nested_(nested),
       writer_(io::SafetensorsWriter::Create(path, Layouts(tensors, nested), {{"format", "pt"}},
                                             StatesReserve(tensors))
@@ -108,6 +114,28 @@ void Nf4File::Commit() {
     writer_.Append({names_.back(), "U8", {static_cast<int64_t>(state.size())}}, BytesOf(state)).OrThrow();
   }
   writer_.Commit().OrThrow();
+}
+
+uint64_t WriteShards(const ShardOptions& options, std::span<const OutputTensor> tensors,
+                     const std::function<void(size_t number, Nf4File* file)>& write) {
+  std::vector<uint64_t> sizes;
+  for (const OutputTensor& tensor : tensors) sizes.push_back(OutputBytes(tensor, options.nested));
+  const std::vector<Shard> shards = ShardsOf(sizes, options.bytes);
+  std::map<std::string, std::string> file_of;
+  uint64_t bytes = 0;
+  for (const Shard& shard : shards) {
+    Nf4File file(options.folder / shard.file, tensors.subspan(shard.begin, shard.end - shard.begin),
+                 options.nested);
+    for (size_t i = shard.begin; i < shard.end; ++i) {
+      write(i, &file);
+      Report(options.on_progress, i + 1, tensors.size());
+    }
+    file.Commit();
+    bytes += file.bytes();
+    for (const std::string& name : file.names()) file_of[name] = shard.file;
+  }
+  if (shards.size() > 1) WriteShardIndex(options.folder, file_of, bytes);
+  return bytes;
 }
 
 std::string WithQuantizationConfig(const std::string& config_json, bool nested,

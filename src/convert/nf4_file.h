@@ -1,13 +1,15 @@
-// What the makers of NF4 folders share: files in bitsandbytes' layout (docs/formats/nf4.md), written piece by
-// piece.
+// What the makers of folders share: their files of weights, NF4 in bitsandbytes' layout
+// (docs/formats/nf4.md), written piece by piece.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/files.h"
+#include "convert/output_folder.h"
 #include "format/nf4.h"
 #include "io/safetensors_writer.h"
 
@@ -21,12 +23,14 @@ struct OutputTensor {
 };
 // Of the file, header included: at most.
 uint64_t OutputBytes(const OutputTensor& tensor, bool nested);
+// Of all files with these.
+uint64_t OutputBytes(std::span<const OutputTensor> tensors, bool nested);
 
 class Nf4File {
  public:
   // Tensors of wide dtypes are placed first, because readers want every tensor aligned to its own width.
   // Throws Error, as all members do.
-  Nf4File(const Path& path, const std::vector<OutputTensor>& tensors, bool nested);
+  Nf4File(const Path& path, std::span<const OutputTensor> tensors, bool nested);
 
   // Bytes of a tensor from byte `begin` on: of one that is kept its data, of an NF4 matrix its codes.
   void Write(const std::string& name, uint64_t begin, std::span<const std::byte> bytes);
@@ -46,6 +50,17 @@ class Nf4File {
   std::map<std::string, std::string> states_;  // of the NF4 matrices, by name; last in the file
   io::SafetensorsWriter writer_;
 };
+
+struct ShardOptions {
+  Path folder;
+  bool nested = false;  // NF4's scales in 8 bits (double quantisation)
+  uint64_t bytes = 0;   // of a file, unless one tensor alone has more
+  OnProgress on_progress;
+};
+// The files of weights of a folder, with their index where there are several. `write` is called once for each
+// tensor, in their order. Returns the bytes of all files. Throws Error.
+uint64_t WriteShards(const ShardOptions& options, std::span<const OutputTensor> tensors,
+                     const std::function<void(size_t number, Nf4File* file)>& write);
 
 // The JSON text of config.json with what transformers and bitsandbytes look for. `plain`: linear layers that
 // are not NF4. Throws Error.

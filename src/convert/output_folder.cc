@@ -63,6 +63,11 @@ void CheckLink(const Path& folder, const Path& file) {
 
 }  // namespace
 
+void Report(const OnProgress& on_progress, size_t done, size_t total) {
+  if (!on_progress || on_progress(done, total)) return;
+  throw Error(ExitCode::kInterrupted, "interrupted: nothing was kept");
+}
+
 NewFolder::NewFolder(const Path& out, std::span<const NamedPath> inputs) {
   CheckNamed(out);
   std::error_code error;

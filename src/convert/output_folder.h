@@ -1,6 +1,7 @@
 // Folders that verbs make: there complete or not at all, and never in the place of anything that was.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -9,6 +10,13 @@
 #include "base/files.h"
 
 namespace rung::convert {
+
+// Tensors done, of how many; returns false to stop.
+using OnProgress = std::function<bool(size_t done, size_t total)>;
+// Throws Error (kInterrupted) where `on_progress`, which may be null, stops.
+void Report(const OnProgress& on_progress, size_t done, size_t total);
+// What a person should know.
+using OnNote = std::function<void(const std::string& note)>;
 
 // An option and the path it was given.
 struct NamedPath {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "convert/folder_writer.h"
 #include "convert/gguf_metadata.h"
 #include "convert/gguf_vocabulary.h"
 #include "convert/output_folder.h"
@@ -119,9 +120,11 @@ class GgufPlan {
  private:
   // A tied embedding may be kept under the head's name alone.
   std::string NameOf(const SourceTensor& tensor) const {
-    const auto embedding = [](const SourceTensor& other) { return other.role == TensorRole::kEmbedding; };
+    const auto embedding = [](const SourceTensor& other) {
+      return other.role == model::TensorRole::kEmbedding;
+    };
     const auto& all = source_.tensors();
-    if (tensor.role != TensorRole::kHead || std::any_of(all.begin(), all.end(), embedding))
+    if (tensor.role != model::TensorRole::kHead || std::any_of(all.begin(), all.end(), embedding))
       return tensor.gguf;
     return model::GgufNames(source_.config()).embedding + ".weight";
   }
@@ -136,10 +139,11 @@ class GgufPlan {
 
   void Add(const SourceTensor& tensor) {
     // As other readers want it: a head beside a tied embedding would be taken for another matrix.
-    if (tensor.role == TensorRole::kHead && source_.config().tied_head && NameOf(tensor) == tensor.gguf) {
+    if (tensor.role == model::TensorRole::kHead && source_.config().tied_head &&
+        NameOf(tensor) == tensor.gguf) {
       return;
     }
-    const bool recipe_decides = tensor.is_matrix() && tensor.role != TensorRole::kPosition;
+    const bool recipe_decides = tensor.is_matrix() && tensor.role != model::TensorRole::kPosition;
     Quantize chosen = recipe_decides ? ChoiceFor(recipe_, tensor) : Quantize::kF32;
     if (!recipe_decides && source_.is_gguf()) chosen = Quantize::kNone;
     if (chosen == Quantize::kNone && source_.is_gguf()) return CopyNamed(tensor);
@@ -199,7 +203,8 @@ void WriteItem(TensorReader& source, const Item& item, size_t number, io::GgufWr
     const int64_t end = std::min(rows, begin + step);
     tile.resize(static_cast<size_t>((end - begin) * cols));
     source.ReadGgufRows(begin, end, tile.data());
-    CheckRows(tile, cols, begin, item.format, item.source->name);
+    const bool as_it_is = item.format == Format::kF16 && item.source->stored == "f16";
+    if (!as_it_is) CheckRows(tile, cols, begin, item.format, item.source->name);
     bytes.resize(static_cast<size_t>(end - begin) * row_bytes);
     format::Encode(item.format, tile.data(), static_cast<int64_t>(tile.size()), bytes.data());
     writer->Write(number, static_cast<uint64_t>(begin) * row_bytes, bytes).OrThrow();
@@ -225,11 +230,11 @@ void CheckReadBack(TensorReader& source, const std::vector<Item>& items, const P
       ExitCode::kUsage,
       fmt::format("--out {}: a GGUF file of {} cannot say this model's config: {}; name a folder with "
                   "--out",
-                  out.string(), GgufArchitecture(want), difference));
+                  out.string(), model::GgufArchitecture(want), difference));
 }
 
 io::GgufFields FieldsOf(const TensorReader& source, const QuantizeOptions& options, Format format,
-                        const QuantizeNote& on_note) {
+                        const OnNote& on_note) {
   io::GgufFields fields;
   if (source.is_gguf()) {
     fields = CopiedFields(*source.gguf());
@@ -244,9 +249,9 @@ io::GgufFields FieldsOf(const TensorReader& source, const QuantizeOptions& optio
   return fields;
 }
 
-void TellNotes(const GgufPlan& plan, const model::Config& config, const QuantizeNote& on_note) {
+void TellNotes(const GgufPlan& plan, const model::Config& config, const OnNote& on_note) {
   if (!on_note) return;
-  const std::string_view architecture = GgufArchitecture(config);
+  const std::string_view architecture = model::GgufArchitecture(config);
   if (config.window > 0 && config.window < config.context &&
       (architecture == "llama" || architecture == "phi3")) {
     on_note(fmt::format(
@@ -269,14 +274,14 @@ void TellNotes(const GgufPlan& plan, const model::Config& config, const Quantize
 
 }  // namespace
 
-QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgress& on_progress,
-                            const QuantizeNote& on_note) {
+QuantizeResult QuantizeGguf(const QuantizeOptions& options, const OnProgress& on_progress,
+                            const OnNote& on_note) {
   TensorReader source(options.model);
-  if (GgufArchitecture(source.config()).empty()) {
+  if (model::GgufArchitecture(source.config()).empty()) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--out {}: GGUF has no architecture for {}; it has one for: {}. Name a folder "
                             "with --out",
-                            options.out.string(), source.config().family, GgufFamilyNames()));
+                            options.out.string(), source.config().family, model::GgufFamilyNames()));
   }
   CheckKeep(options.recipe, source);
   const GgufPlan plan(source, options.recipe);
@@ -296,12 +301,10 @@ QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgre
     if (item.source) {
       result.bytes_before += item.source->bytes;
       result.bytes_after += item.bytes();
-      result.linears += item.source->is_matrix() && item.source->role != TensorRole::kPosition &&
+      result.linears += item.source->is_matrix() && item.source->role != model::TensorRole::kPosition &&
                         format::Of(item.format).name != item.source->stored;
     }
-    if (on_progress && !on_progress(i + 1, plan.items().size())) {
-      throw Error(ExitCode::kInterrupted, "interrupted: nothing was kept");
-    }
+    Report(on_progress, i + 1, plan.items().size());
   }
   writer.Commit().OrThrow();
   return result;

@@ -10,7 +10,7 @@ namespace rung::convert {
 // Refused (kUsage): a family without an architecture there, a format that GGUF does not have. Memory as
 // QuantizeFolder, and one f32 matrix where the folder has it transposed. `out` is complete or not there.
 // Throws Error.
-QuantizeResult QuantizeGguf(const QuantizeOptions& options, const QuantizeProgress& on_progress,
-                            const QuantizeNote& on_note);
+QuantizeResult QuantizeGguf(const QuantizeOptions& options, const OnProgress& on_progress,
+                            const OnNote& on_note);
 
 }  // namespace rung::convert

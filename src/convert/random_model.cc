@@ -4,14 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <numeric>
 
 #include "base/rng.h"
-#include "convert/model_tensors.h"
 #include "convert/nf4_file.h"
 #include "convert/noise.h"
 #include "convert/output_folder.h"
+#include "model/model_tensors.h"
 #include "model/shapes.h"
 
 namespace rung::convert {
@@ -39,11 +37,6 @@ model::Config ConfigOf(const std::string& shape) {
     throw Error(ExitCode::kUsage,
                 fmt::format("--random {}: a config.json or the name of a shape is needed", shape));
   }
-  if (!model::CanRun(config.value())) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--random {}: weights of the family {} are not read; known are: {}", shape,
-                            config.value().family, model::KnownFamilies()));
-  }
   return std::move(config).value();
 }
 
@@ -51,11 +44,13 @@ model::Config ConfigOf(const std::string& shape) {
 std::vector<RandomTensor> Tensors(const model::Config& config, bool embeddings) {
   const double residual = kDeviation / std::sqrt(2.0 * static_cast<double>(config.L));
   std::vector<RandomTensor> tensors;
-  for (const ModelTensor& tensor : ModelTensors(config)) {
-    const bool embedding = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
-    if (tensor.role == TensorRole::kHead && config.tied_head) continue;
-    const bool nf4 = (tensor.role == TensorRole::kLinear && !tensor.transposed) || (embedding && embeddings);
-    const double deviation = tensor.role == TensorRole::kNorm ? 0.0 : tensor.residual ? residual : kDeviation;
+  for (const model::ModelTensor& tensor : model::ModelTensors(config)) {
+    if (tensor.role == model::TensorRole::kHead && config.tied_head) continue;
+    const bool nf4 = (tensor.role == model::TensorRole::kLinear && !tensor.transposed) ||
+                     (model::IsTable(tensor.role) && embeddings);
+    const double deviation = tensor.role == model::TensorRole::kNorm ? 0.0
+                             : tensor.residual                       ? residual
+                                                                     : kDeviation;
     tensors.push_back({{tensor.name, "BF16", tensor.shape, nf4}, deviation});
   }
   return tensors;
@@ -108,43 +103,24 @@ class RandomWriter {
   Noise noise_;
 };
 
-QuantizeResult WriteShards(const std::vector<RandomTensor>& tensors, std::span<const uint64_t> bytes,
-                           const RandomOptions& options, const Path& folder,
-                           const QuantizeProgress& on_progress) {
-  const std::vector<Shard> shards = ShardsOf(bytes, options.shard_bytes);
-  RandomWriter writer(options);
-  QuantizeResult result;
-  std::map<std::string, std::string> file_of;
-  for (const Shard& shard : shards) {
-    std::vector<OutputTensor> outputs;
-    for (size_t i = shard.begin; i < shard.end; ++i) outputs.push_back(tensors[i].output);
-    Nf4File file(folder / shard.file, outputs, options.nested);
-    for (size_t i = shard.begin; i < shard.end; ++i) {
-      writer.Write(tensors[i], i, &file);
-      result.linears += tensors[i].output.nf4;
-      if (on_progress && !on_progress(i + 1, tensors.size())) {
-        throw Error(ExitCode::kInterrupted, "interrupted: nothing was kept");
-      }
-    }
-    file.Commit();
-    result.bytes_after += file.bytes();
-    for (const std::string& tensor : file.names()) file_of[tensor] = shard.file;
-  }
-  if (shards.size() > 1) WriteShardIndex(folder, file_of, result.bytes_after);
-  return result;
-}
-
 }  // namespace
 
-QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgress& on_progress) {
+QuantizeResult QuantizeRandom(const RandomOptions& options, const OnProgress& on_progress) {
   const model::Config config = ConfigOf(options.shape);
   const std::vector<RandomTensor> tensors = Tensors(config, options.embeddings);
-  std::vector<uint64_t> bytes;
-  for (const RandomTensor& tensor : tensors) bytes.push_back(OutputBytes(tensor.output, options.nested));
+  QuantizeResult result;
+  std::vector<OutputTensor> outputs;
+  for (const RandomTensor& tensor : tensors) {
+    outputs.push_back(tensor.output);
+    result.linears += tensor.output.nf4;
+  }
   const NamedPath input{"--random", options.shape};
   NewFolder folder(options.out, {&input, 1});
-  CheckSpace(options.out, std::accumulate(bytes.begin(), bytes.end(), uint64_t{0}));
-  QuantizeResult result = WriteShards(tensors, bytes, options, folder.path(), on_progress);
+  CheckSpace(options.out, OutputBytes(outputs, options.nested));
+  RandomWriter writer(options);
+  result.bytes_after =
+      WriteShards({folder.path(), options.nested, options.shard_bytes, on_progress}, outputs,
+                  [&](size_t number, Nf4File* file) { writer.Write(tensors[number], number, file); });
   result.bytes_before = 2 * static_cast<uint64_t>(config.parameter_count());  // of a 16-bit folder
   WriteTextFile(folder.path() / "config.json",
                 WithQuantizationConfig(model::HfConfigJson(config).OrThrow(), options.nested, {}))

@@ -21,6 +21,6 @@ struct RandomOptions {
 // down 0.02 / sqrt(2L), so that the residual stream keeps its size through any depth; norms are 1. The same
 // seed gives the same bytes. Memory: the f32 scales of one matrix. `out` is complete or not there. Throws
 // Error.
-QuantizeResult QuantizeRandom(const RandomOptions& options, const QuantizeProgress& on_progress);
+QuantizeResult QuantizeRandom(const RandomOptions& options, const OnProgress& on_progress);
 
 }  // namespace rung::convert

@@ -1,26 +1,17 @@
 #include "convert/tensor_reader.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <utility>
 
 #include "io/json_file.h"
 #include "model/config_difference.h"
 #include "model/families.h"
-#include "model/four_bit.h"
 
 namespace rung::convert {
 namespace {
-
-std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
 
 // What config.json says its weights are; newer ones call it dtype.
 std::string TorchDtype(const Path& folder) {
@@ -32,120 +23,37 @@ std::string TorchDtype(const Path& folder) {
   return "";
 }
 
-// Stored as numbers that need no scales beside them.
-bool IsPlain(const io::TensorEntry* entry, const ModelTensor& tensor) {
-  return entry && entry->shape == tensor.shape &&
-         (entry->dtype == "F32" || entry->dtype == "F16" || entry->dtype == "BF16");
-}
-
 }  // namespace
 
 TensorReader::TensorReader(const Path& model) : path_(model), config_(model::ReadConfig(model).OrThrow()) {
+  TensorListing listing;
   if (model::IsGgufFile(model)) {
     gguf_ = std::make_shared<const io::Gguf>(io::Gguf::Open(model).OrThrow());
     folder_config_ = model::AsFolder(config_);
-    ListGguf();
+    const model::Family* family = model::FindFamily(config_.family);
+    RUNG_CHECK(config_.no_rope || (family && family->gguf_pairs == !config_.rope.half),
+               "gguf: the order of rows that a file has");
+    listing = ListTensors(gguf_, config_);
   } else {
+    std::error_code error;
+    if (!std::filesystem::is_directory(model, error)) {
+      throw Error(ExitCode::kUsage,
+                  fmt::format("--model {}: a .gguf file or a Hugging Face folder is needed", model.string()));
+    }
     folder_config_ = config_;
-    ListFolder(model);
+    folder_ = io::Safetensors::OpenFolder(model).OrThrow();
+    torch_dtype_ = TorchDtype(model);
+    listing = ListTensors(*folder_, model, config_);
   }
-}
-
-void TensorReader::ListGguf() {
-  const model::Family* family = model::FindFamily(config_.family);
-  RUNG_CHECK(config_.no_rope || (family && family->gguf_pairs == !config_.rope.half),
-             "gguf: the order of rows that a file has");
-  for (ModelTensor& tensor : ModelTensors(folder_config_)) {
-    if (tensor.role == TensorRole::kHead && config_.tied_head) continue;
-    const io::GgufTensor* found = gguf_->Find(tensor.gguf);
-    if (!found) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", gguf_->name(), tensor.gguf));
-    }
-    const std::optional<io::GgmlType> type = io::GgmlTypeOf(found->type);
-    SourceTensor listed;
-    static_cast<ModelTensor&>(listed) = std::move(tensor);
-    listed.usual = listed.name;
-    listed.stored = type ? std::string(type->name) : "unknown";
-    listed.bytes = found->data.size();
-    formats_[listed.stored] += listed.rows() * listed.cols();
-    tensors_.push_back(std::move(listed));
+  if (!listing.missing.empty()) {
+    throw Error(ExitCode::kBadInput,
+                fmt::format("{}: tensor {} is missing", model.string(), listing.missing[0]));
   }
-}
-
-void TensorReader::ListFolder(const Path& model) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(model, error)) {
-    throw Error(ExitCode::kUsage,
-                fmt::format("--model {}: a .gguf file or a Hugging Face folder is needed", model.string()));
-  }
-  folder_ = io::Safetensors::OpenFolder(model).OrThrow();
-  torch_dtype_ = TorchDtype(model);
-  const std::unique_ptr<model::WeightSource> headers =
-      model::HeaderOnly(io::Safetensors::OpenFolder(model).OrThrow());
-  const auto has = [&](const std::string& module) { return headers->Has(module); };
-  const std::vector<ModelTensor> usual = ModelTensors(config_);
-  size_t next = 0;
-  for (ModelTensor& tensor : ModelTensors(config_, &model::FindHfNames(config_, has))) {
-    const std::string& usual_name = usual[next++].name;
-    const io::TensorEntry* entry = folder_->Find(tensor.name);
-    const bool plain = IsPlain(entry, tensor);
-    const bool there = entry || (tensor.is_matrix() && headers->Has(tensor.module()));
-    // A model whose head is its embedding has one of the two, whatever its config says.
-    if (!there && (tensor.role == TensorRole::kHead || tensor.role == TensorRole::kEmbedding)) continue;
-    if (!there) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is missing", model.string(), tensor.name));
-    }
-    if (!plain && !tensor.is_matrix()) {
-      throw Error(ExitCode::kBadInput,
-                  fmt::format("{}: tensor {} is {} of {}; {} in F32, F16 or BF16 is expected",
-                              folder_->path(*entry).string(), tensor.name, entry->dtype,
-                              fmt::join(entry->shape, " x "), fmt::join(tensor.shape, " x ")));
-    }
-    SourceTensor listed;
-    static_cast<ModelTensor&>(listed) = std::move(tensor);
-    listed.usual = usual_name;
-    if (plain) {
-      listed.stored = Lower(entry->dtype);
-      listed.bytes = entry->bytes;
-    } else {
-      // What is packed tells its format, and what is wrong with it.
-      const format::Matrix matrix = headers
-                                        ->ReadMatrix(listed.module(), listed.gguf_rows(), listed.gguf_cols(),
-                                                     model::Quantize::kNone, listed.transposed)
-                                        .OrThrow();
-      listed.stored = format::Of(matrix.format).name;
-      listed.bytes = static_cast<uint64_t>(format::DataBytes(matrix.format, matrix.rows, matrix.cols));
-    }
-    formats_[listed.stored] += listed.rows() * listed.cols();
-    tensors_.push_back(std::move(listed));
-  }
-  ListKept();
-}
-
-// What the model has beside what is run here comes along.
-void TensorReader::ListKept() {
-  std::set<std::string> listed, packed;
+  // Of a GGUF file it is said when such a tensor is read (Select).
+  if (folder_ && !listing.wrong.empty()) throw Error(ExitCode::kBadInput, listing.wrong[0].message);
+  tensors_ = std::move(listing.tensors);
   for (const SourceTensor& tensor : tensors_) {
-    listed.insert(tensor.name);
-    if (!IsPlain(folder_->Find(tensor.name), tensor)) packed.insert(tensor.module() + ".");
-  }
-  for (const auto& item : folder_->tensors()) {
-    const std::string& name = item.first;
-    const io::TensorEntry& entry = item.second;
-    // Codes, scales and their like stand below the name of the layer.
-    const bool is_part = std::any_of(packed.begin(), packed.end(),
-                                     [&](const std::string& module) { return name.starts_with(module); });
-    if (listed.contains(name) || is_part) continue;
-    if (const model::FourBit* kind = model::FourBitOf(*folder_, name)) {
-      throw Error(ExitCode::kBadInput, fmt::format("{}: tensor {} is {} and no weight of this model",
-                                                   folder_->path(entry).string(), name, kind->name));
-    }
-    SourceTensor kept;
-    kept.name = name;
-    kept.shape = entry.shape;
-    kept.kept = entry.dtype;
-    kept.bytes = entry.bytes;
-    tensors_.push_back(std::move(kept));
+    if (tensor.kept.empty()) formats_[tensor.stored] += tensor.rows() * tensor.cols();
   }
 }
 
@@ -217,7 +125,7 @@ void TensorReader::ReadStored(int64_t begin, int64_t end, float* out) {
 
 template <class Place>
 void TensorReader::Reorder(int64_t begin, int64_t end, float* out, const Place& place) {
-  const ModelTensor& tensor = *tensor_;
+  const model::ModelTensor& tensor = *tensor_;
   // `source`: the shape that the source has, whose rows are the other shape's columns when transposed.
   const int64_t source_rows = gguf_ ? tensor.gguf_rows() : tensor.rows();
   const int64_t source_cols = gguf_ ? tensor.gguf_cols() : tensor.cols();
@@ -271,7 +179,4 @@ std::vector<std::byte> TensorReader::ReadBytes() const {
   folder_->Read(*entry_, 0, bytes).OrThrow();
   return bytes;
 }
-
-std::span<const std::byte> TensorReader::GgufBytes() const { return gguf_->Find(tensor_->gguf)->data; }
-
 }  // namespace rung::convert

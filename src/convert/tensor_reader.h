@@ -8,17 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "convert/model_tensors.h"
+#include "convert/tensor_listing.h"
 #include "model/folder_weights.h"
 
 namespace rung::convert {
-
-struct SourceTensor : ModelTensor {
-  std::string kept;    // dtype of one that is copied byte by byte: no weight that is known here; else empty
-  std::string stored;  // the name of its format, "bf16"; empty for one that is kept
-  std::string usual;   // its name in transformers, which a folder may spell without a prefix
-  uint64_t bytes = 0;  // as stored, scales kept apart not counted
-};
 
 class TensorReader {
  public:
@@ -32,8 +25,6 @@ class TensorReader {
   const io::Gguf* gguf() const { return gguf_.get(); }
   // Numbers of the known weights in each format, by its name: "bf16", "f32", "nf4", "q4_0".
   const std::map<std::string, int64_t>& formats() const { return formats_; }
-  // "bfloat16", "float16" or another type that a folder's config.json names; else empty.
-  const std::string& torch_dtype() const { return torch_dtype_; }
   // More than half of the known weights are stored in this format.
   bool MostAre(const std::string& format) const;
   // What 16-bit weights made of this model should be, where nobody says: as config.json or most weights have
@@ -49,13 +40,8 @@ class TensorReader {
   void ReadGgufRows(int64_t begin, int64_t end, float* out);
   // All of a tensor that is kept.
   std::vector<std::byte> ReadBytes() const;
-  // All of a GGUF file's tensor, as it lies there.
-  std::span<const std::byte> GgufBytes() const;
 
  private:
-  void ListGguf();
-  void ListFolder(const Path& model);
-  void ListKept();
   // Rows in the order of the source itself, without any change.
   void ReadStored(int64_t begin, int64_t end, float* out);
   // Rows of the other order than the source's. `place` gives the source's place of one.
@@ -67,7 +53,7 @@ class TensorReader {
   model::Config config_, folder_config_;
   std::vector<SourceTensor> tensors_;
   std::map<std::string, int64_t> formats_;
-  std::string torch_dtype_;
+  std::string torch_dtype_;  // "bfloat16", "float16" or another that a folder's config.json names; else empty
   std::shared_ptr<const io::Gguf> gguf_;
   std::optional<io::Safetensors> folder_;
   // Of the selected tensor: its packed bytes, or where a folder has its plain ones.
