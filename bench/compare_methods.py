@@ -155,8 +155,9 @@ def measure(args, case, seed):
                        "--seed", str(seed), "--progress", "none", *case["flags"], *common])
         result = {**read_report(trained.stderr), **read_log(out / "run")}
         evaluate = [args.rung, "eval", "--model", args.model, "--adapter", out / "run", "--data", data / "test.jsonl",
-                    "--json", "--progress", "none", "--max-new-tokens", "24", *common]
-        score = json.loads(run(evaluate + ([] if task["generate"] else ["--no-generate"])).stdout)
+                    "--json", "--progress", "none", *common]
+        answers = ["--max-new-tokens", "24"] if task["generate"] else ["--no-generate"]
+        score = json.loads(run(evaluate + answers).stdout)
         return {**result, "score": score}
     finally:
         shutil.rmtree(out, ignore_errors=True)

@@ -102,6 +102,21 @@ class Verbs(EndToEnd):
         run("closed", "2>&-")
         run("reader", "2> >(head -n 3 >/dev/null)")
 
+    def test_a_result_that_cannot_be_written_is_a_failure(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run([RUNG, "version", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(done.returncode, FAILED)
+        self.assertIn("standard output cannot be written", done.stderr)
+        closed = subprocess.run(f"{shlex.quote(RUNG)} version >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(closed.returncode, FAILED, closed.stderr)
+
+    def test_json_of_a_name_that_is_no_utf8(self):
+        name = os.fsencode(self.folder) + b"/a\xff.gguf"
+        shutil.copy(ROOT / STORIES, name)
+        done = subprocess.run([RUNG, "plan", "--model", name, "--json"], capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, DONE, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["model"], "a\ufffd.gguf")
+
     def test_a_hangup_saves(self):
         run = subprocess.Popen([RUNG, "train", "--model", TINY, "--data", "examples/stories/train.jsonl", "--out",
                                 str(self.folder / "run"), "--tokens", "128", "--max-length", "96", "--max-steps", "3000",

@@ -11,7 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/clock.h"
 #include "base/rng.h"
+#include "cli/print.h"
 #include "kernels/cpu/peak.h"
 
 namespace rung::cli {
@@ -46,7 +48,7 @@ void RunPeak(const PeakCommand& command) {
                                          {"f32_gflops", rates(one.f32, all.f32)},
                                          {"bf16_gflops", rates(one.bf16, all.bf16)},
                                          {"stream_gb_per_second", stream / 1e9}};
-    fmt::print("{}\n", json.dump(2));
+    PrintJson(json);
     return;
   }
   fmt::print("{}, {} threads\n", cpu::NameOf(context.isa), context.threads);
@@ -103,14 +105,13 @@ double Median(std::vector<double> values) {
 }
 
 std::vector<double> TimeCalls(double budget, const std::function<void()>& body) {
-  using Clock = std::chrono::steady_clock;
   constexpr size_t kLeast = 2;
   body();
   std::vector<double> seconds;
   for (double total = 0.0; total < budget || seconds.size() < kLeast; total += seconds.back()) {
-    const Clock::time_point begin = Clock::now();
+    const auto begin = std::chrono::steady_clock::now();
     body();
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+    seconds.push_back(SecondsSince(begin));
   }
   return seconds;
 }

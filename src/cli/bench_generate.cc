@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "cli/bench.h"
+#include "cli/print.h"
 #include "infer/generate.h"
 #include "kernels/cpu/peak.h"
 #include "model/adapter_file.h"
@@ -23,9 +25,6 @@ struct BenchGenerateCommand {
   int64_t prompt_tokens = 512, new_tokens = 64;
   bool trace = false, json = false;
 };
-
-using Clock = std::chrono::steady_clock;
-double Since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 struct GenerateTimes {
   double prefill = 0.0, decode = 0.0;  // seconds
@@ -47,21 +46,21 @@ GenerateTimes RunSession(infer::Session& session, int64_t vocabulary, int64_t pr
   session.Clear(0);
 
   session.set_trace(&times.prefill_trace);
-  const Clock::time_point begin = Clock::now();
+  const auto begin = std::chrono::steady_clock::now();
   for (int64_t fed = 0; fed < prompt_tokens; fed += infer::kPrefillChunk) {
     const int64_t count = std::min(infer::kPrefillChunk, prompt_tokens - fed);
     feed(std::span(prompt).subspan(static_cast<size_t>(fed), static_cast<size_t>(count)));
   }
-  times.prefill = Since(begin);
+  times.prefill = SecondsSince(begin);
 
   session.set_trace(&times.decode_trace);
-  const Clock::time_point decoding = Clock::now();
+  const auto decoding = std::chrono::steady_clock::now();
   for (int64_t i = 0; i < new_tokens; ++i) {
     const float* row = In(logits).as<float>();
     const auto id = static_cast<int32_t>(std::max_element(row, row + vocabulary) - row);
     feed({&id, 1});
   }
-  times.decode = Since(decoding);
+  times.decode = SecondsSince(decoding);
   session.set_trace(nullptr);
   return times;
 }
@@ -158,7 +157,7 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
                             WeightBytesPerToken(backbone, adapter),
                             resident};
   if (command.json) {
-    fmt::print("{}\n", ToJson(facts).dump(2));
+    PrintJson(ToJson(facts));
   } else {
     Print(facts);
   }

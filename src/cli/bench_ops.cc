@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "cli/bench.h"
+#include "cli/print.h"
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/panel.h"
 #include "ops/attention.h"
@@ -78,7 +80,7 @@ const char* TypeOf(const OpRow& row) { return row.int8 ? "int8" : NameOf(row.ari
 double TimeOf(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return SecondsSince(begin);
 }
 
 double Least(const std::vector<double>& seconds) { return *std::min_element(seconds.begin(), seconds.end()); }
@@ -320,7 +322,7 @@ void RunOps(const OpsCommand& command) {
   bench.SideAttention();
   bench.Head();
   bench.Dense();
-  if (command.json) fmt::print("{}\n", bench.Json().dump(2));
+  if (command.json) PrintJson(bench.Json());
 }
 
 }  // namespace

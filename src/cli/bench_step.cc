@@ -5,8 +5,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "cli/bench.h"
+#include "cli/print.h"
 #include "cli/train_flags.h"
 #include "train/calibrate.h"
 #include "train/step.h"
@@ -23,7 +25,7 @@ struct StepCommand {
 double SecondsOf(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return SecondsSince(begin);
 }
 
 struct StepTimes {
@@ -112,7 +114,7 @@ nlohmann::ordered_json ToJson(const StepFacts& f, const StepCommand& command) {
                                  {"compute", NameOfArithmetic(f.options.compute)},
                                  {"threads", f.options.compute.context.threads},
                                  {"tokens", f.options.tokens},
-                                 {"sequence", command.sequence},
+                                 {"sequence", f.options.max_length},
                                  {"parameters", f.adapter.parameter_count()},
                                  {"iterations", f.times.seconds.size()},
                                  {"step_seconds", f.times.seconds},
@@ -140,7 +142,7 @@ nlohmann::ordered_json ToJson(const StepFacts& f, const StepCommand& command) {
 }
 
 void Print(const StepFacts& f, const StepCommand& command) {
-  fmt::print("{}: {} tokens in sequences of {}\n{}\n", f.config.name, f.options.tokens, command.sequence,
+  fmt::print("{}: {} tokens in sequences of {}\n{}\n", f.config.name, f.options.tokens, f.options.max_length,
              Describe(f.adapter.spec(), f.config, f.adapter.parameter_count()));
   fmt::print("{}, {}, {} threads, peak {:.1f} GFLOP/s\n", cpu::NameOf(f.options.compute.context.isa),
              NameOfArithmetic(f.options.compute), f.options.compute.context.threads, f.peak() / 1e9);
@@ -192,7 +194,7 @@ void RunStep(StepCommand command, bool given) {
   const PeakRates peaks = MeasurePeaks(options.compute.context);
   const StepFacts facts{options, config, adapter, plan, times, forward, peaks, resident};
   if (command.json) {
-    fmt::print("{}\n", ToJson(facts, command).dump(2));
+    PrintJson(ToJson(facts, command));
   } else {
     Print(facts, command);
   }

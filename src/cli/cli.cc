@@ -68,6 +68,13 @@ std::string DescribeUnknown(const CLI::App& app, const std::string& argument) {
   return fmt::format("{}: {} is not known here{} ({} --help lists what is)", path, word, hint, path);
 }
 
+CLI::App* Below(CLI::App& app, const std::string& name) {
+  for (CLI::App* verb : app.get_subcommands(nullptr)) {
+    if (verb->get_name() == name) return verb;
+  }
+  return nullptr;
+}
+
 struct Unknown {
   const CLI::App* verb;
   std::string argument;
@@ -75,32 +82,28 @@ struct Unknown {
 
 // The first long option that its verb does not have, or the first word that is none of a verb's verbs. Looked
 // at before parsing: a typing mistake explains a missing required option better than the other way round.
-std::optional<Unknown> FirstUnknown(const CLI::App& top, std::span<const std::string> arguments) {
-  const CLI::App* verb = &top;
+std::optional<Unknown> FirstUnknown(CLI::App& top, std::span<const std::string> arguments) {
+  CLI::App* verb = &top;
   for (const std::string& argument : arguments) {
     if (argument == "--") break;
     if (argument.starts_with("--")) {
       if (!verb->get_option_no_throw(argument.substr(0, argument.find('=')))) return Unknown{verb, argument};
       continue;
     }
-    const std::vector<const CLI::App*> below = verb->get_subcommands(nullptr);
-    if (below.empty() || argument.starts_with("-")) continue;
-    const auto named = [&](const CLI::App* sub) { return sub->get_name() == argument; };
-    const auto next = std::find_if(below.begin(), below.end(), named);
-    if (next == below.end()) return Unknown{verb, argument};
-    verb = *next;
+    if (verb->get_subcommands(nullptr).empty() || argument.starts_with("-")) continue;
+    CLI::App* next = Below(*verb, argument);
+    if (!next) return Unknown{verb, argument};
+    verb = next;
   }
   return std::nullopt;
 }
 
 // The verb of a command line, with those below it: that of `rung bench step` is "step".
 CLI::App* VerbOf(CLI::App* verb, std::span<const std::string> arguments) {
-  for (const std::string& word : arguments.subspan(1)) {
-    const std::vector<CLI::App*> below = verb->get_subcommands(nullptr);
-    const auto next = std::find_if(below.begin(), below.end(),
-                                   [&](const CLI::App* sub) { return sub->get_name() == word; });
-    if (next == below.end()) break;
-    verb = *next;
+  for (const std::string& word : arguments) {
+    CLI::App* next = Below(*verb, word);
+    if (!next) break;
+    verb = next;
   }
   return verb;
 }
@@ -116,6 +119,19 @@ Status TakeNamesAndFile(CLI::App* verb, std::vector<std::string>* arguments) {
   return Ok{};
 }
 
+// `--name=` gives an empty value, as `--name ""` does; CLI11 would say that none was given.
+void SplitEmptyValues(const CLI::App& verb, std::vector<std::string>* arguments) {
+  for (size_t i = 0; i < arguments->size() && (*arguments)[i] != "--"; ++i) {
+    std::string& argument = (*arguments)[i];
+    if (!argument.starts_with("--") || !argument.ends_with('=')) continue;
+    const std::string name = argument.substr(0, argument.size() - 1);
+    const CLI::Option* option = verb.get_option_no_throw(name);
+    if (!option || option->get_items_expected_min() == 0) continue;
+    argument = name;
+    arguments->insert(arguments->begin() + static_cast<std::ptrdiff_t>(i) + 1, "");
+  }
+}
+
 std::string DescribeVerb(const std::string& word) {
   std::vector<std::string_view> names;
   for (const Verb& verb : kVerbs) names.push_back(verb.name);
@@ -127,11 +143,20 @@ std::string DescribeVerb(const std::string& word) {
 // Messages quote names and texts of foreign files.
 void PrintMessage(std::string_view message) { Say("{}\n", Printable(message, Newlines::kKeep)); }
 
-// A stream that was closed leaves its number to the next file that is opened: messages would go into it.
+// A stream that was closed leaves its number to the next file that is opened: messages would go into it. In
+// its place nothing can be written to standard output: see RequireOutput.
 void OpenStandardStreams() {
   for (int stream = 0; stream <= STDERR_FILENO; ++stream) {
-    if (::fcntl(stream, F_GETFD) == -1 && ::open("/dev/null", O_RDWR) < 0) return;
+    if (::fcntl(stream, F_GETFD) != -1) continue;
+    if (stream == STDOUT_FILENO && ::open("/dev/full", O_WRONLY) == stream) continue;
+    if (::open("/dev/null", O_RDWR) < 0) return;
   }
+}
+
+// A result that nobody got is no success.
+void RequireOutput() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw Error(ExitCode::kFailed, "standard output cannot be written: not all of the result is there");
 }
 
 int Usage(const std::string& message) {
@@ -149,6 +174,7 @@ const CLI::App& GivenVerb(const CLI::App& app) {
 int Run(const Action& action, const CLI::App& verb) {
   try {
     action();
+    RequireOutput();
     return static_cast<int>(ExitCode::kDone);
   } catch (const Error& error) {
     const auto* configured = dynamic_cast<const ConfiguredApp*>(&verb);
@@ -170,25 +196,19 @@ int Main(int argc, char** argv) {
   OpenStandardStreams();
   KeepCommandLine({argv, static_cast<size_t>(argc)});
   CLI::App app(
-      "rung fine-tunes large language models with a ladder: a small trained network beside a frozen model.");
-  app.require_subcommand(1);
-  std::vector<Action> actions;
-  std::vector<CLI::App*> verbs;
-  for (const Verb& verb : kVerbs) {
-    CLI::App* sub = AddVerb(app, verb);
-    actions.push_back(verb.add(*sub));
-    verbs.push_back(sub);
-  }
+      "rung fine-tunes large language models with a ladder: a small trained network beside a frozen model.",
+      "rung");
+  const Action action = AddVerbs(app, kVerbs);
 
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (!arguments.empty() && !arguments.front().starts_with("-")) {
-    const auto named = [&](const CLI::App* verb) { return verb->get_name() == arguments.front(); };
-    const auto verb = std::find_if(verbs.begin(), verbs.end(), named);
-    if (verb == verbs.end()) return Usage(DescribeVerb(arguments.front()));
-    if (Status merged = TakeNamesAndFile(VerbOf(*verb, arguments), &arguments); !merged.ok()) {
+    CLI::App* verb = VerbOf(&app, arguments);
+    if (verb == &app) return Usage(DescribeVerb(arguments.front()));
+    if (Status merged = TakeNamesAndFile(verb, &arguments); !merged.ok()) {
       return Usage(merged.failure().message);
     }
-    if (const auto unknown = FirstUnknown(**verb, std::span(arguments).subspan(1))) {
+    SplitEmptyValues(*verb, &arguments);
+    if (const auto unknown = FirstUnknown(app, arguments)) {
       return Usage(DescribeUnknown(*unknown->verb, unknown->argument));
     }
   }
@@ -203,10 +223,7 @@ int Main(int argc, char** argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
     return Usage(fmt::format("rung: {}", error.what()));
   }
-  for (size_t i = 0; i < verbs.size(); ++i) {
-    if (verbs[i]->parsed()) return Run(actions[i], GivenVerb(*verbs[i]));
-  }
-  return static_cast<int>(ExitCode::kUsage);
+  return Run(action, GivenVerb(app));
 }
 
 }  // namespace rung::cli

@@ -58,6 +58,18 @@ TEST(CliTest, KnownOptionsPass) {
   EXPECT_NE(found.said.find("--model"), std::string::npos) << found.said;
 }
 
+TEST(CliTest, AValueInOneWordMayBeEmpty) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"--chat-template="}, {"--chat-template", ""}}) {
+    std::vector<std::string> line = {"train", "--model", "m.gguf", "--data", "d.jsonl", "--out", "o"};
+    line.insert(line.end(), words.begin(), words.end());
+    const Outcome found = RunMain(line);
+    EXPECT_EQ(found.code, ExitCode::kUsage);
+    EXPECT_TRUE(found.said.starts_with("rung: --chat-template: empty: give a file")) << found.said;
+  }
+  EXPECT_NE(RunMain({"train", "--dry-run="}).code, ExitCode::kDone);
+}
+
 TEST(CliTest, MessagesDoNotSteerTheTerminal) {
   const Path folder = std::filesystem::temp_directory_path() / ("rung_cli_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);

@@ -93,8 +93,17 @@ std::string Int8Refusal(cpu::Isa isa, cpu::Isa best) {
 
 }  // namespace
 
+void AddThreadsFlag(CLI::App& app, int* threads) {
+  app.add_option("--threads", *threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
+}
+
+void AddProgressFlag(CLI::App& app, std::string* progress) {
+  app.add_option("--progress", *progress, "auto, none, plain, bar")
+      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+}
+
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags) {
-  app.add_option("--threads", flags->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
+  AddThreadsFlag(app, &flags->threads);
   app.add_option("--compute", flags->compute,
                  "arithmetic of the frozen model: auto, bf16, f32, or int8 (approximate)")
       ->check(CLI::IsMember({"auto", "bf16", "f32", "int8"}));
@@ -139,31 +148,35 @@ void AddRecipeFlags(CLI::App& app, ModelFlags* flags) {
                  "floating-point matrices of a folder become: " + model::QuantizeNames())
       ->capture_default_str()
       ->each([flags](const std::string&) { flags->quantize_given = true; });
-  app.add_option("--quantize-embeddings", flags->quantize_embeddings,
-                 "the embedding and the head too, in a format of their own if one is given")
+  AddEmbeddingsFlag(app, &flags->quantize_embeddings,
+                    "the embedding and the head too, in a format of their own if one is given");
+  AddKeepFlag(app, &flags->keep, "tensors whose names match PATTERN (* and ?) become FORMAT instead");
+}
+
+void AddEmbeddingsFlag(CLI::App& app, std::string* format, const std::string& what) {
+  app.add_option("--quantize-embeddings", *format, what)
       ->expected(0, 1)
       ->default_str("true")       // when no value is given
       ->option_text("[FORMAT]");  // not the above, in --help
-  app.add_option("--keep", flags->keep, "tensors whose names match PATTERN (* and ?) become FORMAT instead")
+}
+
+void AddKeepFlag(CLI::App& app, std::vector<std::string>* patterns, const std::string& what) {
+  app.add_option("--keep", *patterns, what)
       ->type_name("PATTERN=FORMAT")
       ->delimiter(',')
       ->allow_extra_args(false);
 }
 
+model::Quantize EmbeddingsOf(const std::string& format, model::Quantize matrices, model::Quantize otherwise) {
+  if (format == "true") return matrices;
+  if (format.empty() || format == "false") return otherwise;
+  return model::ParseQuantize(format, "--quantize-embeddings").OrThrow();
+}
+
 model::Recipe RecipeOf(const ModelFlags& flags) {
   model::Recipe recipe;
-  recipe.matrices = model::ParseQuantize(flags.quantize).OrThrow();
-  if (flags.quantize_embeddings == "true") {
-    recipe.embeddings = recipe.matrices;
-  } else if (!flags.quantize_embeddings.empty() && flags.quantize_embeddings != "false") {
-    Result<model::Quantize> format = model::ParseQuantize(flags.quantize_embeddings);
-    if (!format.ok()) {
-      throw Error(ExitCode::kUsage,
-                  fmt::format("--quantize-embeddings {}: known are {}", Printable(flags.quantize_embeddings),
-                              model::QuantizeNames()));
-    }
-    recipe.embeddings = format.value();
-  }
+  recipe.matrices = model::ParseQuantize(flags.quantize, "--quantize").OrThrow();
+  recipe.embeddings = EmbeddingsOf(flags.quantize_embeddings, recipe.matrices, model::Quantize::kNone);
   for (const std::string& pattern : flags.keep) {
     recipe.patterns.push_back(model::ParsePattern(pattern, "--keep").OrThrow());
   }

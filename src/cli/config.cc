@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "cli/print.h"
 #include "cli/resolved_options.h"
 #include "cli/train_flags.h"
 #include "cli/version.h"
@@ -32,8 +33,7 @@ void RunShow(CLI::App& app, const ShowCommand& command) {
   }
   const std::vector<ResolvedOption> all = ResolveOptions(app, options, config ? &*config : nullptr);
   if (command.json) {
-    fmt::print("{}\n",
-               OptionsJson(all).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    PrintJson(OptionsJson(all));
   } else {
     fmt::print("{}", OptionsYaml(all));
   }
@@ -47,7 +47,7 @@ Action AddConfigSchema(CLI::App& app) {
     CLI::App train;
     TrainFlags flags;
     AddTrainFlags(train, &flags);
-    fmt::print("{}\n", ConfigSchema(train).dump(2));
+    PrintJson(ConfigSchema(train));
   };
 }
 

@@ -101,7 +101,8 @@ Failure UsageFailure(std::string message) { return Failure{std::move(message), E
 
 std::string PathOf(const CLI::App& app) {
   if (app.get_parent()) return fmt::format("{} {}", PathOf(*app.get_parent()), app.get_name());
-  return app.get_name().empty() ? "rung" : "rung " + app.get_name();
+  const bool top = app.get_name().empty() || app.get_name() == "rung";
+  return top ? "rung" : "rung " + app.get_name();
 }
 
 Meaning MeaningOf(const CLI::App& verb, const std::string& name) {

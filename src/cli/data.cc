@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace rung::cli {
 namespace {
@@ -49,7 +50,7 @@ void AddDataFlags(CLI::App& app, DataCommand* command, bool needs_model) {
       ->check(CLI::Range(2, 1 << 22));
   app.add_flag("--train-on-prompt", command->train_on_prompt, "learn the prompt's tokens too");
   AddTemplateFlags(app, &command->templates);
-  app.add_option("--threads", command->threads, "threads; 0: all cores")->check(CLI::Range(0, 1024));
+  AddThreadsFlag(app, &command->threads);
   app.add_flag("--json", command->json, "print one JSON object");
 }
 
@@ -59,15 +60,10 @@ LoadedModel LoadTextOf(const DataCommand& command) {
 
 data::Encoder EncoderOf(const DataCommand& command, const LoadedModel& model) {
   const train::DataOptions options = Resolve(command.flags);
-  int64_t length = command.max_length;
-  if (command.app->count("--max-length") == 0) length = std::min(length, model.context());
-  if (length > model.context()) {
-    throw Error(
-        ExitCode::kUsage,
-        fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {} or leave it out",
-                    length, model.context(), model.context()));
-  }
-  length = std::min(length, command.tokens + 1);
+  std::optional<int64_t> given;
+  if (command.app->count("--max-length") > 0) given = command.max_length;
+  const int64_t length =
+      WithinContext(std::min(command.max_length, command.tokens + 1), given, model.context());
   return data::Encoder(model.text().vocabulary(), {length, !command.train_on_prompt, options.mask_history,
                                                    options.truncation, options.special_tokens});
 }

@@ -13,6 +13,7 @@
 
 #include "base/text.h"
 #include "cli/data.h"
+#include "cli/print.h"
 #include "data/data_files.h"
 #include "data/dataset.h"
 #include "data/row_pieces.h"
@@ -78,7 +79,7 @@ class Findings {
     if (json_) {
       const nlohmann::ordered_json summary = {
           {"records", records}, {"compared", compared}, {"counts", counts}, {"findings", list_}};
-      fmt::print("{}\n", summary.dump(2));
+      PrintJson(summary);
       return;
     }
     fmt::print("{} records", records);

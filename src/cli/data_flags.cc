@@ -78,18 +78,29 @@ train::DataOptions Resolve(const DataFlags& flags) {
   options.mask_history = flags.mask_history;
   options.special_tokens = flags.special_tokens;
   options.valid_fraction = flags.valid_fraction;
-  const int64_t limit = ParseBytes(flags.token_cache_limit);
-  if (limit <= 0) {
-    throw Error(ExitCode::kUsage, fmt::format("--token-cache-limit {}: not a size; write 8GiB or 350MB",
-                                              flags.token_cache_limit));
-  }
-  options.cache_limit = static_cast<uint64_t>(limit);
+  options.cache_limit = SizeOf(flags.token_cache_limit, "--token-cache-limit");
   if (flags.token_cache == "none") {
     options.cache = Path();
   } else if (flags.token_cache != "auto") {
     options.cache = flags.token_cache;
   }
   return options;
+}
+
+uint64_t SizeOf(const std::string& text, const char* flag) {
+  const int64_t size = ParseBytes(text);
+  if (size <= 0)
+    throw Error(ExitCode::kUsage, fmt::format("{} {}: not a size; write 8GiB or 350MB", flag, text));
+  return static_cast<uint64_t>(size);
+}
+
+int64_t WithinContext(int64_t length, std::optional<int64_t> given, int64_t context) {
+  if (length <= context) return length;
+  if (!given) return context;
+  throw Error(
+      ExitCode::kUsage,
+      fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {} or leave it out",
+                  *given, context, context));
 }
 
 }  // namespace rung::cli

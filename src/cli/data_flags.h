@@ -2,6 +2,8 @@
 // data.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,5 +28,10 @@ void AddExampleFlags(CLI::App& app, DataFlags* flags);
 // Throw Error.
 data::ReadOptions ResolveReading(const DataFlags& flags);
 train::DataOptions Resolve(const DataFlags& flags);
+// Bytes of "8GiB", more than 0. Throws Error (kUsage) that names the flag.
+uint64_t SizeOf(const std::string& text, const char* flag);
+// The length of one example, at most --tokens + 1. `given`: --max-length, where it was; a default gives way
+// to the model's context. Throws Error (kUsage) where what was given lets an example exceed that.
+int64_t WithinContext(int64_t length, std::optional<int64_t> given, int64_t context);
 
 }  // namespace rung::cli

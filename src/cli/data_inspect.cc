@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cli/data.h"
+#include "cli/print.h"
 #include "cli/say.h"
 #include "data/data_files.h"
 
@@ -85,7 +86,7 @@ void Show(const InspectCommand& command, const std::string& name, const data::Re
     entry["left_out"] = parts.failure().message;
     if (!command.json) {
       fmt::print("{}:{}  {}  left out: {}\n\n", name, record.row, data::NameOf(record.format),
-                 parts.failure().message);
+                 Printable(parts.failure().message));
     }
   } else {
     entry["truncated"] = truncated;
@@ -154,7 +155,7 @@ void RunInspect(const InspectCommand& command) {
                             command.row > 0 ? fmt::format("record begins in row {}", command.row)
                                             : std::string("row holds a record")));
   }
-  if (command.json) fmt::print("{}\n", list.dump(2));
+  if (command.json) PrintJson(list);
 }
 
 }  // namespace

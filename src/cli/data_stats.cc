@@ -4,7 +4,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "cli/data.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/say.h"
 #include "data/dataset.h"
@@ -84,7 +86,7 @@ void Print(const StatsCommand& command, int64_t max_length, const data::Dataset&
                std::string(static_cast<size_t>(width), '#'));
   }
   for (const data::EncodeReport::Dropped& dropped : report.dropped) {
-    fmt::print("left out: {}:{}: {}\n", dropped.file, dropped.row, dropped.reason);
+    fmt::print("left out: {}:{}: {}\n", dropped.file, dropped.row, Printable(dropped.reason));
   }
 }
 
@@ -130,13 +132,13 @@ void RunStats(const StatsCommand& command) {
   wanted.interrupt = &InterruptFlag();
   const data::Dataset set = data::LoadDataset(wanted, encoder).OrThrow();
   progress.EndLine();
-  for (const std::string& row : set.bad_rows) Say("left out: {}\n", row);
-  for (const std::string& note : set.notes) Say("{}\n", note);
+  for (const std::string& row : set.bad_rows) Say("left out: {}\n", Printable(row));
+  for (const std::string& note : set.notes) Say("{}\n", Printable(note));
   const Lengths lengths = LengthsOf(set.examples);
   const data::EpochPlan plan =
       data::PlanEpoch(data::RowsOf(set.examples), command.tokens, command.seed, 0).OrThrow();
   if (command.json) {
-    fmt::print("{}\n", ToJson(set, lengths, plan).dump(2));
+    PrintJson(ToJson(set, lengths, plan));
   } else {
     Print(command, encoder.options().max_length, set, lengths, plan);
   }

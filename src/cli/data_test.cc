@@ -240,9 +240,10 @@ TEST_F(DataTest, StatsShowWhatTrainingDoes) {
   EXPECT_EQ(found["length_max"], 17);
   EXPECT_EQ(found["learned"], trained.report.targets);
   // A model's context is a limit as in training.
-  EXPECT_THAT(
-      Refusal(AddData, {"stats", "--model", kStories, "--data", data.string(), "--max-length", "100000"}),
-      testing::Pair(ExitCode::kUsage, HasSubstr("--max-length 100000: the model was made for")));
+  EXPECT_THAT(Refusal(AddData, {"stats", "--model", kStories, "--data", data.string(), "--max-length",
+                                "100000", "--tokens", "100000"}),
+              testing::Pair(ExitCode::kUsage, HasSubstr("--max-length 100000: the model was made for")));
+  EXPECT_EQ(Json("stats", WithModel(data, {"--max-length", "100000", "--tokens", "16"}))["length_max"], 17);
   EXPECT_THAT(Refusal(AddData, {"stats", "--model", kStories, "--data", data.string() + ":0.001"}).second,
               HasSubstr("the weights leave none of 100 examples"));
 }

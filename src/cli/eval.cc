@@ -10,6 +10,7 @@
 
 #include "cli/data_flags.h"
 #include "cli/load_model.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/samples_text.h"
 #include "data/data_files.h"
@@ -35,7 +36,8 @@ struct EvalCommand {
 
 struct EvalData {
   std::vector<data::Record> records;
-  uint64_t bytes = 0;  // of the file, as far as it is used
+  std::vector<std::string> bad_rows;  // what --max-bad-rows let be left out
+  uint64_t bytes = 0;                 // of the file, as far as it is used
 };
 
 struct EvalScores {
@@ -90,7 +92,8 @@ EvalData ReadData(const EvalCommand& command) {
     throw Error(ExitCode::kUsage,
                 fmt::format("{}: weights are of training: every record counts once here", command.data));
   }
-  EvalData read{data::ReadRecords(file.path, ResolveReading(command.data_flags)).OrThrow()};
+  EvalData read;
+  read.records = data::ReadRecords(file.path, ResolveReading(command.data_flags), &read.bad_rows).OrThrow();
   if (read.records.empty()) throw Error(ExitCode::kBadInput, fmt::format("{}: no records", command.data));
   std::error_code error;
   const uintmax_t size = std::filesystem::file_size(file.path, error);
@@ -101,11 +104,6 @@ EvalData ReadData(const EvalCommand& command) {
     read.records.resize(static_cast<size_t>(command.limit));
   }
   return read;
-}
-
-bool HasAnswer(const data::Record& record) {
-  return record.shape == data::Shape::kCompletion ||
-         (record.shape == data::Shape::kMessages && record.messages.back().role == "assistant");
 }
 
 eval::OnProgress Reporter(Progress* progress, const char* what, size_t total) {
@@ -151,7 +149,6 @@ EvalScores Score(const EvalCommand& command, const eval::Subject& subject, const
   const data::Encoder encoder(subject.text.vocabulary(), encode);
   scores.loss = eval::ScoreLoss(subject, Encode(command, encoder, read, progress), command.tokens,
                                 Reporter(progress, "loss", records.size()));
-  if (!HasAnswer(records.front())) return scores;
   if (!command.choices.empty()) {
     const std::vector<std::string> choices = ResolveChoices(command.choices);
     scores.accuracy =
@@ -198,11 +195,6 @@ void PrintScores(const EvalScores& scores) {
   fmt::print("speed           {:.0f} tokens/s\n", loss.tokens_per_second());
 }
 
-std::string PromptOf(const data::Record& record) {
-  const bool chat = record.shape == data::Shape::kMessages && record.messages.size() > 1;
-  return chat ? record.messages[record.messages.size() - 2].content : record.prompt;
-}
-
 // Samples are for people: beside a JSON object they go to standard error.
 void PrintSamples(const EvalCommand& command, const eval::Accuracy& accuracy,
                   const std::vector<data::Record>& records) {
@@ -212,8 +204,8 @@ void PrintSamples(const EvalCommand& command, const eval::Accuracy& accuracy,
     const eval::Answer& answer = accuracy.answers[i];
     const data::Record& record = records[static_cast<size_t>(answer.record)];
     fmt::print(out, "\nrow {} {}\n  prompt    {}\n  expected  {}\n  got       {}\n", record.row,
-               answer.right ? "right" : "wrong", ShortText(PromptOf(record), true), answer.expected,
-               answer.got);
+               answer.right ? "right" : "wrong", ShortText(data::AskedIn(record), true),
+               ShortText(answer.expected, false), ShortText(answer.got, false));
   }
 }
 
@@ -228,13 +220,14 @@ void RunEval(const EvalCommand& command) {
 
   CatchSignals();
   Progress progress(ParseProgress(command.progress));
+  for (const std::string& row : read.bad_rows) progress.Note("left out: " + row);
   const EvalScores scores = Score(command, subject, read, &progress);
   progress.EndLine();
   if (!std::isfinite(scores.loss.loss)) {
     throw Error(ExitCode::kNonFinite, "the loss is not a finite number: the model or the adapter is damaged");
   }
   if (command.json) {
-    fmt::print("{}\n", ToJson(scores).dump(2));
+    PrintJson(ToJson(scores));
   } else {
     PrintScores(scores);
   }
@@ -251,19 +244,26 @@ Action AddEval(CLI::App& app) {
                  "held-out records: .jsonl, .json, .csv, .tsv, .txt (also .gz, .zst), or a folder with test")
       ->required();
   AddReadFlags(app, &command->data_flags);
-  app.add_option(
+  CLI::Option* choices = app.add_option(
       "--choices", command->choices,
       "rank these instead of generating: a file with one a line or a .json array, or \"choices\" for the "
       "field of each record");
-  app.add_flag("--per-token", command->per_token, "rank by the mean log-probability of a choice's tokens");
-  app.add_flag("--no-generate", command->no_generate, "loss and perplexity only");
+  app.add_flag("--per-token", command->per_token, "rank by the mean log-probability of a choice's tokens")
+      ->needs(choices);
+  CLI::Option* no_generate =
+      app.add_flag("--no-generate", command->no_generate, "loss and perplexity only")->excludes(choices);
   app.add_option("--limit", command->limit, "first so many records; 0: all")->check(CLI::NonNegativeNumber);
   app.add_option("--samples", command->samples, "print so many records with their answers")
+      ->excludes(no_generate)
       ->check(CLI::NonNegativeNumber);
   app.add_option("--max-new-tokens", command->max_new_tokens, "of one answer")
+      ->excludes(no_generate)
+      ->excludes(choices)
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--slots", command->slots, "answers generated at once")
+      ->excludes(no_generate)
+      ->excludes(choices)
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
   app.add_option("--tokens", command->tokens, "tokens of a batch")
@@ -275,8 +275,7 @@ Action AddEval(CLI::App& app) {
   AddTemplateFlags(app, &command->templates);
   app.add_flag("--json", command->json, "print one JSON object");
   AddComputeFlags(app, &command->compute);
-  app.add_option("--progress", command->progress, "auto, none, plain, bar")
-      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  AddProgressFlag(app, &command->progress);
   return [command] { RunEval(*command); };
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/load_model.h"
+#include "cli/print.h"
 #include "cli/say.h"
 
 namespace rung::cli {
@@ -56,7 +57,7 @@ std::vector<int32_t> PromptIds(const GenerateCommand& command, const LoadedModel
 int64_t Positions(const LoadedModel& loaded, int64_t prompt, int64_t max_tokens) {
   if (prompt >= loaded.context()) {
     throw Error(ExitCode::kBadInput,
-                fmt::format("--prompt: {} tokens, the model takes {} with the answer: shorten the prompt",
+                fmt::format("the prompt has {} tokens, the model takes {} with the answer: shorten it",
                             prompt, loaded.context()));
   }
   return std::min(loaded.context(), prompt + max_tokens);
@@ -93,7 +94,7 @@ void RunGenerate(const GenerateCommand& command) {
   const infer::Generation g =
       infer::Generate(session, loaded.text().tokenizer, prompt, options, print, &InterruptFlag());
   if (command.json) {
-    fmt::print("{}\n", ToJson(g).dump(2));
+    PrintJson(ToJson(g));
   } else {
     if (!g.text.ends_with('\n')) fmt::print("\n");
     std::fflush(stdout);

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 
 namespace rung::cli {
@@ -159,22 +160,6 @@ std::string TokenizerText(const text::Tokenizer& t) {
   return text;
 }
 
-void RunInspect(const InspectCommand& command) {
-  const ModelFlags& flags = command.flags;
-  const bool asked = flags.quantize_given || !flags.quantize_embeddings.empty() || !flags.keep.empty();
-  const model::Recipe recipe = asked ? RecipeOf(flags) : model::Recipe();
-  const Inspection found = Inspect(flags.model, asked ? &recipe : nullptr);
-  if (command.json) {
-    // Names come from the file: in ASCII none steers a terminal, and broken UTF-8 does not lose the rest.
-    fmt::print("{}\n", InspectionJson(found, command.tensors)
-                           .dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace));
-  } else {
-    fmt::print("{}", InspectionText(found, command.tensors));
-  }
-}
-
-}  // namespace
-
 std::string InspectionText(const Inspection& found, bool tensors) {
   std::string text = Line("kind", found.kind);
   text += Line("architecture", found.architecture.empty() ? "not named" : found.architecture);
@@ -248,6 +233,21 @@ nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors) {
   }
   return json;
 }
+
+void RunInspect(const InspectCommand& command) {
+  const ModelFlags& flags = command.flags;
+  const bool asked = flags.quantize_given || !flags.quantize_embeddings.empty() || !flags.keep.empty();
+  const model::Recipe recipe = asked ? RecipeOf(flags) : model::Recipe();
+  const Inspection found = Inspect(flags.model, asked ? &recipe : nullptr);
+  if (command.json) {
+    // Names come from the file: in ASCII none steers a terminal, and broken UTF-8 does not lose the rest.
+    PrintJson(InspectionJson(found, command.tensors), true);
+  } else {
+    fmt::print("{}", InspectionText(found, command.tensors));
+  }
+}
+
+}  // namespace
 
 Action AddInspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();

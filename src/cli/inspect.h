@@ -48,7 +48,4 @@ struct Inspection {
 // asked.
 Inspection Inspect(const Path& path, const model::Recipe* recipe = nullptr);
 
-std::string InspectionText(const Inspection& found, bool tensors);
-nlohmann::ordered_json InspectionJson(const Inspection& found, bool tensors);
-
 }  // namespace rung::cli

@@ -11,15 +11,10 @@
 #include "io/gguf.h"
 
 namespace rung::cli {
-void WarnOfConfig(const Path& model) {
-  if (!model::IsGgufFile(model)) return;
-  Result<io::Gguf> gguf = io::Gguf::Open(model);
-  if (!gguf.ok()) return;  // said where the file is used
-  for (const std::string& warning : model::ConfigWarnings(gguf.value())) {
-    Say("warning: {}\n", Printable(warning));
-  }
-}
+namespace {
 
+// Says that the adapter was trained beside weights of other formats than `here`; nothing when it was not, or
+// nobody knows.
 void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const model::BaseFormats& here) {
   const std::string difference = model::Difference(trained, here);
   if (difference.empty()) return;
@@ -27,6 +22,17 @@ void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const
       "it "
       "was trained beside, or read it as then (--quantize, --quantize-embeddings, --keep)\n",
       Printable(adapter.string()), difference);
+}
+
+}  // namespace
+
+void WarnOfConfig(const Path& model) {
+  if (!model::IsGgufFile(model)) return;
+  Result<io::Gguf> gguf = io::Gguf::Open(model);
+  if (!gguf.ok()) return;  // said where the file is used
+  for (const std::string& warning : model::ConfigWarnings(gguf.value())) {
+    Say("warning: {}\n", Printable(warning));
+  }
 }
 
 LoadedModel LoadedModel::ReadText(const Path& model, const Path& adapter, const TemplateFlags& flags) {

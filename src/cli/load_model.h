@@ -11,10 +11,6 @@
 
 namespace rung::cli {
 
-// Prints that the adapter was trained beside weights of other formats than `here`, on standard error; nothing
-// when it was not, or nobody knows.
-void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const model::BaseFormats& here);
-
 // Prints what a model's file says that is not read and may change the computation, on standard error.
 void WarnOfConfig(const Path& model);
 

@@ -7,8 +7,10 @@
 #include <optional>
 
 #include "base/text.h"
+#include "cli/data_flags.h"
 #include "cli/plan_compare.h"
 #include "cli/plan_fit.h"
+#include "cli/print.h"
 #include "cli/train_flags.h"
 #include "model/shapes.h"
 
@@ -84,17 +86,11 @@ void AddThePlan(const train::PlannedRun& run, const train::TrainOptions& options
 
 FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& options,
                      const model::Config& config) {
-  const int64_t limit = ParseBytes(command.fit);
-  if (limit <= 0) {
-    throw Error(ExitCode::kUsage, fmt::format("--fit {}: not a size; write 12GiB or 800MB", command.fit));
-  }
   FitRequest request;
-  request.limit = static_cast<uint64_t>(limit);
-  request.longest = command.max_length->count() > 0 ? command.flags.options.max_length : config.context;
-  if (request.longest > config.context) {
-    throw Error(ExitCode::kUsage, fmt::format("--max-length {}: the model was made for {} tokens",
-                                              request.longest, config.context));
-  }
+  request.limit = SizeOf(command.fit, "--fit");
+  const int64_t length = command.flags.options.max_length;
+  request.longest =
+      command.max_length->count() > 0 ? WithinContext(length, length, config.context) : config.context;
   request.tokens = options.tokens;
   request.max_length = std::min(command.flags.options.max_length, request.longest);
   request.tokens_given = command.tokens->count() > 0;
@@ -121,6 +117,17 @@ void AddFit(const train::PlanModel& model, const train::TrainOptions& options, c
   answer->refusal = method.fits() ? "" : fit.run.memory.Refusal(request.limit, "--fit");
 }
 
+// Of the least that any method needs; empty where one fits.
+std::string RefusalOf(const std::vector<MethodFit>& methods, const FitRequest& request) {
+  const train::MemoryPlan* least = nullptr;
+  for (const MethodFit& method : methods) {
+    if (method.fits()) return "";
+    const train::MemoryPlan& plan = method.best().Proposed(request).run.memory;
+    if (!least || plan.total() < least->total()) least = &plan;
+  }
+  return least->Refusal(request.limit, "--fit");
+}
+
 // All methods; the plan of the one that was asked for is theirs too.
 void AddComparison(const train::PlanModel& model, const train::TrainOptions& options, int64_t sequence,
                    Answer* answer) {
@@ -142,7 +149,9 @@ Answer Ask(const PlanCommand& command, const train::PlanModel& model, const trai
     return answer;
   }
   if (command.compare) {
-    AddComparison(model, options, sequence, &answer);
+    train::TrainOptions limited = options;
+    if (request) limited.memory_limit = request->limit;
+    AddComparison(model, limited, sequence, &answer);
   } else {
     AddThePlan(train::PlanRun(model, options, sequence).OrThrow(), options, sequence, model.config(),
                &answer);
@@ -151,7 +160,7 @@ Answer Ask(const PlanCommand& command, const train::PlanModel& model, const trai
     const std::vector<MethodFit> methods = FitMethods(model, options, *request);
     answer.json["fit"] = FitJson(methods, *request);
     answer.text += "\n" + FitTable(methods, *request);
-    answer.chart_limit = request->limit;
+    answer.refusal = RefusalOf(methods, *request);
   }
   return answer;
 }
@@ -175,7 +184,7 @@ void RunPlan(const PlanCommand& command) {
     WriteTextFile(command.svg, PlanChart(answer.columns, title, answer.chart_limit)).OrThrow();
   }
   if (command.json) {
-    fmt::print("{}\n", answer.json.dump(2));
+    PrintJson(answer.json);
   } else {
     fmt::print("{}", answer.text);
   }

@@ -42,6 +42,20 @@ PlanColumn FormulaColumn(const char* name, const train::FormulaMemory& memory, b
   return column;
 }
 
+// The items of all columns, each once, in their order.
+std::vector<std::string> ItemNames(const std::vector<PlanColumn>& columns) {
+  std::vector<std::string> names;
+  for (const PlanColumn& column : columns) {
+    // A name that is new stands behind the one before it in its own column.
+    auto place = names.begin();
+    for (const auto& item : column.items) {
+      const auto known = std::find(names.begin(), names.end(), item.first);
+      place = std::next(known == names.end() ? names.insert(place, item.first) : known);
+    }
+  }
+  return names;
+}
+
 }  // namespace
 
 std::vector<MethodVariant> MethodVariants(const train::TrainOptions& options) {
@@ -79,19 +93,6 @@ PlanColumn ColumnOf(std::string name, const train::MemoryPlan& plan) {
   PlanColumn column{std::move(name), {}};
   for (const train::PlanItem& item : plan.items) column.items.emplace_back(item.name, item.bytes);
   return column;
-}
-
-std::vector<std::string> ItemNames(const std::vector<PlanColumn>& columns) {
-  std::vector<std::string> names;
-  for (const PlanColumn& column : columns) {
-    // A name that is new stands behind the one before it in its own column.
-    auto place = names.begin();
-    for (const auto& item : column.items) {
-      const auto known = std::find(names.begin(), names.end(), item.first);
-      place = std::next(known == names.end() ? names.insert(place, item.first) : known);
-    }
-  }
-  return names;
 }
 
 const Comparison::Method& Comparison::Of(const train::TrainOptions& options) const {

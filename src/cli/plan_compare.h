@@ -28,8 +28,6 @@ struct PlanColumn {
   uint64_t Bytes(const std::string& item) const;  // 0 when there is none
 };
 PlanColumn ColumnOf(std::string name, const train::MemoryPlan& plan);
-// The items of all columns, each once, in their order.
-std::vector<std::string> ItemNames(const std::vector<PlanColumn>& columns);
 
 // Why the plan of a method has other bytes than the formula of its column.
 struct Difference {

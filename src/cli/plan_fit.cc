@@ -44,6 +44,12 @@ std::string Joined(const std::string& first, const std::string& second) {
   return first + (first.empty() || second.empty() ? "" : " ") + second;
 }
 
+// "--tokens 4096 --max-length 4096 --recompute": all that the proposal sets.
+std::string FitFlags(const FitRow& row, const FitRequest& request) {
+  const train::Fit& fit = row.Proposed(request);
+  return Joined(fmt::format("--tokens {} --max-length {}", fit.tokens, fit.sequence), row.flags);
+}
+
 }  // namespace
 
 const train::Fit& FitRow::Proposed(const FitRequest& request) const {
@@ -96,11 +102,6 @@ std::string FitTable(const std::vector<MethodFit>& methods, const FitRequest& re
     }
   }
   return table;
-}
-
-std::string FitFlags(const FitRow& row, const FitRequest& request) {
-  const train::Fit& fit = row.Proposed(request);
-  return Joined(fmt::format("--tokens {} --max-length {}", fit.tokens, fit.sequence), row.flags);
 }
 
 std::string FitAdvice(const MethodFit& method, const FitRequest& request) {

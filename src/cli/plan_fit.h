@@ -43,8 +43,6 @@ std::vector<MethodFit> FitMethods(const train::PlanModel& model, const train::Tr
                                   const FitRequest& request);
 
 std::string FitTable(const std::vector<MethodFit>& methods, const FitRequest& request);
-// "--tokens 4096 --max-length 4096 --recompute": all that the proposal sets.
-std::string FitFlags(const FitRow& row, const FitRequest& request);
 // What to do with the command as it was typed: add flags, or put them in the place of its own. Empty where
 // nothing fits.
 std::string FitAdvice(const MethodFit& method, const FitRequest& request);

@@ -276,6 +276,10 @@ TEST_F(PlanTest, PoliciesThatAreGivenStay) {
     ASSERT_EQ(method["rows"].size(), 2u) << method["name"];
     EXPECT_GT(method["rows"][1]["tokens"], method["rows"][0]["tokens"]) << method["name"];
   }
+  EXPECT_EQ(found["limit_bytes"], 64 << 20);
+  const auto refused = Refused({"--model", kConfig, "--compare", "--fit", "64KiB"});
+  EXPECT_EQ(refused.first, ExitCode::kNoMemory);
+  EXPECT_NE(refused.second.find("--fit"), std::string::npos) << refused.second;
   EXPECT_EQ(found["fit"]["methods"][2]["rows"][1]["policies"], "--optimizer adamw8bit --quantize-embeddings");
   EXPECT_EQ(found["fit"]["methods"][3]["rows"][1]["policies"], "--optimizer adamw8bit --quantize-embeddings");
   // A given --max-length bounds sequences.

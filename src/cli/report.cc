@@ -70,6 +70,42 @@ void CheckReplaceable(const Path& out) {
               fmt::format("--out {}: is there and no report of rung: choose another name", out.string()));
 }
 
+// Everything in run.json, as one level of names. Not JSON, or deeper than 64 levels: a failure.
+Result<Settings> ReadSettings(const Path& run_json) {
+  Result<json> object = io::ReadJson(run_json, kRunJsonLimit);
+  if (!object.ok()) return object.failure();
+  Settings settings;
+  Flatten(object.value(), "", &settings);
+  return settings;
+}
+
+// Reads a run's folder. A failure when it holds no train_log.jsonl; what else is missing is left out.
+Result<ReportRun> ReadRun(const Path& folder) {
+  ReportRun run;
+  run.folder = folder;
+  std::error_code error;
+  if (!std::filesystem::exists(folder / train::kTrainLog, error)) {
+    return Failure{fmt::format("{}: no train_log.jsonl: give the --out folder of a run", folder.string())};
+  }
+  Result<train::RunHistory> history = train::ReadHistory(folder / train::kTrainLog);
+  if (!history.ok()) return history.failure();
+  run.history = std::move(history).value();
+  if (const Path path = folder / "run.json"; std::filesystem::exists(path, error)) {
+    Result<Settings> settings = ReadSettings(path);
+    if (settings.ok()) {
+      run.settings = std::move(settings).value();
+    } else {
+      run.damaged_settings = settings.failure().message;
+    }
+  }
+  if (const Path path = folder / train::kSamplesFile; std::filesystem::exists(path, error)) {
+    Result<std::vector<train::SampleLine>> samples = train::ReadSamples(path);
+    if (!samples.ok()) return samples.failure();
+    run.samples = std::move(samples).value();
+  }
+  return run;
+}
+
 void RunReport(const ReportCommand& command) {
   CheckReplaceable(command.out);
   std::vector<ReportRun> runs;
@@ -91,40 +127,6 @@ void RunReport(const ReportCommand& command) {
 }
 
 }  // namespace
-
-Result<Settings> ReadSettings(const Path& run_json) {
-  Result<json> object = io::ReadJson(run_json, kRunJsonLimit);
-  if (!object.ok()) return object.failure();
-  Settings settings;
-  Flatten(object.value(), "", &settings);
-  return settings;
-}
-
-Result<ReportRun> ReadRun(const Path& folder) {
-  ReportRun run;
-  run.folder = folder;
-  std::error_code error;
-  if (!std::filesystem::exists(folder / "train_log.jsonl", error)) {
-    return Failure{fmt::format("{}: no train_log.jsonl: give the --out folder of a run", folder.string())};
-  }
-  Result<train::RunHistory> history = train::ReadHistory(folder / "train_log.jsonl");
-  if (!history.ok()) return history.failure();
-  run.history = std::move(history).value();
-  if (const Path path = folder / "run.json"; std::filesystem::exists(path, error)) {
-    Result<Settings> settings = ReadSettings(path);
-    if (settings.ok()) {
-      run.settings = std::move(settings).value();
-    } else {
-      run.damaged_settings = settings.failure().message;
-    }
-  }
-  if (const Path path = folder / train::kSamplesFile; std::filesystem::exists(path, error)) {
-    Result<std::vector<train::SampleLine>> samples = train::ReadSamples(path);
-    if (!samples.ok()) return samples.failure();
-    run.samples = std::move(samples).value();
-  }
-  return run;
-}
 
 Action AddReport(CLI::App& app) {
   auto command = std::make_shared<ReportCommand>();

@@ -24,12 +24,6 @@ struct ReportRun {
 // In the title of every page: what tells it from another HTML file.
 inline constexpr const char* kPageTitle = "rung report</title>";
 
-// Reads a run's folder. A failure when it holds no train_log.jsonl; what else is missing is left out.
-Result<ReportRun> ReadRun(const Path& folder);
-
-// Everything in run.json, as one level of names. Not JSON: a failure. Deeper than 64 levels too.
-Result<std::vector<std::pair<std::string, std::string>>> ReadSettings(const Path& run_json);
-
 // The page. Text from the runs is escaped wherever it stands.
 std::string ReportPage(std::span<const ReportRun> runs);
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace rung::cli {
 namespace {
 
@@ -87,9 +89,7 @@ bool IsPlain(const std::string& text) {
   constexpr std::string_view kFirst = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/";
   constexpr std::string_view kLater = "0123456789_-./:=+";
   constexpr std::string_view kWords[] = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"};
-  std::string lowered = text;
-  std::transform(text.begin(), text.end(), lowered.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string lowered = Lowered(text);
   return !text.empty() && kFirst.find(text[0]) != kFirst.npos && !text.ends_with(':') &&
          std::all_of(
              text.begin(), text.end(),

@@ -183,8 +183,7 @@ void AddTrainFlags(CLI::App& app, TrainFlags* flags) {
   AddBatchFlags(app, flags);
   AddLearningFlags(app, flags);
   AddComputeFlags(app, &flags->compute);
-  app.add_option("--progress", flags->progress, "auto, none, plain, bar")
-      ->check(CLI::IsMember({"auto", "none", "plain", "bar"}));
+  AddProgressFlag(app, &flags->progress);
   app.add_flag("--dry-run", flags->dry_run,
                "read the data, plan, look for disk and checkpoints, say what would happen, and write nothing "
                "to --out");

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "base/text.h"
@@ -118,13 +119,6 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
 
 namespace {
 
-uint64_t SizeOf(const std::string& text, const char* flag) {
-  const int64_t size = ParseBytes(text);
-  if (size <= 0)
-    throw Error(ExitCode::kUsage, fmt::format("{} {}: not a size; write 8GiB or 350MB", flag, text));
-  return static_cast<uint64_t>(size);
-}
-
 void ResolveMethod(const TrainFlags& flags, train::TrainOptions* options) {
   options->method = train::ParseMethod(flags.method).OrThrow();
   train::LadderOptions& ladder = options->ladder;
@@ -170,7 +164,7 @@ std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& o) {
   } groups[] = {
       {{"--taps", "--delta", "--rungs", "--width", "--side-heads", "--rung-block", "--gate", "--tap-norm",
         "--tap-map", "--rung-norm", "--rung-positions", "--rejoin", "--output-scale", "--ladder-init",
-        "--fisher-samples", "--tap-storage", "--recompute-rungs"},
+        "--fisher-samples", "--tap-storage", "--recompute-rungs", "--tap-cache", "--tap-cache-limit"},
        ladder,
        "is of a ladder; --method lora has none"},
       {{"--lora-alpha", "--lora-dropout", "--rslora", "--lora-targets", "--layers"},
@@ -184,7 +178,7 @@ std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& o) {
        o.ladder.tap_map != model::TapMap::kPooled || o.policy.taps == model::TapStorage::kCompute,
        "has no use with --tap-map pooled, which keeps so little already"},
       {{"--tap-cache-limit"}, !o.tap_cache.empty(), "is of --tap-cache"},
-      {{"--eval-metric", "--eval-limit", "--samples"},
+      {{"--eval-steps", "--eval-metric", "--eval-limit", "--samples"},
        !o.eval_data.empty() || o.data_options.valid_fraction > 0.0,
        "is of held-out records: give --eval-data or --valid-fraction"},
       {{"--eval-slots"}, o.eval.metric == train::EvalMetric::kExactMatch, "is of --eval-metric exact_match"}};
@@ -273,12 +267,9 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
 }
 
 void LimitToContext(const TrainFlags& flags, const model::Config& config, train::TrainOptions* options) {
-  if (!Given(flags, "--max-length")) options->max_length = std::min(options->max_length, config.context);
-  if (options->max_length <= config.context) return;
-  throw Error(
-      ExitCode::kUsage,
-      fmt::format("--max-length {}: the model was made for {} tokens; give --max-length {} or leave it out",
-                  flags.options.max_length, config.context, config.context));
+  std::optional<int64_t> given;
+  if (Given(flags, "--max-length")) given = flags.options.max_length;
+  options->max_length = WithinContext(options->max_length, given, config.context);
 }
 
 std::string Describe(const model::AdapterSpec& spec, const model::Config& config, int64_t parameters) {

@@ -47,6 +47,8 @@ struct ComputeFlags {
   std::string compute = "auto", isa = "auto";
 };
 void AddComputeFlags(CLI::App& app, ComputeFlags* flags);
+void AddThreadsFlag(CLI::App& app, int* threads);            // the first of them alone
+void AddProgressFlag(CLI::App& app, std::string* progress);  // for ParseProgress
 train::ComputeOptions Resolve(const ComputeFlags& flags);
 // "f32", "bf16" or "int8".
 const char* NameOfArithmetic(const train::ComputeOptions& compute);
@@ -61,6 +63,10 @@ struct ModelFlags {
 };
 void AddModelFlags(CLI::App& app, ModelFlags* flags);
 void AddRecipeFlags(CLI::App& app, ModelFlags* flags);  // those without --model
+void AddEmbeddingsFlag(CLI::App& app, std::string* format, const std::string& what);
+void AddKeepFlag(CLI::App& app, std::vector<std::string>* patterns, const std::string& what);
+// What --quantize-embeddings says: empty or "false" is `otherwise`. Throws Error (kUsage).
+model::Quantize EmbeddingsOf(const std::string& format, model::Quantize matrices, model::Quantize otherwise);
 // Throws Error (kUsage) for what would change nothing of the model (model::CheckRecipe).
 model::Recipe RecipeOf(const ModelFlags& flags);
 model::BackboneOptions Resolve(const ModelFlags& flags, const train::ComputeOptions& compute);

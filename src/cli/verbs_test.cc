@@ -81,6 +81,40 @@ TEST_F(VerbsTest, EvalOfTextHasNoAccuracy) {
   EXPECT_GT(found["loss"].get<double>(), 0.0);
 }
 
+TEST_F(VerbsTest, EvalAsksTheRecordsThatHaveAnAnswer) {
+  const std::string
+      asked = R"({"messages": [{"role": "user", "content": "Hello"}]})",
+      answered =
+          R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x"}]})";
+  const std::string own = Write("own.jinja", kTemplate).string();
+  for (const std::string& text : {asked + "\n" + answered, answered + "\n" + asked}) {
+    data_ = Write("mixed.jsonl", text);
+    EXPECT_EQ(Eval({"--chat-template", own})["accuracy_kind"], "exact_match") << text;
+  }
+}
+
+TEST_F(VerbsTest, EvalSaysWhichRowsItLeavesOut) {
+  const Path bad = Write("bad.jsonl", "{\"text\": \"Once upon a time\"}\nno json\n");
+  testing::internal::CaptureStderr();
+  RunVerb(AddEval,
+          {"--model", kStories, "--data", bad.string(), "--max-bad-rows", "1", "--progress", "plain"});
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("bad.jsonl:2"), std::string::npos);
+}
+
+TEST_F(VerbsTest, EvalRefusesWhatChangesNothing) {
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--per-token"},
+                                               {"--no-generate", "--choices", "choices"},
+                                               {"--no-generate", "--samples", "1"},
+                                               {"--no-generate", "--slots", "2"},
+                                               {"--choices", "choices", "--max-new-tokens", "8"}}) {
+    std::vector<std::string> line = {"eval", "--model", kStories, "--data", data_.string()};
+    line.insert(line.end(), more.begin(), more.end());
+    const Outcome found = RunMain(line);
+    EXPECT_EQ(found.code, ExitCode::kUsage) << more.front();
+    EXPECT_NE(found.said.find(more.front()), std::string::npos) << found.said;
+  }
+}
+
 TEST_F(VerbsTest, TheAdapterDecidesOnTheTemplate) {
   const Path raw = Adapter("raw", ""), chat = Adapter("chat", kTemplate);
   const auto tokens = [&](const std::vector<std::string>& more) {
@@ -265,6 +299,8 @@ TEST_F(VerbsTest, TrainRefusesWhatItWouldNotUse) {
   EXPECT_NE(refuse({"--fisher-samples", "3"}).find("fisher"), std::string::npos);
   EXPECT_NE(refuse({"--tap-map", "pooled", "--tap-storage", "int8"}).find("pooled"), std::string::npos);
   EXPECT_NE(refuse({"--tap-cache-limit", "1GiB"}).find("--tap-cache"), std::string::npos);
+  EXPECT_NE(refuse({"--method", "lora", "--tap-cache", "taps"}).find("of a ladder"), std::string::npos);
+  EXPECT_NE(refuse({"--eval-steps", "5"}).find("held-out records"), std::string::npos);
   EXPECT_NE(refuse({"--method", "lora", "--lora-r", "0"}).find("rank"), std::string::npos);
   EXPECT_NE(refuse({"--taps", ""}).find("empty"), std::string::npos);
   for (const char* flag : {"--learning-rate", "--output-scale", "--width"}) refuse({flag, "nan"});

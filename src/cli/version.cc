@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "cli/print.h"
 #include "cli/verb.h"
 #include "kernels/cpu/library.h"
 
@@ -57,7 +58,7 @@ std::string Joined(const nlohmann::ordered_json& list) {
 void RunVersion(bool json) {
   const nlohmann::ordered_json v = VersionJson();
   if (json) {
-    fmt::print("{}\n", v.dump(2));
+    PrintJson(v);
     return;
   }
   const auto text = [&](const char* key) { return v[key].get<std::string>(); };
