@@ -190,9 +190,9 @@ Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& g
   if (!given.embeddings.empty() && no_use([](const Deciding& t) { return t.is_end; })) {
     return packed(given.embeddings, "has an embedding and a head that are packed");
   }
-  for (const auto& [pattern, format] : recipe.patterns) {
-    if (no_use([&](const Deciding& t) { return MatchesTensor(pattern, t.name); })) {
-      return packed(keep(pattern), "has tensors of this name that are packed");
+  for (const auto& kept : recipe.patterns) {
+    if (no_use([&](const Deciding& t) { return MatchesTensor(kept.first, t.name); })) {
+      return packed(keep(kept.first), "has tensors of this name that are packed");
     }
   }
   return Ok{};

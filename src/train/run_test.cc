@@ -304,7 +304,7 @@ TEST_F(RunTest, TapCacheGivesTheSameBytesWithoutTheBackbone) {
 
 // What is pooled was standardised: with the numbers of that run, which its seed decides.
 TEST_F(RunTest, ATapCacheOfPooledTapsIsOfOneCalibration) {
-  for (const uint64_t seed : {1, 2}) {
+  for (const uint64_t seed : {uint64_t{1}, uint64_t{2}}) {
     TrainOptions live = Options(fmt::format("live{}", seed)), cached = Options(fmt::format("cached{}", seed));
     for (TrainOptions* options : {&live, &cached}) {
       options->max_steps = 0;
