@@ -245,7 +245,7 @@ TEST_F(RunTest, EveryMethodLearnsAndResumes) {
     change(whole);
     change(broken);
     losses_.clear();
-    const RunResult result = Run(whole);
+    [[maybe_unused]] const RunResult result = Run(whole);
     EXPECT_LT(losses_.back(), losses_.front());
 #ifndef __SANITIZE_ADDRESS__  // which keeps what was freed
     EXPECT_LE(result.resident_peak, 2 * result.planned_bytes);
