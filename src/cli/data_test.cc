@@ -206,7 +206,7 @@ TEST_F(DataTest, InspectPassesOverBadRowsThatAreAllowed) {
   ASSERT_EQ(rows.size(), 1u);
   EXPECT_THAT(rows[0]["file"].get<std::string>(), testing::EndsWith("a.jsonl"));
   CLI::App app;
-  AddData(app);
+  const Action action = AddData(app);  // has what the options are read into
   std::vector<std::string> zero = {"0", "--row", "x", "--data", kStories, "--model", "inspect"};
   try {
     app.parse(zero);
@@ -251,7 +251,7 @@ TEST_F(DataTest, StatsShowWhatTrainingDoes) {
 TEST_F(DataTest, ReadsTheFileOfATrainingRun) {
   const Path run = Write("run.yaml", "max_length: 32\nlearning_rate: 0.1\ntruncate: drop\n");
   CLI::App app("", "data");
-  AddData(app);
+  const Action action = AddData(app);
   for (const char* verb : {"inspect", "stats", "check"}) {
     std::vector<std::string> words = {"data", verb, "--config", run.string()};
     const auto merged = MergeConfigFile(*app.get_subcommand(verb), &words);
