@@ -20,7 +20,7 @@ using rung::data::SampleBy;
 // Fields joined again, when there are no quotes and no column without a name, which is left out.
 void CheckPlain(std::string_view bytes, RowReader& reader, char separator) {
   const size_t begin = std::min(bytes.find_first_not_of("\r\n"), bytes.size());
-  const std::string_view header = bytes.substr(begin, bytes.find_first_of("\r\n", begin) - begin);
+  const std::string_view header = bytes.substr(begin, bytes.find('\n', begin) - begin);
   if (std::count(header.begin(), header.end(), separator) + 1 != std::ssize(reader.columns())) return;
   std::string joined;
   for (const std::string& column : reader.columns()) joined += column + separator;
