@@ -38,6 +38,13 @@ class NanWatchTest : public TinyRunTest {
     options.ladder.rejoin = 0;
     return options;
   }
+  // The same at one learning rate from the first step on.
+  TrainOptions Steady(const std::string& out) const {
+    TrainOptions options = Watched(out);
+    options.schedule = Schedule::kConstant;
+    options.warmup_ratio = 0.0;
+    return options;
+  }
 };
 
 TEST_F(NanWatchTest, ADamagedFrozenWeightIsFoundByItsLayer) {
@@ -127,9 +134,7 @@ TEST_F(NanWatchTest, ADamagedParameterIsFoundByItsRung) {
 }
 
 TEST_F(NanWatchTest, AnAbsurdLearningRateKeepsWhatWasGood) {
-  TrainOptions options = Watched("run");
-  options.schedule = Schedule::kConstant;
-  options.warmup_ratio = 0.0;
+  TrainOptions options = Steady("run");
   options.learning_rate = 1e38;
   options.max_steps = 20;
   options.nan_watch = true;
@@ -153,9 +158,7 @@ TEST_F(NanWatchTest, AnAbsurdLearningRateKeepsWhatWasGood) {
 
 // Weights that are large but finite: the gradient of a step overflows, the step is skipped, the weights stay.
 TEST_F(NanWatchTest, ARunOfSkippedStepsSavesTheWeightsBeforeIt) {
-  TrainOptions options = Watched("run");
-  options.schedule = Schedule::kConstant;
-  options.warmup_ratio = 0.0;
+  TrainOptions options = Steady("run");
   options.learning_rate = 1e36;
   options.max_steps = 20;
   options.save_steps = 0;
@@ -170,9 +173,7 @@ TEST_F(NanWatchTest, ARunOfSkippedStepsSavesTheWeightsBeforeIt) {
 
 // Either way that the message names goes on.
 TEST_F(NanWatchTest, AForcedResumeCountsSkippedStepsAnew) {
-  TrainOptions options = Watched("run");
-  options.schedule = Schedule::kConstant;
-  options.warmup_ratio = 0.0;
+  TrainOptions options = Steady("run");
   options.max_steps = 20;
   std::atomic<bool> interrupt{false};
   on_step_ = [&](const StepReport& step) { interrupt = step.step == 2; };
@@ -209,9 +210,7 @@ TEST_F(NanWatchTest, AForcedResumeCountsSkippedStepsAnew) {
 
 // The same run decides the same, wherever it was interrupted.
 TEST_F(NanWatchTest, AResumedRunCountsOnItsSkippedSteps) {
-  TrainOptions options = Watched("run");
-  options.schedule = Schedule::kConstant;
-  options.warmup_ratio = 0.0;
+  TrainOptions options = Steady("run");
   options.max_steps = 20;
   options.learning_rate = 1e36;
   std::atomic<bool> interrupt{false};
@@ -232,9 +231,7 @@ class InterruptedTest : public NanWatchTest {
  protected:
   // A run of two good steps that is forced on with other options and interrupted when `when` says so.
   TrainOptions Good() {
-    TrainOptions options = Watched("run");
-    options.schedule = Schedule::kConstant;
-    options.warmup_ratio = 0.0;
+    TrainOptions options = Steady("run");
     options.max_steps = 20;
     options.save_steps = 0;
     options.save_minutes = 0;
