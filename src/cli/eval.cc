@@ -214,7 +214,10 @@ void RunEval(const EvalCommand& command) {
   ResolveChoices(command.choices);  // a mistake is told before minutes of work
   const EvalData read = ReadData(command);
   LoadedModel loaded = LoadedModel::ReadText(command.model.model, command.adapter, command.templates);
-  const int64_t positions = std::min(loaded.context(), command.max_length + command.max_new_tokens);
+  // No more than are run: LongRoPE models choose their frequencies by it, as training does by --max-length.
+  const bool generates = command.choices.empty() && !command.no_generate;
+  const int64_t most = command.max_length + (generates ? command.max_new_tokens : 0);
+  const int64_t positions = std::min(loaded.context(), most);
   loaded.ReadWeights(Resolve(command.model, compute), positions);
   const eval::Subject subject{loaded.backbone(), loaded.adapter(), loaded.text(), compute};
 
