@@ -35,7 +35,7 @@ Status WriteAll(int descriptor, uint64_t offset, std::span<const std::byte> byte
     const ssize_t n = Files().pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n == 0) errno = EIO;
-    if (n <= 0) return SystemFailure("cannot write", path, ExitCode::kFailed);
+    if (n <= 0) return SystemFailure("cannot write", path);
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }

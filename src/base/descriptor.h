@@ -12,7 +12,7 @@
 namespace rung {
 
 // "<what> <path>: <the reason in errno>"
-Failure SystemFailure(std::string_view what, const Path& path, ExitCode code);
+Failure SystemFailure(std::string_view what, const Path& path, ExitCode code = ExitCode::kFailed);
 
 // All of `into` from `offset` on; a file that ends before is a failure. `path` stands in messages.
 Status ReadAll(int descriptor, uint64_t offset, std::span<std::byte> into, const Path& path, ExitCode code);

@@ -53,7 +53,7 @@ bool Names(const Path& path, int descriptor) {
 Result<int> OpenTemporary(const Path& path) {
   for (;;) {
     const int descriptor = Files().open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (descriptor < 0) return SystemFailure("cannot create", path, ExitCode::kFailed);
+    if (descriptor < 0) return SystemFailure("cannot create", path);
     // File systems without locks give other errors: there the user must see to it.
     if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       ::close(descriptor);
@@ -66,7 +66,7 @@ Result<int> OpenTemporary(const Path& path) {
       continue;
     }
     if (Files().ftruncate(descriptor, 0) == 0) return descriptor;
-    Failure failure = SystemFailure("cannot create", path, ExitCode::kFailed);
+    Failure failure = SystemFailure("cannot create", path);
     Files().unlink(path.c_str());
     ::close(descriptor);
     return failure;
@@ -144,8 +144,14 @@ Result<std::string> ReadTextFile(const Path& path, uint64_t limit) {
   return text;
 }
 
+Path AtomicFile::TemporaryOf(const Path& path) {
+  Path temporary = path;
+  temporary += ".tmp";
+  return temporary;
+}
+
 Result<AtomicFile> AtomicFile::Create(const Path& path, Path temporary) {
-  if (temporary.empty()) temporary = path, temporary += ".tmp";
+  if (temporary.empty()) temporary = TemporaryOf(path);
   Result<int> descriptor = OpenTemporary(temporary);
   if (!descriptor.ok()) return descriptor.failure();
   return AtomicFile(path, std::move(temporary), descriptor.value());
@@ -177,9 +183,8 @@ Status AtomicFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
 }
 
 Status AtomicFile::Commit() {
-  if (Files().fsync(descriptor_) != 0) return SystemFailure("cannot sync", temporary_, ExitCode::kFailed);
-  if (Files().rename(temporary_.c_str(), path_.c_str()) != 0)
-    return SystemFailure("cannot rename to", path_, ExitCode::kFailed);
+  if (Files().fsync(descriptor_) != 0) return SystemFailure("cannot sync", temporary_);
+  if (Files().rename(temporary_.c_str(), path_.c_str()) != 0) return SystemFailure("cannot rename to", path_);
   ::close(std::exchange(descriptor_, -1));
   return SyncFolder(path_.parent_path());
 }
@@ -188,7 +193,7 @@ Status SyncFolder(const Path& given) {
   const Path folder = given.empty() ? Path(".") : given;
   const int descriptor = Files().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (descriptor < 0 || Files().fsync(descriptor) != 0) {
-    Failure failure = SystemFailure("cannot sync folder", folder, ExitCode::kFailed);
+    Failure failure = SystemFailure("cannot sync folder", folder);
     if (descriptor >= 0) ::close(descriptor);
     return failure;
   }

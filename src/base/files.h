@@ -65,6 +65,7 @@ Result<std::string> ReadTextFile(const Path& path, uint64_t limit);
 class AtomicFile {
  public:
   static Result<AtomicFile> Create(const Path& path, Path temporary = {});
+  static Path TemporaryOf(const Path& path);  // the name that is taken where Create is given none
 
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;
@@ -74,6 +75,7 @@ class AtomicFile {
   Status Append(std::string_view text);
   Status WriteAt(uint64_t offset, std::span<const std::byte> bytes);
   Status Commit();
+  const Path& temporary() const { return temporary_; }  // what Commit renames
 
  private:
   AtomicFile(Path path, Path temporary, int descriptor)

@@ -4,20 +4,15 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "base/file_calls.h"
 
 namespace rung {
 namespace {
-
-Failure SystemFailure(const char* what, const Path& path) {
-  return Failure{fmt::format("cannot {} {}: {}", what, path.string(), std::strerror(errno)),
-                 ExitCode::kFailed};
-}
 
 constexpr std::string_view kNew = ".rung-new-", kOld = ".rung-old-";
 // Another process's ProbeFolder may take away the folder that one is to be made in. Then it is made again.
@@ -39,9 +34,9 @@ Path AsideName(const Path& folder) { return Private(kOld, folder); }
 Status ReplaceByAside(const Path& whole, const Path& folder) {
   const Path aside = AsideName(folder);
   if (Status removed = RemoveAll(aside); !removed.ok()) return removed;
-  if (Files().rename(folder.c_str(), aside.c_str()) != 0) return SystemFailure("rename", folder);
+  if (Files().rename(folder.c_str(), aside.c_str()) != 0) return SystemFailure("cannot rename", folder);
   if (Files().rename(whole.c_str(), folder.c_str()) != 0) {
-    Failure failure = SystemFailure("rename", whole);
+    Failure failure = SystemFailure("cannot rename", whole);
     // Where this fails too, CleanFolder does it later.
     Files().rename(aside.c_str(), folder.c_str());
     return failure;
@@ -86,7 +81,7 @@ Status ProbeFolder(const Path& folder) {
       break;
     }
     const bool going = errno == ENOENT;
-    status = SystemFailure("write to", whole.value());
+    status = SystemFailure("cannot write to", whole.value());
     if (!going || tries == kTries) break;
   }
   // One that somebody has put something into meanwhile stays.
@@ -113,7 +108,7 @@ Status MakeFolders(const Path& folder) {
     if (Status made = MakeFolders(parent); !made.ok()) return made;
     if (Files().mkdir(folder.c_str(), 0777) == 0) break;
     const bool going = errno == ENOENT || errno == EEXIST;
-    const Failure failure = SystemFailure("create", folder);
+    const Failure failure = SystemFailure("cannot create", folder);
     // Another process may have been first.
     if (std::filesystem::is_directory(folder, error)) break;
     if (!going || tries == kTries) return failure;
@@ -125,10 +120,10 @@ Status RemoveAll(const Path& path) {
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) {
     if (errno == ENOENT) return Ok{};
-    return SystemFailure("remove", path);
+    return SystemFailure("cannot remove", path);
   }
   if (!S_ISDIR(info.st_mode)) {
-    if (Files().unlink(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("remove", path);
+    if (Files().unlink(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("cannot remove", path);
     return Ok{};
   }
   std::error_code error;
@@ -139,7 +134,7 @@ Status RemoveAll(const Path& path) {
   if (error) {
     return Failure{fmt::format("cannot remove {}: {}", path.string(), error.message()), ExitCode::kFailed};
   }
-  if (Files().rmdir(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("remove", path);
+  if (Files().rmdir(path.c_str()) != 0 && errno != ENOENT) return SystemFailure("cannot remove", path);
   return Ok{};
 }
 
@@ -158,11 +153,12 @@ Status ReplaceFolder(const Path& folder) {
   const Path whole = UnfinishedName(folder);
   if (Status synced = SyncFolder(whole); !synced.ok()) return synced;
   if (!Exists(folder)) {
-    if (Files().rename(whole.c_str(), folder.c_str()) != 0) return SystemFailure("rename", whole);
+    if (Files().rename(whole.c_str(), folder.c_str()) != 0) return SystemFailure("cannot rename", whole);
     return SyncFolder(folder.parent_path());
   }
   if (Files().exchange(whole.c_str(), folder.c_str()) != 0) {
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return SystemFailure("rename", whole);
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+      return SystemFailure("cannot rename", whole);
     if (Status replaced = ReplaceByAside(whole, folder); !replaced.ok()) return replaced;
   }
   if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
@@ -176,14 +172,14 @@ Status RemoveFolder(const Path& folder) {
   if (!Exists(folder)) return Ok{};
   const Path going = UnfinishedName(folder);
   if (Status removed = RemoveAll(going); !removed.ok()) return removed;
-  if (Files().rename(folder.c_str(), going.c_str()) != 0) return SystemFailure("rename", folder);
+  if (Files().rename(folder.c_str(), going.c_str()) != 0) return SystemFailure("cannot rename", folder);
   return RemoveAll(going);
 }
 
 Status CleanFolder(const Path& folder) {
   const Path aside = AsideName(folder);
   if (!Exists(folder) && Exists(aside)) {
-    if (Files().rename(aside.c_str(), folder.c_str()) != 0) return SystemFailure("rename", aside);
+    if (Files().rename(aside.c_str(), folder.c_str()) != 0) return SystemFailure("cannot rename", aside);
     if (Status synced = SyncFolder(folder.parent_path()); !synced.ok()) return synced;
   }
   if (Status removed = RemoveAll(UnfinishedName(folder)); !removed.ok()) return removed;

@@ -14,6 +14,9 @@ struct Failure {
   ExitCode code = ExitCode::kBadInput;
 };
 
+// What was asked for is wrong, not what was read.
+inline Failure UsageFailure(std::string message) { return {std::move(message), ExitCode::kUsage}; }
+
 template <class T>
 class [[nodiscard]] Result {
  public:

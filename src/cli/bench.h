@@ -31,9 +31,6 @@ struct PeakRates {
 // 100 %.
 PeakRates MeasurePeaks(const cpu::Context& context);
 
-// Seconds since the kernel started this process, in steps of 10 ms; 0 when unknown.
-double SecondsSinceProcessStart();
-
 double Median(std::vector<double> values);
 // Seconds of each call of `body`, in a loop of about `budget` seconds: at least two calls after one that is
 // not counted.

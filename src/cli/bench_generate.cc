@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/bench.h"
 #include "cli/print.h"
@@ -146,7 +147,7 @@ void RunBenchGenerate(const BenchGenerateCommand& command) {
   infer::Session session(compute.context, compute.compute, backbone, adapter, 1, positions);
   const GenerateTimes times = RunSession(session, config.V, command.prompt_tokens, command.new_tokens);
   // Before the bandwidth is measured with a buffer of its own.
-  const uint64_t resident = train::ResidentPeak();
+  const uint64_t resident = ResidentPeak();
   const PeakRates peaks = MeasurePeaks(compute.context);
   const GenerateFacts facts{command,
                             compute,

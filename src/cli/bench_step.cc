@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/bench.h"
 #include "cli/print.h"
@@ -188,7 +189,7 @@ void RunStep(StepCommand command, bool given) {
   const double rate = train::ResolveLearningRate(options, spec, config);
   const StepTimes times = RunSteps(options, backbone, adapter, rate, batch, plan.step, command.iterations);
   // Before anything that is not the step takes memory.
-  const uint64_t resident = train::ResidentPeak();
+  const uint64_t resident = ResidentPeak();
   const ForwardTimes forward =
       command.step_only ? ForwardTimes{} : RunForward(options.compute, backbone, batch, command.iterations);
   const PeakRates peaks = MeasurePeaks(options.compute.context);

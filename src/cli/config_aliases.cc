@@ -16,9 +16,8 @@ constexpr std::string_view kRecords = "every step is recorded in the folder of \
 constexpr std::string_view kTemplate =
     "the model's own chat template is used; \"chat_template\" takes a file of another, \"raw: true\" none";
 constexpr std::string_view kArithmetic =
-    "\"compute\" chooses the frozen model's arithmetic (auto: bf16 where the machine has it); what is "
-    "trained "
-    "is f32";
+    "\"compute\" chooses the frozen model's arithmetic (auto: bf16 where the machine has it); "
+    "what is trained is f32";
 constexpr std::string_view kNf4 =
     "write \"quantize\" with one of rung's formats; nf4 is the default of a folder";
 constexpr std::string_view kDouble =

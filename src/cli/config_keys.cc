@@ -97,8 +97,6 @@ class Flag {
 
 }  // namespace
 
-Failure UsageFailure(std::string message) { return Failure{std::move(message), ExitCode::kUsage}; }
-
 std::string PathOf(const CLI::App& app) {
   if (app.get_parent()) return fmt::format("{} {}", PathOf(*app.get_parent()), app.get_name());
   const bool top = app.get_name().empty() || app.get_name() == "rung";

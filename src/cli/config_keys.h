@@ -14,8 +14,6 @@ namespace rung::cli {
 // "rung bench step": the words that lead to a verb.
 std::string PathOf(const CLI::App& app);
 
-Failure UsageFailure(std::string message);
-
 struct Meaning {
   const CLI::Option* option = nullptr;  // what it sets
   const Alias* alias = nullptr;         // the name is another program's

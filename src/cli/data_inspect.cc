@@ -15,7 +15,7 @@
 namespace rung::cli {
 namespace {
 
-struct InspectCommand : DataCommand {
+struct InspectDataCommand : DataCommand {
   int64_t row = 0, count = 1;
   std::string color = "auto";
 };
@@ -76,7 +76,7 @@ nlohmann::ordered_json ToJson(const text::Tokenizer& tokenizer, const data::Exam
 }
 
 // One record: printed, or added to `list`.
-void Show(const InspectCommand& command, const std::string& name, const data::Record& record,
+void Show(const InspectDataCommand& command, const std::string& name, const data::Record& record,
           const data::Encoder& encoder, const text::Tokenizer& tokenizer, nlohmann::ordered_json* list) {
   bool truncated = false;
   Result<std::vector<data::Example>> parts = encoder.EncodeParts(record, &truncated);
@@ -116,7 +116,7 @@ void Show(const InspectCommand& command, const std::string& name, const data::Re
 }
 
 // The records of one file that were asked for; how many there were.
-int64_t ShowFile(const InspectCommand& command, const Path& path, const train::DataOptions& options,
+int64_t ShowFile(const InspectDataCommand& command, const Path& path, const train::DataOptions& options,
                  const data::Encoder& encoder, const text::Tokenizer& tokenizer,
                  nlohmann::ordered_json* list) {
   const std::unique_ptr<data::RowReader> reader =
@@ -140,7 +140,7 @@ int64_t ShowFile(const InspectCommand& command, const Path& path, const train::D
   return shown;
 }
 
-void RunInspect(const InspectCommand& command) {
+void RunInspectData(const InspectDataCommand& command) {
   const LoadedModel model = LoadTextOf(command);
   const data::Encoder encoder = EncoderOf(command, model);
   const train::DataOptions options = Resolve(command.flags);
@@ -161,7 +161,7 @@ void RunInspect(const InspectCommand& command) {
 }  // namespace
 
 Action AddDataInspect(CLI::App& app) {
-  auto command = std::make_shared<InspectCommand>();
+  auto command = std::make_shared<InspectDataCommand>();
   AddDataFlags(app, command.get(), true);
   app.add_option("--row", command->row, "the record that begins in this line (of a .json list: this record)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
@@ -170,7 +170,7 @@ Action AddDataInspect(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--color", command->color, "auto (on a terminal, unless NO_COLOR is set), always, never")
       ->check(CLI::IsMember({"auto", "always", "never"}));
-  return [command] { RunInspect(*command); };
+  return [command] { RunInspectData(*command); };
 }
 
 }  // namespace rung::cli

@@ -10,6 +10,7 @@
 #include "cli/progress.h"
 #include "cli/say.h"
 #include "data/dataset.h"
+#include "data/lengths.h"
 #include "data/packer.h"
 #include "train/identity.h"
 
@@ -17,52 +18,13 @@ namespace rung::cli {
 namespace {
 
 constexpr int64_t kBins = 12, kBarWidth = 40;
-// Examples looked at before their pages are let go of.
-constexpr int64_t kReleaseEvery = 1 << 14;
 
 struct StatsCommand : DataCommand {
   uint64_t seed = 42;
 };
 
-struct Lengths {
-  std::vector<int64_t> sorted;
-  int64_t total = 0, learned = 0;  // of all examples together
-  int64_t At(double share) const {
-    return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
-  }
-};
-
-struct Bin {
-  int64_t low = 0, high = 0, count = 0;  // lengths from low to high
-};
-
-Lengths LengthsOf(const data::Examples& examples) {
-  Lengths lengths;
-  for (int64_t i = 0; i < examples.size(); ++i) {
-    lengths.sorted.push_back(examples.length(i));
-    lengths.learned += examples.target_count(i);
-    if (i % kReleaseEvery == 0) examples.Prefetch({});
-  }
-  std::sort(lengths.sorted.begin(), lengths.sorted.end());
-  for (const int64_t length : lengths.sorted) lengths.total += length;
-  return lengths;
-}
-
-std::vector<Bin> BinsOf(const Lengths& lengths) {
-  const int64_t low = lengths.sorted.front(), high = lengths.sorted.back();
-  const int64_t width = std::max<int64_t>(1, (high - low + kBins) / kBins);
-  std::vector<Bin> bins;
-  for (int64_t begin = low; begin <= high; begin += width) {
-    const auto at = [&](int64_t length) {
-      return std::lower_bound(lengths.sorted.begin(), lengths.sorted.end(), length);
-    };
-    bins.push_back({begin, begin + width - 1, at(begin + width) - at(begin)});
-  }
-  return bins;
-}
-
-void Print(const StatsCommand& command, int64_t max_length, const data::Dataset& set, const Lengths& lengths,
-           const data::EpochPlan& plan) {
+void Print(const StatsCommand& command, int64_t max_length, const data::Dataset& set,
+           const data::Lengths& lengths, const data::EpochPlan& plan) {
   const data::EncodeReport& report = set.report;
   const double tokens = static_cast<double>(lengths.total);
   fmt::print("records         {}\n", report.records);
@@ -77,10 +39,10 @@ void Print(const StatsCommand& command, int64_t max_length, const data::Dataset&
              lengths.At(0.95), lengths.sorted.back());
   fmt::print("micro-batches   {} of {} tokens, {:.1f} % full\n\n", plan.batches.size(), plan.tokens,
              100.0 * plan.Fill());
-  const std::vector<Bin> bins = BinsOf(lengths);
+  const std::vector<data::LengthBin> bins = lengths.Bins(kBins);
   int64_t most = 1;
-  for (const Bin& bin : bins) most = std::max(most, bin.count);
-  for (const Bin& bin : bins) {
+  for (const data::LengthBin& bin : bins) most = std::max(most, bin.count);
+  for (const data::LengthBin& bin : bins) {
     const int64_t width = (bin.count * kBarWidth + most - 1) / most;
     fmt::print("{:>7} to {:>7}  {:>8}  {}\n", bin.low, bin.high, bin.count,
                std::string(static_cast<size_t>(width), '#'));
@@ -90,10 +52,11 @@ void Print(const StatsCommand& command, int64_t max_length, const data::Dataset&
   }
 }
 
-nlohmann::ordered_json ToJson(const data::Dataset& set, const Lengths& lengths, const data::EpochPlan& plan) {
+nlohmann::ordered_json ToJson(const data::Dataset& set, const data::Lengths& lengths,
+                              const data::EpochPlan& plan) {
   const data::EncodeReport& report = set.report;
   nlohmann::ordered_json bins = nlohmann::ordered_json::array(), dropped = nlohmann::ordered_json::array();
-  for (const Bin& bin : BinsOf(lengths))
+  for (const data::LengthBin& bin : lengths.Bins(kBins))
     bins.push_back({{"low", bin.low}, {"high", bin.high}, {"count", bin.count}});
   for (const auto& record : report.dropped) {
     dropped.push_back({{"file", record.file}, {"row", record.row}, {"reason", record.reason}});
@@ -134,7 +97,7 @@ void RunStats(const StatsCommand& command) {
   progress.EndLine();
   for (const std::string& row : set.bad_rows) Say("left out: {}\n", Printable(row));
   for (const std::string& note : set.notes) Say("{}\n", Printable(note));
-  const Lengths lengths = LengthsOf(set.examples);
+  const data::Lengths lengths = data::LengthsOf(set.examples);
   const data::EpochPlan plan =
       data::PlanEpoch(data::RowsOf(set.examples), command.tokens, command.seed, 0).OrThrow();
   if (command.json) {

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "cli/choice.h"
 #include "cli/train_flags.h"
 #include "train/evaluation.h"
 
@@ -10,7 +11,7 @@ void AddEvaluationFlags(CLI::App& app, TrainFlags* flags) {
   app.add_option("--eval-metric", flags->eval_metric,
                  "which evaluation is the best: loss, token_accuracy, exact_match (answers are generated)")
       ->capture_default_str()
-      ->check(CLI::IsMember({"loss", "token_accuracy", "exact_match"}));
+      ->check(CLI::IsMember(NamesIn(train::kEvalMetricNames)));
   app.add_option("--eval-limit", o.eval.limit, "first so many held-out records; 0: all")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
@@ -44,7 +45,7 @@ void AddEvaluationFlags(CLI::App& app, TrainFlags* flags) {
 }
 
 void ResolveEvaluation(const TrainFlags& flags, train::TrainOptions* options) {
-  options->eval.metric = train::ParseEvalMetric(flags.eval_metric).OrThrow();
+  options->eval.metric = Chosen(train::kEvalMetricNames, "--eval-metric", flags.eval_metric);
   if (!flags.load_best.empty()) options->eval.load_best = flags.load_best == "true";
   Status meaningful = train::CheckEvaluation(*options);
   if (!meaningful.ok()) throw Error(meaningful.failure().code, meaningful.failure().message);

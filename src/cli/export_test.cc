@@ -15,7 +15,7 @@ namespace rung::cli {
 namespace {
 
 const Path kLora = "tests/data/lora";
-const Path kFamilies = "tests/data/families";
+const Path kFamilyFolders = "tests/data/families";
 
 std::vector<float> Floats(std::span<const std::byte> bytes) {
   std::vector<float> values(bytes.size() / sizeof(float));
@@ -41,7 +41,7 @@ class ExportTest : public FolderTest {
 };
 
 TEST_F(ExportTest, NamesShapesAndScale) {
-  const io::Gguf gguf = Export(kFamilies / "llama3", kLora / "peft_llama3");
+  const io::Gguf gguf = Export(kFamilyFolders / "llama3", kLora / "peft_llama3");
   EXPECT_EQ(*gguf.GetString("general.architecture"), "llama");
   EXPECT_EQ(*gguf.GetString("general.type"), "adapter");
   EXPECT_EQ(*gguf.GetString("adapter.type"), "lora");
@@ -53,7 +53,8 @@ TEST_F(ExportTest, NamesShapesAndScale) {
   for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}) {
     EXPECT_TRUE(gguf.Find(std::string("blk.0.") + name + ".weight.lora_a")) << name;
   }
-  EXPECT_NEAR(*Export(kFamilies / "llama3", kLora / "peft_top1").GetFloat("adapter.lora.alpha"), 8.0, 0.0);
+  EXPECT_NEAR(*Export(kFamilyFolders / "llama3", kLora / "peft_top1").GetFloat("adapter.lora.alpha"), 8.0,
+              0.0);
 }
 
 // As llama.cpp's converter: (heads, 2, D/2) to (heads, D/2, 2).
@@ -61,7 +62,7 @@ TEST_F(ExportTest, RowsOfQAndKStandAsLlamaCppHasThem) {
   const io::Safetensors peft =
       io::Safetensors::Open(kLora / "peft_llama3/adapter_model.safetensors").OrThrow();
   const std::string attention = "base_model.model.model.layers.1.self_attn.";
-  for (const Path& model : {kFamilies / "llama3", kFamilies / "llama3.gguf"}) {
+  for (const Path& model : {kFamilyFolders / "llama3", kFamilyFolders / "llama3.gguf"}) {
     const io::Gguf gguf = Export(model, kLora / "peft_llama3");
     for (const auto& [ours, theirs, heads] :
          {std::tuple{"attn_q", "q_proj", size_t{4}}, std::tuple{"attn_k", "k_proj", size_t{2}}}) {
@@ -87,7 +88,7 @@ TEST_F(ExportTest, RowsOfQAndKStandAsLlamaCppHasThem) {
 }
 
 TEST_F(ExportTest, OtherArchitecturesKeepTheirRows) {
-  const model::Config config = model::ReadConfig(kFamilies / "qwen2").OrThrow();
+  const model::Config config = model::ReadConfig(kFamilyFolders / "qwen2").OrThrow();
   model::AdapterSpec spec;
   spec.lora.emplace();
   spec.lora->R = 2;
@@ -101,7 +102,7 @@ TEST_F(ExportTest, OtherArchitecturesKeepTheirRows) {
     b.assign(value, value + param.value.size());
   });
   model::SaveAdapter(folder_ / "a", adapter, config, {"", ""}).OrThrow();
-  const io::Gguf gguf = Export(kFamilies / "qwen2.gguf", folder_ / "a");
+  const io::Gguf gguf = Export(kFamilyFolders / "qwen2.gguf", folder_ / "a");
   EXPECT_EQ(*gguf.GetString("general.architecture"), "qwen2");
   EXPECT_EQ(Floats(gguf.Find("blk.1.attn_q.weight.lora_b")->data), b);
 }
@@ -109,7 +110,7 @@ TEST_F(ExportTest, OtherArchitecturesKeepTheirRows) {
 // Added to the weights of a GGUF file, as llama.cpp does, the pairs give the GGUF file of the merged model.
 TEST_F(ExportTest, PairsOnAGgufFileAreTheMergedModel) {
   for (const std::string name : {"llama3", "phi3", "gpt2", "gpt_neox"}) {
-    const Path model = kFamilies / name, pairs = folder_ / "pairs", merged = folder_ / "merged";
+    const Path model = kFamilyFolders / name, pairs = folder_ / "pairs", merged = folder_ / "merged";
     for (const Path& made : {pairs, merged, folder_ / "base.gguf", folder_ / "merged.gguf"})
       std::filesystem::remove_all(made);
     const model::Config config = model::ReadConfig(model).OrThrow();
@@ -154,24 +155,24 @@ TEST_F(ExportTest, PairsOnAGgufFileAreTheMergedModel) {
 }
 
 TEST_F(ExportTest, AFamilyWithoutAnArchitectureIsAdvisedToMerge) {
-  const model::Config config = model::ReadConfig(kFamilies / "opt").OrThrow();
+  const model::Config config = model::ReadConfig(kFamilyFolders / "opt").OrThrow();
   model::AdapterSpec spec;
   spec.lora = model::LoraSpec{2, 4.0, 0.0, false, {"q_proj"}, {0}};
   model::SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, {"", ""})
       .OrThrow();
   const auto [code, message] =
-      Refusal(AddExport, {"--gguf", "--model", (kFamilies / "opt").string(), "--adapter",
+      Refusal(AddExport, {"--gguf", "--model", (kFamilyFolders / "opt").string(), "--adapter",
                           (folder_ / "a").string(), "--out", (folder_ / "x.gguf").string()});
   EXPECT_EQ(code, ExitCode::kUsage);
   EXPECT_NE(message.find("rung merge"), std::string::npos) << message;
-  EXPECT_EQ(Refusal(AddMerge, {"--model", (kFamilies / "opt").string(), "--adapter", (folder_ / "a").string(),
-                               "--out", (folder_ / "merged").string()})
+  EXPECT_EQ(Refusal(AddMerge, {"--model", (kFamilyFolders / "opt").string(), "--adapter",
+                               (folder_ / "a").string(), "--out", (folder_ / "merged").string()})
                 .first,
             ExitCode::kDone);
 }
 
 TEST_F(ExportTest, ALadderIsRefused) {
-  const model::Config config = model::ReadConfig(kFamilies / "llama3").OrThrow();
+  const model::Config config = model::ReadConfig(kFamilyFolders / "llama3").OrThrow();
   model::AdapterSpec spec;
   spec.ladder.emplace();
   spec.ladder->taps = {0};
@@ -179,7 +180,7 @@ TEST_F(ExportTest, ALadderIsRefused) {
   spec.ladder->S = spec.ladder->F = 32;
   SaveAdapter(folder_ / "a", model::Adapter::Make(config, spec, 1, false, 8), config, {"", ""}).OrThrow();
   const auto [code, message] =
-      Refusal(AddExport, {"--gguf", "--model", (kFamilies / "llama3").string(), "--adapter",
+      Refusal(AddExport, {"--gguf", "--model", (kFamilyFolders / "llama3").string(), "--adapter",
                           (folder_ / "a").string(), "--out", (folder_ / "x.gguf").string()});
   EXPECT_EQ(code, ExitCode::kUsage);
   EXPECT_NE(message.find("llama.cpp"), std::string::npos);
@@ -188,7 +189,7 @@ TEST_F(ExportTest, ALadderIsRefused) {
 
 TEST_F(ExportTest, NoFileIsReplaced) {
   const Path model = folder_ / "model.gguf", pairs = folder_ / "pairs";
-  std::filesystem::copy(kFamilies / "llama3.gguf", model);
+  std::filesystem::copy(kFamilyFolders / "llama3.gguf", model);
   std::filesystem::copy(kLora / "peft_llama3", pairs);
   const uint64_t bytes = std::filesystem::file_size(model);
   const Path noted = Write("noted.gguf.tmp", "mine");

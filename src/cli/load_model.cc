@@ -18,9 +18,9 @@ namespace {
 void WarnOfFormats(const Path& adapter, const model::BaseFormats& trained, const model::BaseFormats& here) {
   const std::string difference = model::Difference(trained, here);
   if (difference.empty()) return;
-  Say("warning: {}: when it was trained, {}: its answers are others than it learned to give; take the model "
-      "it "
-      "was trained beside, or read it as then (--quantize, --quantize-embeddings, --keep)\n",
+  Say("warning: {}: when it was trained, {}: its answers are others than it learned to give; "
+      "take the model it was trained beside, or read it as then (--quantize, --quantize-embeddings, "
+      "--keep)\n",
       Printable(adapter.string()), difference);
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/data_flags.h"
 #include "cli/plan_compare.h"
@@ -29,7 +30,7 @@ struct PlanCommand {
 struct Answer {
   nlohmann::ordered_json json;
   std::string text;
-  std::vector<PlanColumn> columns;  // of the chart
+  std::vector<train::PlanColumn> columns;  // of the chart
   uint64_t chart_limit = 0;
   std::string refusal;  // what ends the run after all is printed; empty: nothing
 };
@@ -64,7 +65,7 @@ void AddTapCache(const train::PlannedRun& run, Answer* answer) {
 
 void AddThePlan(const train::PlannedRun& run, const train::TrainOptions& options, int64_t sequence,
                 const model::Config& config, Answer* answer) {
-  const uint64_t limit = options.memory_limit, available = train::AvailableMemory();
+  const uint64_t limit = options.memory_limit, available = AvailableMemory();
   const uint64_t bound = limit > 0 ? limit : available;
   const auto or_null = [](uint64_t bytes) { return bytes > 0 ? nlohmann::ordered_json(bytes) : nullptr; };
   answer->json.update(PlanJson(run.memory));
@@ -77,16 +78,16 @@ void AddThePlan(const train::PlannedRun& run, const train::TrainOptions& options
   answer->text += fmt::format("{}{}\n", PlanTable(run.memory, available, limit),
                               Describe(run.spec, config, run.parameters));
   AddTapCache(run, answer);
-  answer->columns = {ColumnOf(train::NameOf(options.method), run.memory)};
+  answer->columns = {train::ColumnOf(train::NameOf(options.method), run.memory)};
   answer->chart_limit = options.memory_limit;
   if (options.memory_limit > 0 && run.memory.total() > limit) {
     answer->refusal = run.memory.Refusal(limit, "--memory-limit");
   }
 }
 
-FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& options,
-                     const model::Config& config) {
-  FitRequest request;
+train::FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& options,
+                            const model::Config& config) {
+  train::FitRequest request;
   request.limit = SizeOf(command.fit, "--fit");
   const int64_t length = command.flags.options.max_length;
   request.longest =
@@ -104,9 +105,9 @@ FitRequest RequestOf(const PlanCommand& command, const train::TrainOptions& opti
 }
 
 // The fit of the method, and its plan there.
-void AddFit(const train::PlanModel& model, const train::TrainOptions& options, const FitRequest& request,
-            Answer* answer) {
-  const MethodFit method = FitPolicies(model, options, request);
+void AddFit(const train::PlanModel& model, const train::TrainOptions& options,
+            const train::FitRequest& request, Answer* answer) {
+  const train::MethodFit method = train::FitPolicies(model, options, request);
   train::TrainOptions at = options;
   const train::Fit& fit = method.best().Proposed(request);
   at.tokens = fit.tokens > 0 ? fit.tokens : train::kFitStep;
@@ -118,9 +119,9 @@ void AddFit(const train::PlanModel& model, const train::TrainOptions& options, c
 }
 
 // Of the least that any method needs; empty where one fits.
-std::string RefusalOf(const std::vector<MethodFit>& methods, const FitRequest& request) {
+std::string RefusalOf(const std::vector<train::MethodFit>& methods, const train::FitRequest& request) {
   const train::MemoryPlan* least = nullptr;
-  for (const MethodFit& method : methods) {
+  for (const train::MethodFit& method : methods) {
     if (method.fits()) return "";
     const train::MemoryPlan& plan = method.best().Proposed(request).run.memory;
     if (!least || plan.total() < least->total()) least = &plan;
@@ -131,7 +132,7 @@ std::string RefusalOf(const std::vector<MethodFit>& methods, const FitRequest& r
 // All methods; the plan of the one that was asked for is theirs too.
 void AddComparison(const train::PlanModel& model, const train::TrainOptions& options, int64_t sequence,
                    Answer* answer) {
-  const Comparison comparison = Compare(model, options, sequence);
+  const train::Comparison comparison = train::Compare(model, options, sequence);
   AddThePlan(comparison.Of(options).run, options, sequence, model.config(), answer);
   answer->json["compare"] = CompareJson(comparison);
   answer->text = CompareTable(comparison);
@@ -140,7 +141,7 @@ void AddComparison(const train::PlanModel& model, const train::TrainOptions& opt
 
 Answer Ask(const PlanCommand& command, const train::PlanModel& model, const train::TrainOptions& options,
            int64_t sequence) {
-  std::optional<FitRequest> request;
+  std::optional<train::FitRequest> request;
   if (!command.fit.empty()) request = RequestOf(command, options, model.config());
   Answer answer;
   answer.json = {{"model", NameOf(command, model)}, {"method", train::NameOf(options.method)}};
@@ -157,7 +158,7 @@ Answer Ask(const PlanCommand& command, const train::PlanModel& model, const trai
                &answer);
   }
   if (request) {
-    const std::vector<MethodFit> methods = FitMethods(model, options, *request);
+    const std::vector<train::MethodFit> methods = train::FitMethods(model, options, *request);
     answer.json["fit"] = FitJson(methods, *request);
     answer.text += "\n" + FitTable(methods, *request);
     answer.refusal = RefusalOf(methods, *request);

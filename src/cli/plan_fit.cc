@@ -6,32 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "cli/plan_compare.h"
 
 namespace rung::cli {
 namespace {
-
-FitRow RowOf(const train::PlanModel& model, const train::TrainOptions& options, const FitRequest& request,
-             const train::PolicySet& set) {
-  train::TrainOptions at = set.Apply(options);
-  FitRow row{set.flags, train::LargestFit(model, at, request.longest, request.limit).OrThrow(), {}};
-  at.max_length = std::min({request.max_length, request.longest, at.tokens + 1});
-  train::PlannedRun run = train::PlanRun(model, at, at.max_length).OrThrow();
-  if (run.memory.total() <= request.limit) row.wanted = train::Fit{at.tokens, at.max_length, std::move(run)};
-  return row;
-}
-
-void Choose(MethodFit* method) {
-  const auto tokens = [](const FitRow& row) { return row.largest.tokens; };
-  const auto enough = std::find_if(method->rows.begin(), method->rows.end(),
-                                   [](const FitRow& row) { return row.wanted.has_value(); });
-  const auto most = std::max_element(method->rows.begin(), method->rows.end(),
-                                     [&](const FitRow& a, const FitRow& b) { return tokens(a) < tokens(b); });
-  const auto chosen = enough != method->rows.end() ? enough
-                      : tokens(*most) > 0          ? most
-                                                   : std::prev(method->rows.end());
-  method->chosen = static_cast<size_t>(chosen - method->rows.begin());
-}
 
 std::string Sequences(const train::Fit& fit) {
   if (fit.tokens == 0)
@@ -45,58 +22,25 @@ std::string Joined(const std::string& first, const std::string& second) {
 }
 
 // "--tokens 4096 --max-length 4096 --recompute": all that the proposal sets.
-std::string FitFlags(const FitRow& row, const FitRequest& request) {
+std::string FitFlags(const train::FitRow& row, const train::FitRequest& request) {
   const train::Fit& fit = row.Proposed(request);
   return Joined(fmt::format("--tokens {} --max-length {}", fit.tokens, fit.sequence), row.flags);
 }
 
 }  // namespace
 
-const train::Fit& FitRow::Proposed(const FitRequest& request) const {
-  return wanted && request.tokens_given ? *wanted : largest;
-}
-
-MethodFit FitPolicies(const train::PlanModel& model, const train::TrainOptions& options,
-                      const FitRequest& request) {
-  MethodFit method{train::NameOf(options.method), {}};
-  const model::AdapterSpec spec = train::ResolveAdapter(options, model.config()).OrThrow();
-  for (const train::PolicySet& set : train::PolicySets(model, options, spec)) {
-    if (request.fixed && !method.rows.empty() && method.fits()) break;
-    method.rows.push_back(RowOf(model, options, request, set));
-  }
-  Choose(&method);
-  return method;
-}
-
-std::vector<MethodFit> FitMethods(const train::PlanModel& model, const train::TrainOptions& options,
-                                  const FitRequest& request) {
-  std::vector<MethodFit> methods;
-  for (const MethodVariant& variant : MethodVariants(options)) {
-    MethodFit method{variant.name, {}};
-    const model::AdapterSpec spec = train::ResolveAdapter(variant.options, model.config()).OrThrow();
-    // Blocks that run again would turn "lora keep" into the next one.
-    const bool keep = !spec.ladder && variant.options.policy.blocks == model::BlockMemory::kKeep;
-    const std::vector<train::PolicySet> sets = train::PolicySets(model, variant.options, spec, keep);
-    method.rows.push_back(RowOf(model, variant.options, request, sets.front()));
-    if (sets.size() > 1) method.rows.push_back(RowOf(model, variant.options, request, sets.back()));
-    Choose(&method);
-    methods.push_back(std::move(method));
-  }
-  return methods;
-}
-
-std::string FitTable(const std::vector<MethodFit>& methods, const FitRequest& request) {
+std::string FitTable(const std::vector<train::MethodFit>& methods, const train::FitRequest& request) {
   size_t width = 0;
-  const auto label = [&](const MethodFit& method, const FitRow& row) {
+  const auto label = [&](const train::MethodFit& method, const train::FitRow& row) {
     return fmt::format("{:<16}{}", method.name, row.flags.empty() ? "as given" : row.flags);
   };
-  for (const MethodFit& method : methods) {
-    for (const FitRow& row : method.rows) width = std::max(width, label(method, row).size());
+  for (const train::MethodFit& method : methods) {
+    for (const train::FitRow& row : method.rows) width = std::max(width, label(method, row).size());
   }
   std::string table = fmt::format("largest --tokens in {}: one sequence of up to {}, then several of {}\n",
                                   FormatBytes(request.limit), request.longest, request.longest);
-  for (const MethodFit& method : methods) {
-    for (const FitRow& row : method.rows) {
+  for (const train::MethodFit& method : methods) {
+    for (const train::FitRow& row : method.rows) {
       table += fmt::format("  {:<{}} {:>9}   {}\n", label(method, row), width, row.largest.tokens,
                            Sequences(row.largest));
     }
@@ -104,9 +48,9 @@ std::string FitTable(const std::vector<MethodFit>& methods, const FitRequest& re
   return table;
 }
 
-std::string FitAdvice(const MethodFit& method, const FitRequest& request) {
+std::string FitAdvice(const train::MethodFit& method, const train::FitRequest& request) {
   if (!method.fits()) return "";
-  const FitRow& row = method.best();
+  const train::FitRow& row = method.best();
   const train::Fit& fit = row.Proposed(request);
   const std::string wanted = fmt::format("--tokens {}", request.tokens);
   // A flag may stand once: one that was given is replaced, and left alone where it says the right thing.
@@ -129,11 +73,12 @@ std::string FitAdvice(const MethodFit& method, const FitRequest& request) {
                      replaced.empty() ? "add to the command" : fmt::format("instead of {}", replaced), set);
 }
 
-nlohmann::ordered_json FitJson(const std::vector<MethodFit>& methods, const FitRequest& request) {
+nlohmann::ordered_json FitJson(const std::vector<train::MethodFit>& methods,
+                               const train::FitRequest& request) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const MethodFit& method : methods) {
+  for (const train::MethodFit& method : methods) {
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-    for (const FitRow& row : method.rows) {
+    for (const train::FitRow& row : method.rows) {
       rows.push_back({{"policies", row.flags},
                       {"tokens", row.largest.tokens},
                       {"sequence", row.largest.sequence},

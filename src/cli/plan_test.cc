@@ -1,4 +1,6 @@
 // rung plan as a user runs it.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -106,6 +108,71 @@ TEST_F(PlanTest, SettingsOfOneMethodDoNotDisturbTheOthers) {
   const auto refusal = Refused({"--model", kConfig, "--compare", "--rungs", "1"});
   EXPECT_EQ(refusal.first, ExitCode::kUsage);
   EXPECT_NE(refusal.second.find("ladder: --rungs 1"), std::string::npos) << refusal.second;
+}
+
+// A ladder rejoins by default, and a rank then gives it pairs: in a comparison as in the run.
+TEST_F(PlanTest, ARankIsOfTheLadderThatRejoinsByDefault) {
+  const json methods = Plan({"--model", kConfig, "--compare", "--lora-r", "4"})["compare"]["methods"];
+  EXPECT_EQ(methods[0]["parameters"], Plan({"--model", kConfig, "--lora-r", "4"})["parameters"]);
+  EXPECT_GT(methods[0]["parameters"], Plan({"--model", kConfig})["parameters"]);
+  EXPECT_EQ(methods[1]["parameters"], Plan({"--model", kConfig, "--method", "xladder"})["parameters"]);
+  const json without =
+      Plan({"--model", kConfig, "--compare", "--lora-r", "4", "--rejoin", "0"})["compare"]["methods"];
+  EXPECT_EQ(without[0]["parameters"], Plan({"--model", kConfig, "--rejoin", "0"})["parameters"]);
+  // In layers that no ladder crosses the rank is lora's: the way out is named.
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--fit", "64MiB"}}) {
+    std::vector<std::string> below = {"--model", kConfig, "--compare", "--lora-r", "4", "--layers", "all"};
+    below.insert(below.end(), more.begin(), more.end());
+    const auto [code, message] = Refused(below);
+    EXPECT_EQ(code, ExitCode::kUsage);
+    EXPECT_TRUE(message.starts_with("--compare, ladder: ")) << message;
+    EXPECT_NE(message.find("--method lora"), std::string::npos) << message;
+    below.insert(below.end(), {"--method", "lora"});
+    EXPECT_EQ(Plan(below)["compare"]["methods"].size(), 4u);
+  }
+}
+
+// What a tap for each free rung would add: what the same ladder has with one.
+TEST_F(PlanTest, FreeRungsAreComparedWithTappedOnes) {
+  for (const char* gate : {"sum", "interpolate", "interpolate-vector"}) {
+    const std::vector<std::string> common = {"--model",  kConfig, "--rungs", "4",
+                                             "--rejoin", "0",     "--gate",  gate};
+    const auto with = [&](std::vector<std::string> more) {
+      more.insert(more.end(), common.begin(), common.end());
+      return Fixed(more);
+    };
+    const std::string text = RunVerb(AddPlan, with({"--method", "xladder", "--delta", "2"}));
+    std::vector<std::string> tapped = with({"--taps", "top:4", "--json"});
+    const json parameters = json::parse(RunVerb(AddPlan, tapped))["parameters"];
+    EXPECT_NE(text.find(fmt::format("2 rungs free (with a tap for each: {} parameters)",
+                                    parameters.get<int64_t>())),
+              std::string::npos)
+        << gate << " " << parameters << "\n"
+        << text;
+  }
+}
+
+// Of a model whose embedding is packed, nobody is told to pack it: training would refuse the flag.
+TEST_F(PlanTest, PackedEmbeddingsAreNoPolicy) {
+  const auto policies = [&](const Path& model) {
+    const json found = Plan({"--model", model.string(), "--fit", "64MiB"});
+    std::string all;
+    for (const json& row : found["fit"]["methods"][0]["rows"])
+      all += row["policies"].get<std::string>() + "\n";
+    return all;
+  };
+  EXPECT_NE(policies(kTrained).find("--quantize-embeddings"), std::string::npos);
+  RunVerb(AddQuantize, {"--model", kTrained, "--out", (folder_ / "nf4").string(), "--quantize-embeddings"});
+  EXPECT_EQ(policies(folder_ / "nf4").find("--quantize-embeddings"), std::string::npos);
+  RunVerb(AddQuantize, {"--model", kTrained, "--out", (folder_ / "half").string()});
+  EXPECT_NE(policies(folder_ / "half").find("--quantize-embeddings"), std::string::npos);
+}
+
+TEST_F(PlanTest, PlainRungsRefuseATapNorm) {
+  const auto refused = Refused({"--model", kConfig, "--rung-block", "plain", "--tap-norm", "rms"});
+  EXPECT_EQ(refused.first, ExitCode::kUsage);
+  EXPECT_NE(refused.second.find("--tap-norm has no use with --rung-block plain"), std::string::npos)
+      << refused.second;
 }
 
 TEST_F(PlanTest, ReasonsCoverEveryRowThatDiffersAndAddUp) {

@@ -1,12 +1,11 @@
 #include "cli/run_record.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <fstream>
 #include <system_error>
 
+#include "base/clock.h"
 #include "cli/version.h"
 #include "io/sha256.h"
 
@@ -19,11 +18,6 @@ constexpr int kRecordVersion = 1;
 constexpr uint64_t kRecordLimit = uint64_t{16} << 20;
 // Larger data files are known by the identity of their tokens alone: hashing takes about a second per GiB.
 constexpr uint64_t kHashedBytes = uint64_t{1} << 30;
-
-std::string UtcNow() {
-  const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(now)));
-}
 
 // The first "key : value" of a file in /proc; empty where there is none.
 std::string ProcField(const char* path, std::string_view key) {

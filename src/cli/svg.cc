@@ -35,7 +35,7 @@ double TickStep(double most) {
   return 10.0 * power;
 }
 
-std::string Number(double value) {
+std::string TickText(double value) {
   return value >= 100.0 ? fmt::format("{:.0f}", value)
          : value >= 1.0 ? fmt::format("{:.1f}", value)
                         : fmt::format("{:.2f}", value);
@@ -46,8 +46,8 @@ double Total(const StackedBars::Bar& bar) {
 }
 
 // Where things are: the value axis, and the middle of each bar.
-struct Scale {
-  explicit Scale(const StackedBars& chart) : bars(static_cast<double>(chart.bars.size())) {
+struct BarScale {
+  explicit BarScale(const StackedBars& chart) : bars(static_cast<double>(chart.bars.size())) {
     double largest = chart.limit;
     for (const StackedBars::Bar& bar : chart.bars) largest = std::max(largest, Total(bar));
     step = TickStep(std::max(largest, 1e-6));
@@ -59,7 +59,7 @@ struct Scale {
   double bars, step = 1.0, most = 1.0;
 };
 
-void DrawAxis(const StackedBars& chart, const Scale& scale, Svg* svg) {
+void DrawAxis(const StackedBars& chart, const BarScale& scale, Svg* svg) {
   svg->Text(kLeft - 8, kTop - 14, chart.unit, {.anchor = Svg::Anchor::kEnd});
   for (double i = 0; i * scale.step <= scale.most * 1.000001; ++i) {
     const double value = i * scale.step, y = scale.y(value);
@@ -68,7 +68,7 @@ void DrawAxis(const StackedBars& chart, const Scale& scale, Svg* svg) {
   }
 }
 
-void DrawBar(const StackedBars& chart, size_t index, const Scale& scale, Svg* svg) {
+void DrawBar(const StackedBars& chart, size_t index, const BarScale& scale, Svg* svg) {
   const StackedBars::Bar& bar = chart.bars[index];
   RUNG_CHECK(bar.values.size() == chart.series.size(), "chart: one value per series");
   const double middle = scale.middle(index);
@@ -83,11 +83,11 @@ void DrawBar(const StackedBars& chart, size_t index, const Scale& scale, Svg* sv
       // A plate keeps dark digits readable on any fill.
       const double y = top + height / 2;
       svg->Rect(middle - 17, y - 6.5, 34, 13, "#ffffff");
-      svg->Text(middle, y + 4, Number(value), {.size = 11, .anchor = Svg::Anchor::kMiddle});
+      svg->Text(middle, y + 4, TickText(value), {.size = 11, .anchor = Svg::Anchor::kMiddle});
     }
     below += value;
   }
-  svg->Text(middle, scale.y(below) - 6, Number(below),
+  svg->Text(middle, scale.y(below) - 6, TickText(below),
             {.size = 13, .bold = true, .anchor = Svg::Anchor::kMiddle});
   svg->Text(middle, kTop + kPlotHeight + 20, bar.name, {.bold = true, .anchor = Svg::Anchor::kMiddle});
   if (!bar.note.empty()) {
@@ -162,7 +162,7 @@ void Svg::Text(double x, double y, std::string_view text, const Font& font) {
 }
 
 std::string DrawStackedBars(const StackedBars& chart) {
-  const Scale scale(chart);
+  const BarScale scale(chart);
   const double legend = kLegendPitch * static_cast<double>(chart.series.size() + 1);
   // About 7 pixels a character of the title.
   const double titled = kLeft + 7.5 * static_cast<double>(chart.title.size());

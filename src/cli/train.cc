@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/load_model.h"
 #include "cli/option_info.h"
@@ -27,7 +28,7 @@ void AddLearningFlags(CLI::App& app, TrainFlags* flags) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--lr-scheduler", flags->schedule, "constant, linear, cosine")
       ->capture_default_str()
-      ->check(CLI::IsMember({"constant", "linear", "cosine"}));
+      ->check(CLI::IsMember(NamesIn(train::kScheduleNames)));
   CLI::Option* ratio = app.add_option("--warmup-ratio", o.warmup_ratio, "share of the steps")
                            ->capture_default_str()
                            ->check(CLI::Range(0.0, 1.0));
@@ -141,7 +142,7 @@ void RunTrain(const TrainFlags& flags, CLI::App& app) {
   events.on_plan = [&](const train::MemoryPlan& plan, const model::AdapterSpec& spec, const model::Config&) {
     const int64_t parameters = model::Adapter::Planned(config, spec, options.max_length).parameter_count();
     progress.Note(
-        fmt::format("{}{}; {} tokens a step", PlanTable(plan, train::AvailableMemory(), options.memory_limit),
+        fmt::format("{}{}; {} tokens a step", PlanTable(plan, AvailableMemory(), options.memory_limit),
                     Describe(spec, config, parameters), options.tokens * options.gradient_accumulation));
   };
   events.on_step = [&](const train::StepReport& step) { progress.Step(step); };

@@ -9,20 +9,39 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 
 #include "base/text.h"
+#include "cli/choice.h"
 #include "cli/option_info.h"
 
 namespace rung::cli {
 
 namespace {
 
+constexpr const char* kAuto = "auto";
+
+std::vector<std::string> WithAuto(std::vector<std::string> names) {
+  names.insert(names.begin(), kAuto);
+  return names;
+}
+
+std::string Replaced(std::string text, char from, char to) {
+  std::replace(text.begin(), text.end(), from, to);
+  return text;
+}
+
+// Flags have hyphens where files have underscores.
+std::vector<std::string> GateFlagNames() {
+  std::vector<std::string> names = NamesIn(model::kGateNames);
+  for (std::string& name : names) name = Replaced(name, '_', '-');
+  return names;
+}
+
 void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
   train::LadderOptions& o = flags->options.ladder;
   const auto choice = [&](const char* name, std::string* value, const char* help,
-                          std::set<std::string> known) {
-    app.add_option(name, *value, help)->check(CLI::IsMember(std::move(known)));
+                          const std::vector<std::string>& known) {
+    app.add_option(name, *value, help)->check(CLI::IsMember(known));
   };
   app.add_option("--taps", o.taps,
                  "tapped layers: all, every:k, top:k or a list; default about five, evenly spaced")
@@ -37,17 +56,19 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
       ->check(CLI::Range(0, 1024));
   choice("--rung-block", &flags->rung_block,
          "decoder (norms, positions, SwiGLU), or plain (one head, no norms or positions, ReLU)",
-         {"decoder", "plain"});
+         NamesIn(model::kRungKindNames));
   choice("--rung-norm", &flags->rung_norm, "norms of rungs: auto (the model's own), rms, layer",
-         {"auto", "rms", "layer"});
+         WithAuto(NamesIn(model::kRungNormNames)));
   choice("--rung-positions", &flags->rung_positions,
-         "positions in rungs: auto (rope where the model has it), rope, none", {"auto", "rope", "none"});
+         "positions in rungs: auto (rope where the model has it), rope, none",
+         WithAuto(NamesIn(model::kRungPositionNames)));
   choice("--gate", &flags->gate, "how a tap joins the ladder: sum, interpolate, interpolate-vector",
-         {"sum", "interpolate", "interpolate-vector"});
+         GateFlagNames());
   choice("--tap-norm", &flags->tap_norm, "normalisation of taps: standardize, rms, none",
-         {"standardize", "rms", "none"});
+         NamesIn(model::kTapNormNames));
   choice("--tap-map", &flags->tap_map,
-         "full, or pooled: channels of a tap averaged down to the ladder's width", {"full", "pooled"});
+         "full, or pooled: channels of a tap averaged down to the ladder's width",
+         NamesIn(model::kTapMapNames));
   app.add_option("--rejoin", o.rejoin,
                  "layers below the top where the ladder's output joins the model; those above run with a "
                  "backward pass; default 4/15 of the layers; xladder and plain rungs 0")
@@ -57,7 +78,7 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
       ->check(CLI::PositiveNumber);
   choice("--ladder-init", &flags->ladder_init,
          "random, or the model's own most important weights: pruned (by magnitude), fisher",
-         {"random", "pruned", "fisher"});
+         NamesIn(train::kLadderInitNames));
   app.add_option("--fisher-samples", o.fisher_samples, "examples that measure importance")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
@@ -66,7 +87,7 @@ void AddLadderFlags(CLI::App& app, TrainFlags* flags) {
 void AddLoraFlags(CLI::App& app, TrainFlags* flags) {
   train::LoraOptions& o = flags->options.lora;
   app.add_option("--lora-r", o.r,
-                 "rank; default 64. With --rejoin: low-rank pairs above the joining point too")
+                 "rank; default 64. Beside a ladder that rejoins: low-rank pairs above its joining point")
       ->check(CLI::Range(0, 65536));
   app.add_option("--lora-alpha", o.alpha, "the pairs are scaled by alpha / r")
       ->capture_default_str()
@@ -90,7 +111,7 @@ void AddMethodFlags(CLI::App& app, TrainFlags* flags) {
   flags->app = &app;
   app.add_option("--method", flags->method, "what is trained: ladder, xladder, lora")
       ->capture_default_str()
-      ->check(CLI::IsMember({"ladder", "xladder", "lora"}));
+      ->check(CLI::IsMember(NamesIn(train::kMethodNames)));
   AddLadderFlags(app, flags);
   AddLoraFlags(app, flags);
   app.add_flag("--recompute", flags->recompute,
@@ -98,10 +119,10 @@ void AddMethodFlags(CLI::App& app, TrainFlags* flags) {
   app.add_flag("--recompute-rungs", flags->recompute_rungs, "the same for the rungs of a ladder");
   app.add_option("--tap-storage", flags->tap_storage,
                  "taps until the backward pass: compute (the compute type), int8")
-      ->check(CLI::IsMember({"compute", "int8"}));
+      ->check(CLI::IsMember(NamesIn(model::kTapStorageNames)));
   app.add_option("--optimizer", flags->optimizer, "adamw, or adamw8bit: moments in 8 bits")
       ->capture_default_str()
-      ->check(CLI::IsMember({"adamw", "adamw8bit"}));
+      ->check(CLI::IsMember(NamesIn(train::kOptimizerNames)));
 }
 
 void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
@@ -120,27 +141,21 @@ void AddBatchFlags(CLI::App& app, TrainFlags* flags) {
 namespace {
 
 void ResolveMethod(const TrainFlags& flags, train::TrainOptions* options) {
-  options->method = train::ParseMethod(flags.method).OrThrow();
+  options->method = Chosen(train::kMethodNames, "--method", flags.method);
   train::LadderOptions& ladder = options->ladder;
-  ladder.kind = flags.rung_block == "plain" ? model::RungKind::kPlain : model::RungKind::kDecoder;
-  if (flags.rung_norm != "auto") {
-    ladder.norm = flags.rung_norm == "rms" ? nn::NormKind::kRms : nn::NormKind::kLayer;
+  ladder.kind = Chosen(model::kRungKindNames, "--rung-block", flags.rung_block);
+  if (flags.rung_norm != kAuto) ladder.norm = Chosen(model::kRungNormNames, "--rung-norm", flags.rung_norm);
+  if (flags.rung_positions != kAuto) {
+    ladder.rotary = Chosen(model::kRungPositionNames, "--rung-positions", flags.rung_positions);
   }
-  if (flags.rung_positions != "auto") ladder.rotary = flags.rung_positions == "rope";
-  ladder.gate = flags.gate == "sum"           ? model::Gate::kSum
-                : flags.gate == "interpolate" ? model::Gate::kInterpolate
-                                              : model::Gate::kInterpolateVector;
-  ladder.tap_norm = flags.tap_norm == "none"  ? model::TapNorm::kNone
-                    : flags.tap_norm == "rms" ? model::TapNorm::kRms
-                                              : model::TapNorm::kStandardize;
-  ladder.tap_map = flags.tap_map == "pooled" ? model::TapMap::kPooled : model::TapMap::kFull;
-  ladder.init = flags.ladder_init == "random"   ? train::LadderInit::kRandom
-                : flags.ladder_init == "pruned" ? train::LadderInit::kPruned
-                                                : train::LadderInit::kFisher;
+  ladder.gate = Chosen(model::kGateNames, "--gate", Replaced(flags.gate, '-', '_'));
+  ladder.tap_norm = Chosen(model::kTapNormNames, "--tap-norm", flags.tap_norm);
+  ladder.tap_map = Chosen(model::kTapMapNames, "--tap-map", flags.tap_map);
+  ladder.init = Chosen(train::kLadderInitNames, "--ladder-init", flags.ladder_init);
   options->policy.rungs = flags.recompute_rungs ? model::RungMemory::kRecompute : model::RungMemory::kKeep;
   options->policy.blocks = flags.recompute ? model::BlockMemory::kRecompute : model::BlockMemory::kKeep;
-  options->policy.taps = flags.tap_storage == "int8" ? model::TapStorage::kInt8 : model::TapStorage::kCompute;
-  options->optimizer.moments = train::OptimizerOptions::ParseOptimizer(flags.optimizer).OrThrow();
+  options->policy.taps = Chosen(model::kTapStorageNames, "--tap-storage", flags.tap_storage);
+  options->optimizer.moments = Chosen(train::kOptimizerNames, "--optimizer", flags.optimizer);
   options->tap_cache = flags.tap_cache;
   options->tap_cache_limit = SizeOf(flags.tap_cache_limit, "--tap-cache-limit");
 }
@@ -154,9 +169,7 @@ bool Given(const TrainFlags& flags, const char* name) {
 
 std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& o) {
   const bool ladder = o.method != train::Method::kLora, pairs = !ladder || o.lora.r > 0;
-  const bool rejoins_by_default =
-      o.method == train::Method::kLadder && o.ladder.kind == model::RungKind::kDecoder;
-  const bool crosses = pairs || (o.ladder.rejoin ? *o.ladder.rejoin > 0 : rejoins_by_default);
+  const bool crosses = pairs || (o.ladder.rejoin ? *o.ladder.rejoin > 0 : train::RejoinsByDefault(o));
   const struct {
     std::vector<const char*> names;
     bool used;
@@ -177,6 +190,9 @@ std::vector<UnusedOption> UnusedOptions(const train::TrainOptions& o) {
       {{"--tap-storage"},
        o.ladder.tap_map != model::TapMap::kPooled || o.policy.taps == model::TapStorage::kCompute,
        "has no use with --tap-map pooled, which keeps so little already"},
+      {{"--tap-norm"},
+       o.ladder.kind != model::RungKind::kPlain,
+       "has no use with --rung-block plain, which takes its taps as they are"},
       {{"--tap-cache-limit"}, !o.tap_cache.empty(), "is of --tap-cache"},
       {{"--eval-steps", "--eval-metric", "--eval-limit", "--samples"},
        !o.eval_data.empty() || o.data_options.valid_fraction > 0.0,
@@ -256,7 +272,7 @@ train::TrainOptions Resolve(const TrainFlags& flags) {
   options.chat_template = ReadTemplate(flags.templates);
   ResolveData(flags, &options);
   options.out = flags.out;
-  options.schedule = train::ParseSchedule(flags.schedule).OrThrow();
+  options.schedule = Chosen(train::kScheduleNames, "--lr-scheduler", flags.schedule);
   ResolveMethod(flags, &options);
   ResolveEvaluation(flags, &options);
   RequireNumbers(options);
@@ -282,8 +298,9 @@ std::string Describe(const model::AdapterSpec& spec, const model::Config& config
     const int64_t free = l.rungs - static_cast<int64_t>(l.taps.size());
     if (free > 0 && l.kind == model::RungKind::kDecoder) {
       const int64_t projection = l.S * (l.tap_map == model::TapMap::kPooled ? l.S : config.C);
+      const int64_t gate = l.gate == model::Gate::kSum ? 0 : l.gate == model::Gate::kInterpolate ? 1 : l.S;
       text += fmt::format(", {} rungs free (with a tap for each: {} parameters)", free,
-                          parameters + free * projection);
+                          parameters + free * (projection + gate));
     }
     text += fmt::format("; longest path {} blocks (the model alone {})", l.longest_path(config.L), config.L);
   }

@@ -4,14 +4,13 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "convert/tensor_reader.h"
 #include "format/encode.h"
 #include "model/float_rows.h"
 #include "model/folder_weights.h"
 
 namespace rung::convert {
 namespace {
-
-constexpr int64_t kTile = int64_t{4} << 20;  // weights that are converted at once
 
 class FolderWriter {
  public:
@@ -25,7 +24,7 @@ class FolderWriter {
     const int64_t rows = tensor.rows(), cols = tensor.cols();
     // Whole blocks of NF4, which do not end with rows.
     const int64_t unit = format::kNf4Block / std::gcd(cols, format::kNf4Block);
-    const int64_t step = std::max<int64_t>(1, kTile / std::max<int64_t>(1, cols) / unit) * unit;
+    const int64_t step = TileRows(cols, unit);
     for (int64_t begin = 0; begin < rows && cols > 0; begin += step) {
       const int64_t end = std::min(rows, begin + step);
       tile_.resize(static_cast<size_t>((end - begin) * cols));

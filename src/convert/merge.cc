@@ -100,12 +100,12 @@ std::vector<std::string> NotesOf(const TensorReader& source, const Type& type) {
     if (format != "f32" && format != "f16" && format != "bf16") rounded.push_back(format);
   }
   if (!rounded.empty()) {
-    notes.push_back(fmt::format(
-        "warning: the model's weights are quantised ({}): merged onto them as they were rounded, which is "
-        "what "
-        "an adapter that was trained beside this model learned with; the 16-bit original merged with it is "
-        "another model, and quantising the result again rounds away a part of what was learned",
-        fmt::join(rounded, ", ")));
+    notes.push_back(
+        fmt::format("warning: the model's weights are quantised ({}): merged onto them as they were rounded, "
+                    "which is what an adapter that was trained beside this model learned with; the "
+                    "16-bit original merged with it is another model, and quantising the result again rounds "
+                    "away a part of what was learned",
+                    fmt::join(rounded, ", ")));
   }
   if (source.MostAre("f32") && type.stored != std::string_view("F32")) {
     notes.push_back(

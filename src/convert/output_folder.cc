@@ -126,8 +126,7 @@ void CheckNewFile(const Path& out, std::span<const NamedPath> inputs) {
                 fmt::format("--out {}: {} what {} names; choose another place", out.string(),
                             resolved == home ? "is" : "is inside", input.option));
   }
-  Path temporary = out;
-  temporary += ".tmp";
+  const Path temporary = AtomicFile::TemporaryOf(out);
   const auto there = [&](const Path& file) {
     return std::filesystem::exists(std::filesystem::symlink_status(file, error));
   };

@@ -10,9 +10,11 @@
 #include "convert/gguf_metadata.h"
 #include "convert/gguf_vocabulary.h"
 #include "convert/output_folder.h"
+#include "convert/tensor_reader.h"
 #include "format/encode.h"
 #include "io/gguf_writer.h"
 #include "model/config_difference.h"
+#include "model/folder_weights.h"
 
 namespace rung::convert {
 namespace {
@@ -20,7 +22,6 @@ namespace {
 using format::Format;
 using model::Quantize;
 
-constexpr int64_t kGgufTile = int64_t{4} << 20;  // weights that are converted at once
 constexpr size_t kCopyBytes = size_t{4} << 20;
 
 // A tensor of the file: converted from one of the source, copied from the GGUF source, or made here.
@@ -40,28 +41,8 @@ struct Item {
 };
 
 Format GgufFormatOf(Quantize quantize) {
-  switch (quantize) {
-    case Quantize::kQ8_0:
-      return Format::kQ8_0;
-    case Quantize::kQ4_0:
-      return Format::kQ4_0;
-    case Quantize::kQ4_1:
-      return Format::kQ4_1;
-    case Quantize::kQ5_0:
-      return Format::kQ5_0;
-    case Quantize::kQ5_1:
-      return Format::kQ5_1;
-    case Quantize::kBf16:
-      return Format::kBf16;
-    case Quantize::kF16:
-      return Format::kF16;
-    case Quantize::kF32:
-      return Format::kF32;
-    case Quantize::kMxfp4:
-      return Format::kMxfp4;
-    default:
-      break;
-  }
+  const std::optional<Format> format = model::FormatOf(quantize);
+  if (format && format::Of(*format).gguf_type >= 0) return *format;
   throw Error(ExitCode::kUsage,
               fmt::format("GGUF has no {}: choose q8_0, q4_0, q4_1, q5_0, q5_1, mxfp4, bf16, f16 or f32, or "
                           "name a folder with --out",
@@ -196,7 +177,7 @@ void WriteItem(TensorReader& source, const Item& item, size_t number, io::GgufWr
   source.Select(*item.source);
   const int64_t rows = item.source->gguf_rows(), cols = item.source->gguf_cols();
   const auto row_bytes = static_cast<uint64_t>(format::DataBytes(item.format, 1, cols));
-  const int64_t step = std::max<int64_t>(1, kGgufTile / cols);
+  const int64_t step = TileRows(cols);
   std::vector<float> tile;
   std::vector<std::byte> bytes;
   for (int64_t begin = 0; begin < rows; begin += step) {
@@ -220,9 +201,7 @@ void CheckReadBack(TensorReader& source, const std::vector<Item>& items, const P
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].source) WriteItem(source, items[i], i, writer);
   }
-  Path temporary = out;
-  temporary += ".tmp";
-  const model::Config got = model::AsFolder(model::ReadConfig(temporary).OrThrow());
+  const model::Config got = model::AsFolder(model::ReadConfig(writer->temporary()).OrThrow());
   model::Config want = source.folder_config();
   const std::string difference = model::ConfigDifference(want, got);
   if (difference.empty()) return;

@@ -2,6 +2,8 @@
 // names and in its order of rows, or in the order that a GGUF file of the model has.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +14,12 @@
 #include "model/folder_weights.h"
 
 namespace rung::convert {
+
+// Rows of `cols` numbers to work on at once, a multiple of `unit`: 16 MiB of f32, or one unit of wider rows.
+constexpr int64_t TileRows(int64_t cols, int64_t unit = 1) {
+  constexpr int64_t kNumbers = int64_t{4} << 20;
+  return std::max<int64_t>(1, kNumbers / std::max<int64_t>(1, cols) / unit) * unit;
+}
 
 class TensorReader {
  public:

@@ -68,17 +68,15 @@ Result<FieldTemplate> FieldTemplate::Parse(std::string_view source) {
       text.text += c;
       ++i;
     } else if (c == '}') {
-      return Failure{fmt::format("template \"{}\": a }} at byte {} closes nothing; a brace itself is }}}}",
-                                 source, i + 1),
-                     ExitCode::kUsage};
+      return UsageFailure(fmt::format(
+          "template \"{}\": a }} at byte {} closes nothing; a brace itself is }}}}", source, i + 1));
     } else if (c == '{') {
       const size_t end = source.find('}', i);
       const std::string_view name = end == source.npos ? "" : source.substr(i + 1, end - i - 1);
       if (name.empty() || name.find('{') != name.npos) {
-        return Failure{
+        return UsageFailure(
             fmt::format("template \"{}\": the {{ at byte {} begins no {{column}}; a brace itself is {{{{",
-                        source, i + 1),
-            ExitCode::kUsage};
+                        source, i + 1));
       }
       made.parts_.push_back(std::exchange(text, {}));
       made.parts_.push_back({std::string(name), true});
@@ -91,9 +89,8 @@ Result<FieldTemplate> FieldTemplate::Parse(std::string_view source) {
   const bool uses =
       std::any_of(made.parts_.begin(), made.parts_.end(), [](const Part& p) { return p.column; });
   if (!uses) {
-    return Failure{
-        fmt::format("template \"{}\": it has no {{column}}: all records would be the same", source),
-        ExitCode::kUsage};
+    return UsageFailure(
+        fmt::format("template \"{}\": it has no {{column}}: all records would be the same", source));
   }
   return made;
 }
@@ -132,19 +129,17 @@ Status Columns::AddNames(std::string_view text) {
     const size_t equals = pair.find('=');
     const std::string_view key = pair.substr(0, equals);
     if (equals == pair.npos || equals + 1 == pair.size()) {
-      return Failure{
-          fmt::format("columns \"{}\": write KEY=COLUMN, as in prompt=question,completion=answer", pair),
-          ExitCode::kUsage};
+      return UsageFailure(
+          fmt::format("columns \"{}\": write KEY=COLUMN, as in prompt=question,completion=answer", pair));
     }
     if (std::find(kRecordKeys.begin(), kRecordKeys.end(), key) == kRecordKeys.end()) {
       const std::string_view near = Nearest(key, kRecordKeys);
-      return Failure{fmt::format("columns \"{}\": \"{}\" is no key of a record{}; keys are {}", pair, key,
-                                 near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near),
-                                 fmt::join(kRecordKeys, ", ")),
-                     ExitCode::kUsage};
+      return UsageFailure(fmt::format("columns \"{}\": \"{}\" is no key of a record{}; keys are {}", pair,
+                                      key, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near),
+                                      fmt::join(kRecordKeys, ", ")));
     }
     if (std::any_of(names.begin(), names.end(), [&](const auto& name) { return name.first == key; })) {
-      return Failure{fmt::format("columns: \"{}\" is given twice", key), ExitCode::kUsage};
+      return UsageFailure(fmt::format("columns: \"{}\" is given twice", key));
     }
     names.emplace_back(key, pair.substr(equals + 1));
   }
@@ -155,7 +150,7 @@ Status Columns::AddTemplate(const std::string& key, std::string_view source) {
   Result<FieldTemplate> parsed = FieldTemplate::Parse(source);
   if (!parsed.ok()) return parsed.failure();
   if (std::any_of(names.begin(), names.end(), [&](const auto& name) { return name.first == key; })) {
-    return Failure{fmt::format("\"{}\" has a column and a template: give one", key), ExitCode::kUsage};
+    return UsageFailure(fmt::format("\"{}\" has a column and a template: give one", key));
   }
   templates.emplace_back(key, std::move(parsed).value());
   return Ok{};

@@ -64,9 +64,8 @@ Result<Path> FindInFolder(const Path& folder, Split split) {
     }
   }
   if (found.size() > 1) {
-    return Failure{fmt::format("{}: there are {} and {}: name the one you mean", folder.string(),
-                               found[0].filename().string(), found[1].filename().string()),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format("{}: there are {} and {}: name the one you mean", folder.string(),
+                                    found[0].filename().string(), found[1].filename().string()));
   }
   return found.empty() ? Path() : found[0];
 }
@@ -82,8 +81,7 @@ Result<DataFile> FindDataFile(std::string_view name, Split split) {
   DataFile file;
   if (const std::optional<double> weight = WeightOf(&name)) {
     if (!(*weight > 0.0 && *weight <= kMaxWeight)) {
-      return Failure{fmt::format("{}: a weight is above 0 and at most {}", given, kMaxWeight),
-                     ExitCode::kUsage};
+      return UsageFailure(fmt::format("{}: a weight is above 0 and at most {}", given, kMaxWeight));
     }
     file.weight = *weight;
   }

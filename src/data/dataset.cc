@@ -124,12 +124,11 @@ Result<Counts> EncodeFiles(const DatasetOptions& options, const Encoder& encoder
   }
   if (examples > 0) return counts;
   if (counts.report.records == 0 && options.part != Part::kAll) {
-    return Failure{
+    return UsageFailure(
         fmt::format("{}: --valid-fraction {} leaves no record {}: choose another, or name the held-out "
                     "records with --eval-data",
                     Describe(options.files), options.valid_fraction,
-                    options.part == Part::kValid ? "to evaluate on" : "to train on"),
-        ExitCode::kUsage};
+                    options.part == Part::kValid ? "to evaluate on" : "to train on"));
   }
   const auto& dropped = counts.report.dropped;
   const std::string why = dropped.empty()
@@ -215,9 +214,8 @@ Result<Dataset> Finish(const Examples& examples, Counts counts, const DatasetOpt
   made.examples =
       options.part == Part::kValid ? examples : ApplyWeights(examples, options.files, counts.ends);
   if (made.examples.empty()) {
-    return Failure{fmt::format("{}: the weights leave none of {} examples: raise FILE:{}",
-                               Describe(options.files), examples.size(), options.files.front().weight),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format("{}: the weights leave none of {} examples: raise FILE:{}",
+                                    Describe(options.files), examples.size(), options.files.front().weight));
   }
   made.report = std::move(counts.report);
   made.bad_rows = std::move(counts.bad_rows);

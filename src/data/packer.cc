@@ -19,11 +19,10 @@ Status CheckRows(std::span<const int64_t> rows, int64_t tokens) {
   for (size_t i = 0; i < rows.size(); ++i) {
     RUNG_CHECK(rows[i] > 0, "a sample has at least one row");
     if (rows[i] <= tokens) continue;
-    return Failure{
+    return UsageFailure(
         fmt::format("example {} has {} rows, a micro-batch holds {} tokens: raise --tokens to {} or more, "
                     "or lower --max-length to {}",
-                    i, rows[i], tokens, rows[i], tokens + 1),
-        ExitCode::kUsage};
+                    i, rows[i], tokens, rows[i], tokens + 1));
   }
   return Ok{};
 }

@@ -232,12 +232,11 @@ Result<Record> RecordOfFields(std::span<const std::string> columns, std::span<co
 
 Result<Record> RecordOfText(std::string_view text, const RecordOptions& options) {
   if (options.format != Format::kAuto && options.format != Format::kText) {
-    return Failure{fmt::format("a .txt file holds texts, not records of the format {}: leave --format out",
-                               NameOf(options.format)),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format(
+        "a .txt file holds texts, not records of the format {}: leave --format out", NameOf(options.format)));
   }
   if (!options.columns.empty()) {
-    return Failure{"a .txt file has no columns: leave --columns and --template-* out", ExitCode::kUsage};
+    return UsageFailure("a .txt file has no columns: leave --columns and --template-* out");
   }
   if (Status checked = CheckText(text); !checked.ok()) return checked.failure();
   Record record;

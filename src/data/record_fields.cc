@@ -51,8 +51,7 @@ Result<Format> ParseFormat(std::string_view name) {
   for (const FormatRow& row : kFormats) {
     if (name == row.name) return row.format;
   }
-  return Failure{fmt::format("--format {}: formats are {}", name, fmt::join(FormatNames(), ", ")),
-                 ExitCode::kUsage};
+  return UsageFailure(fmt::format("--format {}: formats are {}", name, fmt::join(FormatNames(), ", ")));
 }
 
 const char* NameOf(Format format) { return RowOf(format).name; }

@@ -61,9 +61,8 @@ const char* NotJson(std::string_view head, FileKind kind) {
   // "{" alone on the first line: an object printed over several lines.
   const size_t next = head.find_first_not_of(" \t\r", first + 1);
   if (next != head.npos && head[next] == '\n') {
-    return "its JSON is spread over several lines: write each object on one line, or all of them as a list "
-           "in a "
-           ".json file";
+    return "its JSON is spread over several lines: "
+           "write each object on one line, or all of them as a list in a .json file";
   }
   return nullptr;
 }

@@ -42,6 +42,7 @@ class GgufWriter {
   Status Write(size_t tensor, uint64_t begin, std::span<const std::byte> bytes);
   Status Commit();
 
+  const Path& temporary() const { return file_.temporary(); }   // where it is until Commit
   uint64_t bytes() const { return data_begin_ + data_bytes_; }  // of the whole file
 
  private:

@@ -1,4 +1,4 @@
-// safetensors files: read by explicit offsets (nothing stays resident) or mapped, written atomically.
+// safetensors files: read by explicit offsets (nothing stays resident), written atomically.
 // Format: docs/formats/safetensors.md. The header is capped at 100 MB, holes and overlaps are refused.
 #pragma once
 

@@ -14,20 +14,20 @@ int64_t AdapterSpec::first_crossed(int64_t L) const {
 }
 
 Status CheckAdapterSpec(const AdapterSpec& spec, const Config& config) {
-  const auto refuse = [](std::string why) { return Failure{std::move(why), ExitCode::kUsage}; };
-  if (!spec.ladder && !spec.lora) return refuse("an adapter has a ladder or low-rank pairs");
+  if (!spec.ladder && !spec.lora) return UsageFailure("an adapter has a ladder or low-rank pairs");
   if (!spec.ladder) return Ok{};
   const int64_t join = config.L - spec.ladder->rejoin;
   if (spec.ladder->rejoin < 0 || join < 1) {
-    return refuse(fmt::format("--rejoin {}: must leave at least one of {} layers below", spec.ladder->rejoin,
-                              config.L));
+    return UsageFailure(fmt::format("--rejoin {}: must leave at least one of {} layers below",
+                                    spec.ladder->rejoin, config.L));
   }
   if (spec.ladder->taps.empty() || spec.ladder->taps.back() >= join) {
-    return refuse(fmt::format("--taps: a ladder that rejoins {} layers below the top taps layers 0 to {}",
-                              spec.ladder->rejoin, join - 1));
+    return UsageFailure(
+        fmt::format("--taps: a ladder that rejoins {} layers below the top taps layers 0 to {}",
+                    spec.ladder->rejoin, join - 1));
   }
   if (spec.lora && spec.lora->layers.front() < join) {
-    return refuse(
+    return UsageFailure(
         fmt::format("low-rank pairs beside a ladder must lie above its joining point (layers {} to {}): "
                     "below it they would change the taps, and nothing flows back through taps",
                     join, config.L - 1));

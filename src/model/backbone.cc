@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/hash.h"
+#include "model/block_linears.h"
 
 namespace rung::model {
 
@@ -55,9 +56,8 @@ Result<Backbone> Backbone::Build(Config config, std::shared_ptr<WeightSource> so
                                  const BackboneOptions& options) {
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   if (positions > config.context) {
-    return Failure{fmt::format("{} positions: the model was made for {} tokens; ask for {} at most",
-                               positions, config.context, config.context),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format("{} positions: the model was made for {} tokens; ask for {} at most",
+                                    positions, config.context, config.context));
   }
   Backbone b;
   b.config_ = std::move(config);
@@ -103,14 +103,8 @@ BaseFormats Backbone::formats() const {
   add("project_in", project_in_.frozen);
   add("project_out", project_out_.frozen);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const nn::Attention& attention = blocks_[layer].attention;
-    const nn::Mlp& mlp = blocks_[layer].mlp;
-    const std::pair<const char*, const nn::Linear&> linears[] = {
-        {"q", attention.q},     {"k", attention.k},       {"v", attention.v},
-        {"qkv", attention.qkv}, {"o", attention.o},       {"gate", mlp.gate},
-        {"up", mlp.up},         {"gate_up", mlp.gate_up}, {"down", mlp.down}};
-    for (const auto& [name, linear] : linears) {
-      if (linear.frozen.rows > 0) ++formats.blocks[add(fmt::format("{}.{}", layer, name), linear.frozen)];
+    for (const BlockLinear& linear : BlockLinears(config_)) {
+      ++formats.blocks[add(fmt::format("{}.{}", layer, linear.role), linear.Of(blocks_[layer]).frozen)];
     }
   }
   formats.digest = HashText(all);
@@ -199,30 +193,10 @@ Status Backbone::ReadLinear(const std::string& name, int64_t rows, int64_t cols,
 
 Status Backbone::ReadBlock(const Names& names, int64_t layer, const Recipe& recipe) {
   nn::DecoderBlock& block = blocks_[static_cast<size_t>(layer)];
-  const Config& c = config_;
-  const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
-  const bool fused = c.qkv != nn::QkvRows::kSeparate, gate = c.gated_mlp && !c.fused_gate_up;
-  struct Row {
-    bool wanted;
-    const std::string& pattern;
-    int64_t rows, cols;
-    bool bias;
-    nn::Linear* layer;
-  };
-  const Row linears[] = {{!fused, names.q, q, c.C, c.qkv_bias, &block.attention.q},
-                         {!fused, names.k, kv, c.C, c.qkv_bias, &block.attention.k},
-                         {!fused, names.v, kv, c.C, c.qkv_bias, &block.attention.v},
-                         {fused, names.qkv, q + 2 * kv, c.C, c.qkv_bias, &block.attention.qkv},
-                         {true, names.o, c.C, q, c.o_bias, &block.attention.o},
-                         {gate, names.gate, c.F, c.C, c.mlp_bias, &block.mlp.gate},
-                         {!c.fused_gate_up, names.up, c.F, c.C, c.mlp_bias, &block.mlp.up},
-                         {c.fused_gate_up, names.gate_up, 2 * c.F, c.C, c.mlp_bias, &block.mlp.gate_up},
-                         {true, names.down, c.C, c.F, c.mlp_bias, &block.mlp.down}};
-  for (const Row& row : linears) {
-    if (!row.wanted) continue;
-    const std::string name = Names::Layer(row.pattern, layer);
-    Status read =
-        ReadLinear(name, row.rows, row.cols, row.bias, recipe.For(name, false), row.layer, c.transposed);
+  for (const BlockLinear& linear : BlockLinears(config_)) {
+    const std::string name = Names::Layer(names.*linear.name, layer);
+    Status read = ReadLinear(name, linear.rows, linear.cols, linear.bias, recipe.For(name, false),
+                             &linear.Of(block), config_.transposed);
     if (!read.ok()) return read;
   }
   return ReadNorms(names, layer);

@@ -280,10 +280,10 @@ std::optional<format::Format> FormatOf(Quantize quantize) {
 Status CheckBlocks(const std::string& tensor, Quantize quantize, int64_t cols) {
   const std::optional<format::Format> format = FormatOf(quantize);
   if (!format || *format == format::Format::kNf4 || cols % format::Of(*format).block == 0) return Ok{};
-  return Failure{fmt::format("tensor {} has rows of {} weights, which blocks of {} do not divide: {} is not "
-                             "possible; --keep \"{}=nf4\" is, or none",
-                             tensor, cols, format::Of(*format).block, NameOf(quantize), tensor),
-                 ExitCode::kUsage};
+  return UsageFailure(
+      fmt::format("tensor {} has rows of {} weights, which blocks of {} do not divide: {} is not "
+                  "possible; --keep \"{}=nf4\" is, or none",
+                  tensor, cols, format::Of(*format).block, NameOf(quantize), tensor));
 }
 
 void AddFourBitBytes(WeightTotals* totals, const std::string& format, int64_t weights, bool nested) {

@@ -77,7 +77,7 @@ Result<int64_t> ParseCount(std::string_view text, const std::string& whole, cons
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
-    return Failure{fmt::format("{} {}: \"{}\" is not a whole number", flag, whole, text), ExitCode::kUsage};
+    return UsageFailure(fmt::format("{} {}: \"{}\" is not a whole number", flag, whole, text));
   }
   return value;
 }
@@ -87,11 +87,10 @@ Result<int64_t> ParseCount(std::string_view text, const std::string& whole, cons
 Result<std::vector<int64_t>> ParseLayers(const std::string& text, int64_t L, const std::string& flag) {
   std::vector<int64_t> layers;
   const auto refuse = [&](const std::string& why) {
-    return Failure{
+    return UsageFailure(
         fmt::format("{} {}: {}; write all, every:k, top:k or a list of layers such as 5,11,17 (the "
                     "model has layers 0 to {})",
-                    flag, text, why, L - 1),
-        ExitCode::kUsage};
+                    flag, text, why, L - 1));
   };
   if (text == "all") {
     for (int64_t l = 0; l < L; ++l) layers.push_back(l);

@@ -19,17 +19,37 @@
 #include <string>
 #include <vector>
 
+#include "base/names.h"
 #include "model/backbone.h"
 
 namespace rung::model {
 
 enum class Gate : uint8_t { kSum, kInterpolate, kInterpolateVector };
+inline constexpr Named<Gate> kGateNames[] = {{"sum", Gate::kSum},
+                                             {"interpolate", Gate::kInterpolate},
+                                             {"interpolate_vector", Gate::kInterpolateVector}};
+static_assert(NamesAll(kGateNames, Gate::kInterpolateVector));
 enum class TapNorm : uint8_t { kNone, kRms, kStandardize };
+inline constexpr Named<TapNorm> kTapNormNames[] = {
+    {"none", TapNorm::kNone}, {"rms", TapNorm::kRms}, {"standardize", TapNorm::kStandardize}};
+static_assert(NamesAll(kTapNormNames, TapNorm::kStandardize));
+// Added to the mean square of a tap before the root: the statistics of kStandardize are of taps scaled by it.
+inline constexpr float kTapEps = 1e-5f;
 // What is projected: the tap, or its channels averaged in S windows (a fixed map), which is all that is kept.
 enum class TapMap : uint8_t { kFull, kPooled };
+inline constexpr Named<TapMap> kTapMapNames[] = {{"full", TapMap::kFull}, {"pooled", TapMap::kPooled}};
+static_assert(NamesAll(kTapMapNames, TapMap::kPooled));
 // decoder: norms and positions as the spec says, SwiGLU. plain: the first prototype's, one head, no norms, no
 // positions, ReLU, biases, and one projection shared by all taps.
 enum class RungKind : uint8_t { kDecoder, kPlain };
+inline constexpr Named<RungKind> kRungKindNames[] = {{"decoder", RungKind::kDecoder},
+                                                     {"plain", RungKind::kPlain}};
+static_assert(NamesAll(kRungKindNames, RungKind::kPlain));
+inline constexpr Named<nn::NormKind> kRungNormNames[] = {{"rms", nn::NormKind::kRms},
+                                                         {"layer", nn::NormKind::kLayer}};
+static_assert(NamesAll(kRungNormNames, nn::NormKind::kLayer));
+// LadderSpec::rotary.
+inline constexpr Named<bool> kRungPositionNames[] = {{"rope", true}, {"none", false}};
 
 struct LadderSpec {
   std::vector<int64_t> taps;  // 0-based layers whose output is tapped, ascending; tap j feeds rung j

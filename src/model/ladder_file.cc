@@ -1,11 +1,13 @@
 #include "model/ladder_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "io/json_fields.h"
 #include "io/json_file.h"
 #include "model/lora_file.h"
 
@@ -16,64 +18,13 @@ using nlohmann::json;
 
 constexpr int kVersion = 2;
 
-template <class E>
-struct Named {
-  const char* name;
-  E value;
-};
-constexpr Named<RungKind> kKinds[] = {{"decoder", RungKind::kDecoder}, {"plain", RungKind::kPlain}};
-constexpr Named<Gate> kGates[] = {{"sum", Gate::kSum},
-                                  {"interpolate", Gate::kInterpolate},
-                                  {"interpolate_vector", Gate::kInterpolateVector}};
-constexpr Named<TapNorm> kTapNorms[] = {
-    {"none", TapNorm::kNone}, {"rms", TapNorm::kRms}, {"standardize", TapNorm::kStandardize}};
-constexpr Named<TapMap> kTapMaps[] = {{"full", TapMap::kFull}, {"pooled", TapMap::kPooled}};
-constexpr Named<nn::NormKind> kNorms[] = {{"rms", nn::NormKind::kRms}, {"layer", nn::NormKind::kLayer}};
-constexpr Named<bool> kPositions[] = {{"rope", true}, {"none", false}};
-
 template <class E, size_t n>
-const char* NameIn(const Named<E> (&table)[n], E value) {
-  for (const Named<E>& row : table) {
-    if (row.value == value) return row.name;
-  }
-  return "";
+E GetNamed(io::JsonFields& fields, const char* key, const Named<E> (&table)[n]) {
+  const auto text = fields.Get<std::string>(key);
+  if (const std::optional<E> value = ValueIn(table, text)) return *value;
+  fields.Fail(fmt::format("{} {:?} is not known; known are: {}", key, text, fmt::join(NamesIn(table), ", ")));
+  return table[0].value;
 }
-
-// Reads typed fields and remembers the first that is missing, of another type or not known.
-class Fields {
- public:
-  Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
-
-  template <class T>
-  T Get(const char* key) {
-    try {
-      return object_.at(key).get<T>();
-    } catch (const json::exception&) {
-      Fail(fmt::format("{}: \"{}\" is missing or of the wrong type", where_, key));
-      return T{};
-    }
-  }
-  template <class E, size_t n>
-  E GetNamed(const char* key, const Named<E> (&table)[n]) {
-    const auto text = Get<std::string>(key);
-    std::string known;
-    for (const Named<E>& row : table) {
-      if (text == row.name) return row.value;
-      known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
-    }
-    Fail(fmt::format("{}: {} {:?} is not known; known are: {}", where_, key, text, known));
-    return table[0].value;
-  }
-  bool Has(const char* key) const { return object_.is_object() && object_.contains(key); }
-  const std::string& failure() const { return failure_; }
-
- private:
-  void Fail(std::string message) {
-    if (failure_.empty()) failure_ = std::move(message);
-  }
-  const json& object_;
-  std::string where_, failure_;
-};
 
 json BaseModel(const AdapterInfo& info) {
   return {{"family", info.family},
@@ -94,34 +45,34 @@ void AddOptional(const AdapterInfo& info, json* object) {
 }
 
 Result<BaseFormats> ReadBaseFormats(const json& object, const std::string& where) {
-  Fields fields(object, where + ": base_weights");
+  io::JsonFields fields(object, where + ": base_weights");
   BaseFormats formats;
   formats.blocks = fields.Get<std::map<std::string, int64_t>>("blocks");
   formats.embedding = fields.Get<std::string>("embedding");
   formats.digest = fields.Get<std::string>("digest");
   if (fields.Has("head")) formats.head = fields.Get<std::string>("head");
-  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (!fields.ok()) return fields.failure();
   return formats;
 }
 
 // What both files say.
-Status ReadCommon(Fields& fields, const std::string& where, AdapterInfo* info) {
-  const auto version = fields.Get<int>("format_version");
+Status ReadCommon(io::JsonFields& fields, const std::string& where, AdapterInfo* info) {
+  const auto version = fields.Get<int64_t>("format_version");
   const auto base = fields.Get<json>("base_model");
   if (fields.Has("chat_template")) info->chat_template = fields.Get<std::string>("chat_template");
   if (fields.Has("chat_template_time")) info->template_time = fields.Get<int64_t>("chat_template_time");
   const json weights = fields.Has("base_weights") ? fields.Get<json>("base_weights") : json();
-  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (!fields.ok()) return fields.failure();
   if (version != kVersion) {
     return Failure{fmt::format("{}: format_version {} is not {}: written by another version of rung", where,
                                version, kVersion)};
   }
-  Fields shape(base, where);
+  io::JsonFields shape(base, where);
   info->family = shape.Get<std::string>("family");
   info->L = shape.Get<int64_t>("num_hidden_layers");
   info->C = shape.Get<int64_t>("hidden_size");
   info->V = shape.Get<int64_t>("vocab_size");
-  if (!shape.failure().empty()) return Failure{shape.failure()};
+  if (!shape.ok()) return shape.failure();
   if (!weights.is_null()) {
     Result<BaseFormats> formats = ReadBaseFormats(weights, where);
     if (!formats.ok()) return formats.failure();
@@ -141,7 +92,7 @@ json LoraJson(const LoraSpec& spec) {
 }
 
 Result<LoraSpec> ReadLora(const json& object, const std::string& where) {
-  Fields fields(object, where + ": lora");
+  io::JsonFields fields(object, where + ": lora");
   LoraSpec spec;
   spec.R = fields.Get<int64_t>("r");
   spec.alpha = fields.Get<double>("alpha");
@@ -149,14 +100,14 @@ Result<LoraSpec> ReadLora(const json& object, const std::string& where) {
   spec.rank_stabilized = fields.Get<bool>("rslora");
   spec.targets = fields.Get<std::vector<std::string>>("targets");
   spec.layers = fields.Get<std::vector<int64_t>>("layers");
-  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (!fields.ok()) return fields.failure();
   if (Status ok = CheckLoraSpec(spec, nullptr, where); !ok.ok()) return ok.failure();
   return spec;
 }
 
-LadderSpec ReadLadder(Fields& fields) {
+LadderSpec ReadLadder(io::JsonFields& fields) {
   LadderSpec spec;
-  spec.kind = fields.GetNamed("kind", kKinds);
+  spec.kind = GetNamed(fields, "kind", kRungKindNames);
   spec.taps = fields.Get<std::vector<int64_t>>("taps");
   spec.rungs = fields.Get<int64_t>("rungs");
   spec.S = fields.Get<int64_t>("width");
@@ -164,11 +115,11 @@ LadderSpec ReadLadder(Fields& fields) {
   spec.heads = fields.Get<int64_t>("heads");
   spec.kv_heads = fields.Get<int64_t>("kv_heads");
   spec.head_dim = fields.Get<int64_t>("head_dim");
-  spec.gate = fields.GetNamed("gate", kGates);
-  spec.tap_norm = fields.GetNamed("tap_norm", kTapNorms);
-  spec.tap_map = fields.GetNamed("tap_map", kTapMaps);
-  if (fields.Has("rung_norm")) spec.norm = fields.GetNamed("rung_norm", kNorms);
-  if (fields.Has("rung_positions")) spec.rotary = fields.GetNamed("rung_positions", kPositions);
+  spec.gate = GetNamed(fields, "gate", kGateNames);
+  spec.tap_norm = GetNamed(fields, "tap_norm", kTapNormNames);
+  spec.tap_map = GetNamed(fields, "tap_map", kTapMapNames);
+  if (fields.Has("rung_norm")) spec.norm = GetNamed(fields, "rung_norm", kRungNormNames);
+  if (fields.Has("rung_positions")) spec.rotary = GetNamed(fields, "rung_positions", kRungPositionNames);
   spec.rejoin = fields.Get<int64_t>("rejoin");
   spec.output_scale = fields.Get<float>("output_scale");
   if (fields.Has("rope_pairs")) spec.rope_pairs = fields.Get<std::vector<int64_t>>("rope_pairs");
@@ -219,12 +170,6 @@ Status CheckRanges(const LadderSpec& spec, int64_t L, const std::string& where) 
 
 }  // namespace
 
-const char* NameOf(RungKind kind) { return NameIn(kKinds, kind); }
-const char* NameOf(Gate gate) { return NameIn(kGates, gate); }
-const char* NameOf(TapNorm norm) { return NameIn(kTapNorms, norm); }
-const char* NameOf(TapMap map) { return NameIn(kTapMaps, map); }
-const char* NameOf(nn::NormKind norm) { return NameIn(kNorms, norm); }
-
 std::string LadderConfigText(const AdapterInfo& info) {
   const LadderSpec& spec = *info.spec.ladder;
   const nn::BlockShape shape = spec.block();  // with the numbers of heads that 0 stands for
@@ -233,7 +178,7 @@ std::string LadderConfigText(const AdapterInfo& info) {
                  {"format_version", kVersion},
                  {"base_model_name_or_path", info.base_model},
                  {"base_model", BaseModel(info)},
-                 {"kind", NameOf(spec.kind)},
+                 {"kind", NameIn(kRungKindNames, spec.kind)},
                  {"taps", spec.taps},
                  {"rungs", spec.rungs},
                  {"width", spec.S},
@@ -241,14 +186,14 @@ std::string LadderConfigText(const AdapterInfo& info) {
                  {"heads", shape.Hq},
                  {"kv_heads", shape.Hkv},
                  {"head_dim", spec.head_dim},
-                 {"gate", NameOf(spec.gate)},
-                 {"tap_norm", NameOf(spec.tap_norm)},
-                 {"tap_map", NameOf(spec.tap_map)},
+                 {"gate", NameIn(kGateNames, spec.gate)},
+                 {"tap_norm", NameIn(kTapNormNames, spec.tap_norm)},
+                 {"tap_map", NameIn(kTapMapNames, spec.tap_map)},
                  {"rejoin", spec.rejoin},
                  {"output_scale", spec.output_scale}};
   if (spec.kind == RungKind::kDecoder) {
-    object["rung_norm"] = NameOf(spec.norm);
-    object["rung_positions"] = NameIn(kPositions, spec.rotary);
+    object["rung_norm"] = NameIn(kRungNormNames, spec.norm);
+    object["rung_positions"] = NameIn(kRungPositionNames, spec.rotary);
   }
   if (!spec.rope_pairs.empty()) object["rope_pairs"] = spec.rope_pairs;
   if (info.spec.lora) object["lora"] = LoraJson(*info.spec.lora);
@@ -260,12 +205,12 @@ Result<AdapterInfo> ParseLadderConfig(std::string_view text, const std::string& 
   Result<json> parsed = io::ParseJson(text, where);
   if (!parsed.ok()) return parsed.failure();
   const json& object = parsed.value();
-  Fields fields(object, where);
+  io::JsonFields fields(object, where);
   AdapterInfo info;
   if (Status common = ReadCommon(fields, where, &info); !common.ok()) return common.failure();
   info.base_model = fields.Get<std::string>("base_model_name_or_path");
   info.spec.ladder = ReadLadder(fields);
-  if (!fields.failure().empty()) return Failure{fields.failure()};
+  if (!fields.ok()) return fields.failure();
   if (Status ok = CheckRanges(*info.spec.ladder, info.L, where); !ok.ok()) return ok.failure();
   if (fields.Has("lora")) {
     Result<LoraSpec> lora = ReadLora(object["lora"], where);
@@ -284,7 +229,7 @@ std::string BesideText(const AdapterInfo& info) {
 Result<AdapterInfo> ParseBesideText(std::string_view text, const std::string& where) {
   Result<json> parsed = io::ParseJson(text, where);
   if (!parsed.ok()) return parsed.failure();
-  Fields fields(parsed.value(), where);
+  io::JsonFields fields(parsed.value(), where);
   AdapterInfo info;
   if (Status common = ReadCommon(fields, where, &info); !common.ok()) return common.failure();
   return info;

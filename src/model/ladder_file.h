@@ -9,13 +9,6 @@
 
 namespace rung::model {
 
-// As the texts have them.
-const char* NameOf(RungKind kind);
-const char* NameOf(Gate gate);
-const char* NameOf(TapNorm norm);
-const char* NameOf(TapMap map);
-const char* NameOf(nn::NormKind norm);
-
 std::string LadderConfigText(const AdapterInfo& info);
 // Every field is checked for its range. `where` stands in messages.
 Result<AdapterInfo> ParseLadderConfig(std::string_view text, const std::string& where);

@@ -5,7 +5,6 @@
 namespace rung::model {
 namespace {
 
-constexpr float kTapEps = 1e-5f;
 constexpr float kGateTemperature = 0.1f;  // as in Ladder Side Tuning (arXiv 2206.06522)
 // Rows of a tap that are standardised at once: an L2-sized tile at any backbone width in use.
 constexpr int64_t kTapTile = 256;

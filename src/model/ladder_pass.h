@@ -3,6 +3,7 @@
 // also what a tap cache keeps on disk.
 #pragma once
 
+#include "base/names.h"
 #include "model/ladder.h"
 
 namespace rung::model {
@@ -10,6 +11,9 @@ namespace rung::model {
 // How taps are kept until the backward pass: in the compute type, or as int8 with a scale per row. A pooled
 // map keeps (N,S) numbers of the compute type instead.
 enum class TapStorage : uint8_t { kCompute, kInt8 };
+inline constexpr Named<TapStorage> kTapStorageNames[] = {{"compute", TapStorage::kCompute},
+                                                         {"int8", TapStorage::kInt8}};
+static_assert(NamesAll(kTapStorageNames, TapStorage::kInt8));
 enum class RungMemory : uint8_t { kKeep, kRecompute };  // what a rung keeps for its backward pass
 enum class BlockMemory : uint8_t {
   kKeep,

@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "base/text.h"
+#include "model/block_linears.h"
 #include "model/config_difference.h"
 #include "model/families.h"
 #include "model/lora_file.h"
@@ -16,11 +17,10 @@
 namespace rung::model {
 namespace {
 
-// One linear layer of a block: the pattern of its module, its shape, and its place in BlockLoras.
+// A linear layer of a block: the pattern of its module, and what --lora-targets calls it.
 struct Target {
   std::string pattern, name;
-  int64_t out, in;
-  const nn::Lora* nn::BlockLoras::*place;
+  BlockLinear linear;
 };
 
 std::string LastWord(const std::string& path) { return path.substr(path.rfind('.') + 1); }
@@ -29,29 +29,13 @@ std::string LastTwoWords(const std::string& path) {
   return path.substr(path.rfind('.', last - 1) + 1);
 }
 
-std::vector<Target> TargetsOf(const Config& c) {
-  const int64_t q = c.Hq * c.D, kv = c.Hkv * c.D;
-  const Names& names = HfNames(c);
+std::vector<Target> TargetsOf(const Config& config) {
+  const Names& names = HfNames(config);
   std::vector<Target> targets;
-  const auto add = [&](const std::string& pattern, int64_t out, int64_t in,
-                       const nn::Lora* nn::BlockLoras::*place) {
-    targets.push_back({pattern, LastWord(pattern), out, in, place});
-  };
-  if (c.qkv == nn::QkvRows::kSeparate) {
-    add(names.q, q, c.C, &nn::BlockLoras::q);
-    add(names.k, kv, c.C, &nn::BlockLoras::k);
-    add(names.v, kv, c.C, &nn::BlockLoras::v);
-  } else {
-    add(names.qkv, q + 2 * kv, c.C, &nn::BlockLoras::qkv);
+  for (const BlockLinear& linear : BlockLinears(config)) {
+    const std::string& pattern = names.*linear.name;
+    targets.push_back({pattern, LastWord(pattern), linear});
   }
-  add(names.o, c.C, q, &nn::BlockLoras::o);
-  if (c.fused_gate_up) {
-    add(names.gate_up, 2 * c.F, c.C, &nn::BlockLoras::gate_up);
-  } else {
-    if (c.gated_mlp) add(names.gate, c.F, c.C, &nn::BlockLoras::gate);
-    add(names.up, c.F, c.C, &nn::BlockLoras::up);
-  }
-  add(names.down, c.C, c.F, &nn::BlockLoras::down);
   for (Target& target : targets) {
     const auto same = [&](const Target& other) {
       return LastWord(other.pattern) == LastWord(target.pattern);
@@ -116,9 +100,8 @@ Result<std::vector<std::string>> ParseTargets(const std::string& text, const Con
       if (target == name || target.ends_with("." + name)) chosen.push_back(target);
     }
     if (chosen.size() == before) {
-      return Failure{fmt::format("--lora-targets {}: no linear layer \"{}\"; this model has {}", text, name,
-                                 fmt::join(known, ", ")),
-                     ExitCode::kUsage};
+      return UsageFailure(fmt::format("--lora-targets {}: no linear layer \"{}\"; this model has {}", text,
+                                      name, fmt::join(known, ", ")));
     }
     begin = end + 1;
   }
@@ -145,12 +128,12 @@ LoraSet::LoraSet(const Config& config, const LoraSpec& spec) : spec_(spec) {
       if (std::find(spec.targets.begin(), spec.targets.end(), target.name) == spec.targets.end()) continue;
       auto pair = std::make_unique<nn::Lora>();
       const std::string name = std::string(kPairPrefix) + Names::Layer(target.pattern, layer);
-      pair->a = Matrix(name + ".lora_A.weight", spec.R, target.in);
-      pair->b = Matrix(name + ".lora_B.weight", target.out, spec.R);
+      pair->a = Matrix(name + ".lora_A.weight", spec.R, target.linear.cols);
+      pair->b = Matrix(name + ".lora_B.weight", target.linear.rows, spec.R);
       pair->scale = spec.scale();
       pair->dropout = static_cast<float>(spec.dropout);
       pair->stream = static_cast<uint32_t>(pairs_.size());
-      (*block).*target.place = pair.get();
+      (*block).*target.linear.pair = pair.get();
       pairs_.push_back(std::move(pair));
     }
     layers_[static_cast<size_t>(layer)] = std::move(block);

@@ -13,6 +13,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "io/json_fields.h"
 #include "io/json_file.h"
 #include "model/config_difference.h"
 
@@ -205,17 +206,6 @@ Status FindPlaces(std::span<const std::string> tensors, const std::string& weigh
   return Ok{};
 }
 
-// A field that may be absent; one that is of another type, null too, is remembered in *failure.
-template <class T>
-T Field(const json& object, const char* key, T fallback, bool (json::*is)() const noexcept,
-        std::string* failure) {
-  const auto it = object.find(key);
-  if (it == object.end()) return fallback;
-  if (((*it).*is)()) return it->get<T>();
-  if (failure->empty()) *failure = fmt::format("\"{}\" is {}: of the wrong type", key, Dump(*it));
-  return fallback;
-}
-
 json Number(double value) {
   // PEFT writes 16, not 16.0.
   const bool whole = std::nearbyint(value) == value && std::abs(value) < 0x1p53;
@@ -273,18 +263,17 @@ Result<PeftAdapter> ParsePeftAdapter(std::string_view text, const std::string& w
   if (Status supported = CheckSupported(object, where); !supported.ok()) return supported.failure();
   PeftAdapter adapter;
   LoraSpec& spec = adapter.spec;
-  std::string failure;
+  io::JsonFields fields(object, where);
   // PEFT's own defaults for what is absent.
-  spec.R = Field<int64_t>(object, "r", 8, &json::is_number_integer, &failure);
-  spec.alpha = Field<double>(object, "lora_alpha", 8.0, &json::is_number, &failure);
-  spec.dropout = Field<double>(object, "lora_dropout", 0.0, &json::is_number, &failure);
-  spec.rank_stabilized = Field<bool>(object, "use_rslora", false, &json::is_boolean, &failure);
+  spec.R = fields.GetOr<int64_t>("r", 8);
+  spec.alpha = fields.GetOr("lora_alpha", 8.0);
+  spec.dropout = fields.GetOr("lora_dropout", 0.0);
+  spec.rank_stabilized = fields.GetOr("use_rslora", false);
   // PEFT writes null where it does not know.
   if (const json base = object.value("base_model_name_or_path", json()); !base.is_null()) {
-    adapter.base_model =
-        Field<std::string>(object, "base_model_name_or_path", "", &json::is_string, &failure);
+    adapter.base_model = fields.Get<std::string>("base_model_name_or_path");
   }
-  if (!failure.empty()) return Failure{fmt::format("{}: {}", where, failure)};
+  if (!fields.ok()) return fields.failure();
   if (Status found = FindPlaces(tensors, weights, where, &spec); !found.ok()) return found.failure();
   if (Status ok = CheckLoraSpec(spec, nullptr, where); !ok.ok()) return ok.failure();
   return adapter;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/block_linears.h"
 #include "model/families.h"
 
 namespace rung::model {
@@ -32,33 +33,23 @@ class Lister {
 
  private:
   void ListAttention(int64_t layer) {
-    const int64_t q = c_.Hq * c_.D, kv = c_.Hkv * c_.D;
     if (c_.norms || c_.norm_after_sum) Norm(&Names::attention_norm, layer, c_.C);
-    if (c_.qkv == nn::QkvRows::kSeparate) {
-      Linear(&Names::q, layer, q, c_.C, c_.qkv_bias, true);
-      Linear(&Names::k, layer, kv, c_.C, c_.qkv_bias, true);
-      Linear(&Names::v, layer, kv, c_.C, c_.qkv_bias);
-    } else {
-      Linear(&Names::qkv, layer, q + 2 * kv, c_.C, c_.qkv_bias);
+    for (const BlockLinear& linear : linears_) {
+      if (linear.in_attention) Linear(linear.name, layer, linear.rows, linear.cols, linear.bias);
     }
-    Linear(&Names::o, layer, c_.C, q, c_.o_bias);
     if (c_.qk_norm != nn::QkNorm::kNone) {
       const bool wide = c_.qk_norm == nn::QkNorm::kWide;
-      Norm(&Names::q_norm, layer, wide ? q : c_.D);
-      Norm(&Names::k_norm, layer, wide ? kv : c_.D);
+      Norm(&Names::q_norm, layer, wide ? c_.Hq * c_.D : c_.D);
+      Norm(&Names::k_norm, layer, wide ? c_.Hkv * c_.D : c_.D);
     }
     if (c_.output_norms) Norm(&Names::attention_output_norm, layer, c_.C);
   }
 
   void ListMlp(int64_t layer) {
     if (c_.norms || c_.norm_after_sum) Norm(&Names::mlp_norm, layer, c_.C);
-    if (c_.fused_gate_up) {
-      Linear(&Names::gate_up, layer, 2 * c_.F, c_.C, c_.mlp_bias);
-    } else {
-      if (c_.gated_mlp) Linear(&Names::gate, layer, c_.F, c_.C, c_.mlp_bias);
-      Linear(&Names::up, layer, c_.F, c_.C, c_.mlp_bias);
+    for (const BlockLinear& linear : linears_) {
+      if (linear.in_mlp) Linear(linear.name, layer, linear.rows, linear.cols, linear.bias);
     }
-    Linear(&Names::down, layer, c_.C, c_.F, c_.mlp_bias);
     if (c_.output_norms) Norm(&Names::mlp_output_norm, layer, c_.C);
   }
 
@@ -86,8 +77,9 @@ class Lister {
     gain.offset = family_.norm_offset;
     if (c_.norm_bias) Add(pattern, layer, ".bias", {size}, TensorRole::kBias);
   }
-  void Linear(Pattern pattern, int64_t layer, int64_t rows, int64_t cols, bool bias, bool rotary = false) {
+  void Linear(Pattern pattern, int64_t layer, int64_t rows, int64_t cols, bool bias) {
     const bool transposed = c_.transposed && layer >= 0;
+    const bool rotary = pattern == &Names::q || pattern == &Names::k;
     const int64_t pairs = rotary && family_.gguf_pairs ? c_.D : 0;
     const int64_t heads = pattern == &Names::qkv && c_.qkv == nn::QkvRows::kInterleaved ? c_.Hq : 0;
     ModelTensor& weight =
@@ -108,6 +100,7 @@ class Lister {
   const Names& hf_;
   const Family& family_;
   const Names* gguf_ = nullptr;
+  const std::vector<BlockLinear> linears_ = BlockLinears(c_);
   std::vector<ModelTensor> tensors_;
 };
 

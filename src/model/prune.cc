@@ -230,19 +230,18 @@ std::string UnlikeRungs(const Config& c) {
 }  // namespace
 
 Status ShapePruned(const Config& config, LadderSpec* spec) {
-  const auto refuse = [](std::string why) { return Failure{std::move(why), ExitCode::kUsage}; };
   const int64_t S = spec->S, C = config.C;
   if (const std::string unlike = UnlikeRungs(config); !unlike.empty()) {
-    return refuse(
+    return UsageFailure(
         fmt::format("--ladder-init: the blocks of {} {}, rungs do not: begin at random (--ladder-init "
                     "random)",
                     config.family, unlike));
   }
   if (spec->norm != nn::NormKind::kRms || !spec->rotary) {
-    return refuse("--rung-norm, --rung-positions: rungs made of the model's weights have its own");
+    return UsageFailure("--rung-norm, --rung-positions: rungs made of the model's weights have its own");
   }
   if (S < 2 || S > C || S % 2 != 0) {
-    return refuse(
+    return UsageFailure(
         fmt::format("--width {}: a rung made of the model's weights has an even width up to {}", S, C));
   }
   const auto whole = [](double x, int64_t most) { return std::clamp<int64_t>(std::llround(x), 1, most); };

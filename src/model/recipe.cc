@@ -66,23 +66,20 @@ std::string QuantizeNames() {
 
 Result<Quantize> ParseQuantize(const std::string& name, const std::string& flag) {
   if (const std::optional<Quantize> found = Find(name)) return *found;
-  return Failure{fmt::format("{} {}: known are {}", flag, Printable(name), QuantizeNames()),
-                 ExitCode::kUsage};
+  return UsageFailure(fmt::format("{} {}: known are {}", flag, Printable(name), QuantizeNames()));
 }
 
 Result<std::pair<std::string, Quantize>> ParsePattern(const std::string& text, const std::string& flag) {
   const size_t equals = text.rfind('=');
   const std::string pattern = text.substr(0, equals == std::string::npos ? 0 : equals);
   if (pattern.empty()) {
-    return Failure{fmt::format("{} {}: PATTERN=FORMAT is expected, as in \"model.layers.0.*=bf16\"", flag,
-                               Printable(text)),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format("{} {}: PATTERN=FORMAT is expected, as in \"model.layers.0.*=bf16\"",
+                                    flag, Printable(text)));
   }
   const std::optional<Quantize> format = Find(std::string_view(text).substr(equals + 1));
   if (!format) {
-    return Failure{fmt::format("{} {}: {} is no format; known are {}", flag, Printable(text),
-                               Printable(text.substr(equals + 1)), QuantizeNames()),
-                   ExitCode::kUsage};
+    return UsageFailure(fmt::format("{} {}: {} is no format; known are {}", flag, Printable(text),
+                                    Printable(text.substr(equals + 1)), QuantizeNames()));
   }
   return std::pair{pattern, *format};
 }
@@ -145,7 +142,7 @@ std::map<std::string, Quantize> ChoicesOf(const Recipe& recipe, const Path& fold
 
 Status CheckRecipe(const Recipe& recipe, const Path& model, const RecipeFlags& given) {
   const auto usage = [&](const std::string& flag, const std::string& why) {
-    return Failure{fmt::format("{}: {}", flag, why), ExitCode::kUsage};
+    return UsageFailure(fmt::format("{}: {}", flag, why));
   };
   const auto packed = [&](const std::string& flag, const char* what) {
     return usage(flag, fmt::format("{} {} already and are used as they are; leave {} out, or make another "

@@ -106,10 +106,9 @@ Result<Config> ShapeOf(const std::string& name) {
     names.push_back(preset.name);
   }
   const std::string_view nearest = Nearest(base, names);
-  return Failure{
-      fmt::format("{}: no such shape{}; known are: {}", name,
-                  nearest.empty() ? "" : fmt::format(", did you mean {}?", nearest), fmt::join(names, ", ")),
-      ExitCode::kUsage};
+  return UsageFailure(fmt::format("{}: no such shape{}; known are: {}", name,
+                                  nearest.empty() ? "" : fmt::format(", did you mean {}?", nearest),
+                                  fmt::join(names, ", ")));
 }
 
 }  // namespace rung::model

@@ -56,8 +56,7 @@ Status Reserve(int file, uint64_t bytes, const Path& path) {
   if (errno == EOPNOTSUPP || errno == ENOSYS) {
     if (Files().ftruncate(file, static_cast<off_t>(bytes)) == 0) return Ok{};
   }
-  Failure failure =
-      SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path, ExitCode::kFailed);
+  Failure failure = SystemFailure(fmt::format("cannot make a file of {},", FormatBytes(bytes)), path);
   const bool no_space = errno == ENOSPC || errno == EDQUOT;
   Files().unlink(path.c_str());  // gives back what was reserved so far
   return no_space ? NoDiskSpace(path.parent_path(), bytes, FreeBytes(path).value_or(0)) : failure;
@@ -149,7 +148,7 @@ Result<std::string> TapCache::Mismatch() {
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
     *file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (*file < 0 && errno != ENOENT) {
-      return SystemFailure("cannot open the tap cache's", path, ExitCode::kFailed);
+      return SystemFailure("cannot open the tap cache's", path);
     }
   }
   if (index_ < 0 && taps_ < 0) return std::string(kNew);
@@ -157,7 +156,7 @@ Result<std::string> TapCache::Mismatch() {
   struct stat index {};
   struct stat taps {};
   if (::fstat(index_, &index) != 0 || ::fstat(taps_, &taps) != 0) {
-    return SystemFailure("cannot read the sizes of the files in", folder_, ExitCode::kFailed);
+    return SystemFailure("cannot read the sizes of the files in", folder_);
   }
   if (index.st_size < static_cast<off_t>(kHeaderBytes)) return std::string("its index is truncated");
 
@@ -194,7 +193,7 @@ Status TapCache::Make() {
   }
   for (const auto& [file, path] : {std::pair(&index_, index_path_), std::pair(&taps_, taps_path_)}) {
     *file = Files().open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (*file < 0) return SystemFailure("cannot create the tap cache's", path, ExitCode::kFailed);
+    if (*file < 0) return SystemFailure("cannot create the tap cache's", path);
   }
   std::string index = Header();
   index.resize(Need(entry_bytes_) - taps_bytes_, '\0');  // records of zeros: all absent
@@ -328,8 +327,8 @@ void TapCache::Expect(int64_t entry) const {
 }
 
 Status TapCache::Sync() {
-  if (Files().fsync(taps_) != 0) return SystemFailure("cannot sync", taps_path_, ExitCode::kFailed);
-  if (Files().fsync(index_) != 0) return SystemFailure("cannot sync", index_path_, ExitCode::kFailed);
+  if (Files().fsync(taps_) != 0) return SystemFailure("cannot sync", taps_path_);
+  if (Files().fsync(index_) != 0) return SystemFailure("cannot sync", index_path_);
   return SyncFolder(folder_);
 }
 

@@ -107,21 +107,19 @@ struct Excess {
 };
 
 Failure InUse(const Path& dir, uint64_t need, uint64_t used, uint64_t limit) {
-  return Failure{
+  return UsageFailure(
       fmt::format("tap cache {}: {} needed, caches that other runs use take {}, the limit is {}: wait for "
                   "those runs to end, raise --tap-cache-limit, or give this one a folder of its own",
-                  dir.string(), FormatBytes(need), FormatBytes(used), FormatBytes(limit)),
-      ExitCode::kUsage};
+                  dir.string(), FormatBytes(need), FormatBytes(used), FormatBytes(limit)));
 }
 
 Status CheckExcess(const Path& dir, const std::vector<Evictable>& others, uint64_t need, uint64_t limit,
                    uint64_t available, Excess* excess) {
   if (need > limit) {
-    return Failure{
+    return UsageFailure(
         fmt::format("tap cache: {} ({} bytes) needed, the limit is {} ({} bytes): raise the limit, "
                     "store fewer or smaller taps, or train without the cache",
-                    FormatBytes(need), need, FormatBytes(limit), limit),
-        ExitCode::kUsage};
+                    FormatBytes(need), need, FormatBytes(limit), limit));
   }
   const uint64_t taken = Sum(others);
   *excess = {taken > limit - need ? taken - (limit - need) : 0, need > available ? need - available : 0};
@@ -180,10 +178,10 @@ Result<int> LockTapCache(const Path& folder) {
       ::close(lock);
       errno = reason;
       if (reason != EWOULDBLOCK) return failed("lock");
-      return Failure{fmt::format("tap cache {}: another run uses it: wait for that run to end, or give this "
-                                 "one a folder of its own",
-                                 folder.string()),
-                     ExitCode::kUsage};
+      return UsageFailure(
+          fmt::format("tap cache {}: another run uses it: wait for that run to end, or give this "
+                      "one a folder of its own",
+                      folder.string()));
     }
     if (StandsAt(lock, path)) {
       ::futimens(lock, nullptr);

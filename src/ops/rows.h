@@ -50,7 +50,7 @@ void Activate(Exec& ex, cpu::Activation activation, In gate, const In* up, Out y
 void ActivateGrad(Exec& ex, cpu::Activation activation, In dy, In gate, const In* up, Out dgate,
                   const Out* dup);
 
-void Convert(Exec& ex, In x, Out y);
+void Convert(Exec& ex, In x, Out y);  // (N,C), each f32 or bf16; to bf16 to the nearest, ties to even
 
 // y = x / rms(x) per row (when normalize), then (y - mean) * inv_deviation per channel (when given).
 //

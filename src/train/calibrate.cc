@@ -8,7 +8,6 @@
 namespace rung::train {
 namespace {
 
-constexpr float kEps = 1e-5f;
 // A channel that never moves gets a bounded factor instead of a division by zero.
 constexpr double kSmallestVariance = 1e-10;
 
@@ -46,11 +45,11 @@ void Calibrate(Exec& ex, const model::Backbone& backbone, const data::EpochPlan&
       const auto tap = std::find(taps.begin(), taps.end(), layer);
       if (tap != taps.end()) {
         Sums& s = sums[static_cast<size_t>(tap - taps.begin())];
-        ops::Moments(ex, x, true, kEps, s.sum.data(), s.sum_squares.data(), rms);
+        ops::Moments(ex, x, true, model::kTapEps, s.sum.data(), s.sum_squares.data(), rms);
       }
       if (layer == layers - 1) {
         if (tap == taps.end())
-          ops::Moments(ex, x, false, kEps, unused_sum.data(), unused_squares.data(), rms);
+          ops::Moments(ex, x, false, model::kTapEps, unused_sum.data(), unused_squares.data(), rms);
         all_rms.insert(all_rms.end(), row_rms.begin(), row_rms.end());
       }
     });

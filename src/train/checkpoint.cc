@@ -7,9 +7,9 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <stdexcept>
 
 #include "base/folders.h"
+#include "io/json_fields.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
 #include "train/checksums.h"
@@ -66,34 +66,31 @@ ordered_json ToJson(const RunState& state, int64_t optimizer_steps, const Settin
           {"settings", settings}};
 }
 
-int64_t Count(const json& object, const char* key) {
-  const json& value = object.at(key);
-  if (!value.is_number_integer() || value < 0) throw std::out_of_range(fmt::format("{} is no count", key));
-  return value.get<int64_t>();
-}
-
-// Throws what json throws, and std::out_of_range.
-void FromJson(const json& object, Checkpoint* checkpoint) {
-  if (Count(object, "format_version") != kFormatVersion) {
-    throw std::out_of_range(fmt::format("format_version {} is not known to this version of rung",
-                                        Count(object, "format_version")));
+Status FromJson(const json& object, const std::string& where, Checkpoint* checkpoint) {
+  io::JsonFields fields(object, where);
+  const int64_t version = fields.Count("format_version");
+  if (fields.ok() && version != kFormatVersion) {
+    return Failure{fmt::format("{}: format_version {} is not known to this version of rung", where, version)};
   }
   RunState& state = checkpoint->state;
-  state.position = {Count(object, "global_step"), Count(object, "epoch"), Count(object, "batch")};
-  state.skipped_steps = Count(object, "skipped_steps");
-  state.skipped_in_row = Count(object, "skipped_in_row");
-  state.tokens = Count(object, "tokens");
-  state.seconds = object.at("seconds").get<double>();
-  state.evaluated_step = Count(object, "evaluated_step");
-  if (const json& best = object.at("best"); !best.is_null()) {
-    state.best = {best.at("metric").get<double>(),
-                  Count(best, "step"),
-                  Count(best, "evaluations_since"),
-                  {best.value("metric_name", std::string()), best.value("eval_data", std::string())}};
-  }
-  checkpoint->rung_version = object.value("rung_version", std::string());
-  checkpoint->optimizer_steps = Count(object, "optimizer_steps");
-  checkpoint->settings = object.at("settings").get<Settings>();
+  state.position = {fields.Count("global_step"), fields.Count("epoch"), fields.Count("batch")};
+  state.skipped_steps = fields.Count("skipped_steps");
+  state.skipped_in_row = fields.Count("skipped_in_row");
+  state.tokens = fields.Count("tokens");
+  state.seconds = fields.Get<double>("seconds");
+  state.evaluated_step = fields.Count("evaluated_step");
+  checkpoint->rung_version = fields.GetOr<std::string>("rung_version", "");
+  checkpoint->optimizer_steps = fields.Count("optimizer_steps");
+  checkpoint->settings = fields.Get<Settings>("settings");
+  const auto best = fields.Get<json>("best");
+  if (!fields.ok()) return fields.failure();
+  if (best.is_null()) return Ok{};
+  io::JsonFields of_best(best, where + ": best");
+  state.best = {of_best.Get<double>("metric"),
+                of_best.Count("step"),
+                of_best.Count("evaluations_since"),
+                {of_best.GetOr<std::string>("metric_name", ""), of_best.GetOr<std::string>("eval_data", "")}};
+  return of_best.ok() ? Status(Ok{}) : of_best.failure();
 }
 
 Status WriteAll(const Path& folder, const RunState& state, const model::Adapter& adapter,
@@ -159,11 +156,7 @@ Result<Checkpoint> ReadCheckpoint(const Path& folder) {
   if (!object.ok()) return object.failure();
   Checkpoint checkpoint;
   checkpoint.folder = folder;
-  try {
-    FromJson(object.value(), &checkpoint);
-  } catch (const std::exception& e) {
-    return Failure{fmt::format("{}: {}", file.string(), e.what())};
-  }
+  if (Status read = FromJson(object.value(), file.string(), &checkpoint); !read.ok()) return read.failure();
   if (folder.filename() != FolderOf("", checkpoint.state.position.step)) {
     return Failure{
         fmt::format("{}: is of step {}, not of its folder's", file.string(), checkpoint.state.position.step)};

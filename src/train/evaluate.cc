@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "infer/generate.h"
 #include "model/adapter_file.h"

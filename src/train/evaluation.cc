@@ -9,6 +9,7 @@
 
 #include "data/dataset.h"
 #include "data/reader.h"
+#include "io/json_fields.h"
 #include "io/json_file.h"
 #include "train/checksums.h"
 
@@ -16,8 +17,6 @@ namespace rung::train {
 namespace {
 
 constexpr uint64_t kEvaluationLimit = uint64_t{1} << 16;
-
-Failure Usage(std::string message) { return Failure{std::move(message), ExitCode::kUsage}; }
 
 // Adds the questions of one file. False: there are enough.
 bool AddQuestions(const data::DataFile& file, const TrainOptions& options, const data::Encoder& encoder,
@@ -107,20 +106,21 @@ Status CheckEvaluation(const TrainOptions& options) {
   const char* evaluates =
       "needs evaluations on the way: give --eval-steps, and --eval-data or --valid-fraction";
   if (eval.patience > 0 && (!data || options.eval_steps == 0)) {
-    return Usage(fmt::format("--early-stopping-patience {}", evaluates));
+    return UsageFailure(fmt::format("--early-stopping-patience {}", evaluates));
   }
   if (eval.threshold != 0.0 && eval.patience == 0) {
-    return Usage("--early-stopping-threshold is of --early-stopping-patience");
+    return UsageFailure("--early-stopping-threshold is of --early-stopping-patience");
   }
   if (!std::isfinite(eval.threshold) || eval.threshold < 0.0) {
-    return Usage("--early-stopping-threshold must be a finite number, 0 or more");
+    return UsageFailure("--early-stopping-threshold must be a finite number, 0 or more");
   }
   if (eval.load_best.value_or(false) && (!data || options.eval_steps == 0)) {
-    return Usage(fmt::format("--load-best {}", evaluates));
+    return UsageFailure(fmt::format("--load-best {}", evaluates));
   }
   if (eval.metric != EvalMetric::kLoss && !data) {
-    return Usage(fmt::format("--eval-metric {} is of held-out records: give --eval-data or --valid-fraction",
-                             NameOf(eval.metric)));
+    return UsageFailure(
+        fmt::format("--eval-metric {} is of held-out records: give --eval-data or --valid-fraction",
+                    NameOf(eval.metric)));
   }
   return Ok{};
 }
@@ -171,16 +171,13 @@ Result<SavedBest> ReadBest(const Path& folder) {
   const Path file = folder / kEvaluation;
   Result<nlohmann::json> which = io::ReadJson(file, kEvaluationLimit);
   if (!which.ok()) return which.failure();
-  try {
-    const nlohmann::json& found = which.value();
-    SavedBest best{found.at("value").get<double>(),
-                   found.at("step").get<int64_t>(),
-                   {found.at("metric").get<std::string>(), found.value("eval_data", std::string())}};
-    if (!std::isfinite(best.value)) return Failure{fmt::format("{}: value is not finite", file.string())};
-    return best;
-  } catch (const nlohmann::json::exception& e) {
-    return Failure{fmt::format("{}: {}", file.string(), e.what())};
-  }
+  io::JsonFields fields(which.value(), file.string());
+  SavedBest best{fields.Get<double>("value"),
+                 fields.Count("step"),
+                 {fields.Get<std::string>("metric"), fields.GetOr<std::string>("eval_data", "")}};
+  if (!std::isfinite(best.value)) fields.Fail("value is not finite");
+  if (!fields.ok()) return fields.failure();
+  return best;
 }
 
 }  // namespace rung::train

@@ -103,13 +103,6 @@ TEST(EvaluationTest, RefusesWhatHasNoMeaning) {
   EXPECT_FALSE(CheckEvaluation(options).ok());
 }
 
-TEST(EvaluationTest, MetricsHaveNames) {
-  for (const EvalMetric metric : {EvalMetric::kLoss, EvalMetric::kTokenAccuracy, EvalMetric::kExactMatch}) {
-    EXPECT_EQ(ParseEvalMetric(NameOf(metric)).OrThrow(), metric);
-  }
-  EXPECT_FALSE(ParseEvalMetric("bleu").ok());
-}
-
 TEST(EvaluationTest, WhatWaitedMakesRoomForItsSuccessor) {
   BestFolder folder(Path("/proc/none/best"));
   const auto fail = [](const Path&) -> Status { return Failure{"no room"}; };

@@ -10,7 +10,6 @@
 
 #include "io/gguf.h"
 #include "io/sha256.h"
-#include "model/ladder_file.h"
 #include "text/tokenizer.h"
 
 namespace rung::train {
@@ -25,37 +24,21 @@ void AddModel(const ModelHash& model, Settings* settings) {
   }
 }
 
-const char* NameOf(model::TapStorage storage) {
-  return storage == model::TapStorage::kInt8 ? "int8" : "compute";
-}
-
-const char* NameOf(LadderInit init) {
-  switch (init) {
-    case LadderInit::kRandom:
-      return "random";
-    case LadderInit::kPruned:
-      return "pruned";
-    case LadderInit::kFisher:
-      break;
-  }
-  return "fisher";
-}
-
 void AddLadder(const TrainOptions& options, const model::LadderSpec& l, Settings* settings) {
   const Settings more = {{"taps", fmt::format("{}", fmt::join(l.taps, ","))},
                          {"rungs", fmt::format("{}", l.rungs)},
-                         {"rung_block", model::NameOf(l.kind)},
-                         {"rung_norm", model::NameOf(l.norm)},
-                         {"rung_positions", l.rotary ? "rope" : "none"},
+                         {"rung_block", NameIn(model::kRungKindNames, l.kind)},
+                         {"rung_norm", NameIn(model::kRungNormNames, l.norm)},
+                         {"rung_positions", NameIn(model::kRungPositionNames, l.rotary)},
                          {"width", fmt::format("{}", l.S)},
                          {"side_heads", fmt::format("{}x{}", l.block().Hq, l.head_dim)},
-                         {"gate", model::NameOf(l.gate)},
-                         {"tap_norm", model::NameOf(l.tap_norm)},
-                         {"tap_map", model::NameOf(l.tap_map)},
-                         {"tap_storage", NameOf(options.policy.taps)},
+                         {"gate", NameIn(model::kGateNames, l.gate)},
+                         {"tap_norm", NameIn(model::kTapNormNames, l.tap_norm)},
+                         {"tap_map", NameIn(model::kTapMapNames, l.tap_map)},
+                         {"tap_storage", NameIn(model::kTapStorageNames, options.policy.taps)},
                          {"rejoin", fmt::format("{}", l.rejoin)},
                          {"output_scale", fmt::format("{}", options.ladder.output_scale)},
-                         {"ladder_init", NameOf(options.ladder.init)}};
+                         {"ladder_init", NameIn(kLadderInitNames, options.ladder.init)}};
   settings->insert(more.begin(), more.end());
   if (options.ladder.init == LadderInit::kFisher)
     settings->emplace("fisher_samples", fmt::format("{}", options.ladder.fisher_samples));
@@ -129,7 +112,7 @@ Settings RunSettings(const TrainOptions& options, const model::AdapterSpec& spec
                        {"betas", fmt::format("{},{}", optimizer.beta1, optimizer.beta2)},
                        {"weight_decay", text(optimizer.weight_decay)},
                        {"max_grad_norm", text(optimizer.max_grad_norm)},
-                       {"optimizer", NameOf(optimizer.moments)},
+                       {"optimizer", NameIn(kOptimizerNames, optimizer.moments)},
                        {"quantize", options.backbone.recipe.Key()},
                        {"compute", fmt::format("{}{}", NameOf(options.compute.compute),
                                                options.compute.context.int8 ? "+int8" : "")},

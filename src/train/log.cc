@@ -1,6 +1,5 @@
 #include "train/log.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -14,11 +13,6 @@ namespace rung::train {
 namespace {
 
 using nlohmann::ordered_json;
-
-std::string UtcNow() {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
-                     fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
-}
 
 // Notes quote names and texts of foreign files, which may be no UTF-8.
 std::string Dump(const ordered_json& line) {

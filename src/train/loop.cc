@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "model/adapter_file.h"
 #include "train/evaluation.h"

@@ -1,7 +1,5 @@
 #include "train/optimizer.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
 
 #include "ops/rows.h"
@@ -11,15 +9,6 @@ namespace rung::train {
 namespace {
 constexpr double kLargest8BitNorm = 1e18;
 }  // namespace
-
-Result<Moments> OptimizerOptions::ParseOptimizer(std::string_view name) {
-  for (const Moments moments : {Moments::kF32, Moments::k8Bit}) {
-    if (name == NameOf(moments)) return moments;
-  }
-  return Failure{fmt::format("no optimizer \"{}\": use adamw or adamw8bit", name), ExitCode::kUsage};
-}
-
-const char* NameOf(Moments moments) { return moments == Moments::kF32 ? "adamw" : "adamw8bit"; }
 
 Optimizer::Layout::Layout(Moments moments, const std::vector<int64_t>& begins) {
   for (size_t i = 0; i + 1 < begins.size(); ++i) {

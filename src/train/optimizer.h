@@ -5,10 +5,9 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "base/result.h"
+#include "base/names.h"
 #include "kernels/cpu/rows.h"
 #include "nn/param.h"
 
@@ -16,16 +15,15 @@ namespace rung::train {
 
 // How the two moments are kept: 8 bytes a number, or 2 and a 32nd (kernels/cpu/adamw8.h).
 enum class Moments : uint8_t { kF32, k8Bit };
+inline constexpr Named<Moments> kOptimizerNames[] = {{"adamw", Moments::kF32}, {"adamw8bit", Moments::k8Bit}};
+static_assert(NamesAll(kOptimizerNames, Moments::k8Bit));
 
 struct OptimizerOptions {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;  // 0: no clipping
   Moments moments = Moments::kF32;
-
-  static Result<Moments> ParseOptimizer(std::string_view name);  // "adamw" or "adamw8bit"
 };
-const char* NameOf(Moments moments);
 
 class Optimizer {
  public:

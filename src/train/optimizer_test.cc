@@ -229,13 +229,5 @@ TEST(Optimizer, DescendsWith8BitMomentsAsWithF32) {
   EXPECT_NEAR(eight / f32, 1.0, 0.05) << f32 << " with f32 moments, " << eight << " with 8 bits";
 }
 
-TEST(Optimizer, ParsesNames) {
-  EXPECT_EQ(OptimizerOptions::ParseOptimizer("adamw").OrThrow(), Moments::kF32);
-  EXPECT_EQ(OptimizerOptions::ParseOptimizer("adamw8bit").OrThrow(), Moments::k8Bit);
-  const auto unknown = OptimizerOptions::ParseOptimizer("sgd");
-  ASSERT_FALSE(unknown.ok());
-  EXPECT_NE(unknown.failure().message.find("adamw8bit"), std::string::npos);
-}
-
 }  // namespace
 }  // namespace rung::train

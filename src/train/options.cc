@@ -15,17 +15,16 @@ constexpr int64_t kDefaultTaps = 5;
 constexpr double kWidthShare = 4.5;   // C over S; experiments: docs/adr/0004
 constexpr int64_t kDefaultRank = 64;  // as QLoRA (arXiv 2305.14314)
 
-Failure Usage(std::string message) { return Failure{std::move(message), ExitCode::kUsage}; }
-
 Result<std::vector<int64_t>> ResolveTaps(const TrainOptions& options, int64_t below) {
   const LadderOptions& o = options.ladder;
   if (options.method == Method::kXladder) {
-    if (!o.taps.empty()) return Usage("--taps: the taps of xladder are the top --delta layers");
+    if (!o.taps.empty()) return UsageFailure("--taps: the taps of xladder are the top --delta layers");
     const int64_t delta = o.delta > 0 ? o.delta : std::min(kDefaultTaps, below);
-    if (delta > below) return Usage(fmt::format("--delta {}: only {} layers can be tapped", delta, below));
+    if (delta > below)
+      return UsageFailure(fmt::format("--delta {}: only {} layers can be tapped", delta, below));
     return model::ParseLayers(fmt::format("top:{}", delta), below, "--delta");
   }
-  if (o.delta > 0) return Usage("--delta: of xladder only; a ladder has --taps");
+  if (o.delta > 0) return UsageFailure("--delta: of xladder only; a ladder has --taps");
   if (!o.taps.empty()) return model::ParseLayers(o.taps, below, "--taps");
   const int64_t spacing = std::max<int64_t>(1, below / kDefaultTaps);
   Result<std::vector<int64_t>> layers = model::ParseLayers(fmt::format("every:{}", spacing), below, "--taps");
@@ -39,7 +38,8 @@ Result<std::vector<int64_t>> ResolveTaps(const TrainOptions& options, int64_t be
 Result<int64_t> ResolveWidth(const LadderOptions& o, int64_t C) {
   if (o.width > 1.0) {
     if (o.width != std::floor(o.width) || o.width > 65536) {
-      return Usage(fmt::format("--width {}: a whole number, or a fraction of the model's width", o.width));
+      return UsageFailure(
+          fmt::format("--width {}: a whole number, or a fraction of the model's width", o.width));
     }
     return static_cast<int64_t>(o.width);
   }
@@ -55,10 +55,10 @@ Status ShapeRungs(const LadderOptions& o, const model::Config& config, model::La
   spec->kind = o.kind;
   if (o.kind == model::RungKind::kPlain) {
     if (o.norm || o.rotary) {
-      return Usage("--rung-norm, --rung-positions: plain rungs have neither norms nor positions");
+      return UsageFailure("--rung-norm, --rung-positions: plain rungs have neither norms nor positions");
     }
-    if (o.heads > 1) return Usage("--side-heads: plain rungs have one head");
-    if (o.init != LadderInit::kRandom) return Usage("--ladder-init: plain rungs begin at random");
+    if (o.heads > 1) return UsageFailure("--side-heads: plain rungs have one head");
+    if (o.init != LadderInit::kRandom) return UsageFailure("--ladder-init: plain rungs begin at random");
     spec->head_dim = spec->S;
     spec->F = 4 * spec->S;
     return Ok{};
@@ -66,17 +66,19 @@ Status ShapeRungs(const LadderOptions& o, const model::Config& config, model::La
   spec->norm = o.norm.value_or(config.norm);
   spec->rotary = o.rotary.value_or(!config.no_rope);
   if (o.init != LadderInit::kRandom) {
-    if (o.heads > 0) return Usage("--side-heads: heads of rungs made of the model's follow from --width");
+    if (o.heads > 0)
+      return UsageFailure("--side-heads: heads of rungs made of the model's follow from --width");
     if (o.tap_map == model::TapMap::kPooled) {
-      return Usage(
+      return UsageFailure(
           "--tap-map pooled: rungs made of the model's read some of its channels as they are: project");
     }
-    if (o.fisher_samples < 1) return Usage(fmt::format("--fisher-samples {}: at least 1", o.fisher_samples));
+    if (o.fisher_samples < 1)
+      return UsageFailure(fmt::format("--fisher-samples {}: at least 1", o.fisher_samples));
     return model::ShapePruned(config, spec);
   }
   const int64_t heads = o.heads > 0 ? o.heads : std::max<int64_t>(1, spec->S / kHeadDim);
   if (spec->S % heads != 0 || spec->S / heads % 2 != 0) {
-    return Usage(
+    return UsageFailure(
         fmt::format("--width {}: must be {} heads of an even width{}", spec->S, heads,
                     o.heads > 0 ? "" : fmt::format(" (a multiple of {}, or set --side-heads)", kHeadDim)));
   }
@@ -85,22 +87,17 @@ Status ShapeRungs(const LadderOptions& o, const model::Config& config, model::La
   return Ok{};
 }
 
-int64_t DefaultRejoin(const TrainOptions& options, int64_t L) {
-  const bool papers = options.method == Method::kXladder || options.ladder.kind == model::RungKind::kPlain;
-  return papers ? 0 : L * 4 / 15;
-}
-
 Result<model::LadderSpec> ResolveLadder(const TrainOptions& options, const model::Config& config) {
   const LadderOptions& o = options.ladder;
   model::LadderSpec spec;
-  spec.rejoin = o.rejoin.value_or(DefaultRejoin(options, config.L));
+  spec.rejoin = RejoinOf(options, config.L);
   if (spec.rejoin < 0 || spec.rejoin >= config.L) {
-    return Usage(fmt::format("--rejoin {}: 0 to {} layers below the top", spec.rejoin, config.L - 1));
+    return UsageFailure(fmt::format("--rejoin {}: 0 to {} layers below the top", spec.rejoin, config.L - 1));
   }
   Result<std::vector<int64_t>> taps = ResolveTaps(options, config.L - spec.rejoin);
   if (!taps.ok()) {
     if (o.rejoin || spec.rejoin == 0) return taps.failure();
-    return Usage(
+    return UsageFailure(
         fmt::format("{}; by default the ladder rejoins {} layers below the top, and taps end there: "
                     "--rejoin 0 taps all layers",
                     taps.failure().message, spec.rejoin));
@@ -109,14 +106,15 @@ Result<model::LadderSpec> ResolveLadder(const TrainOptions& options, const model
   const auto tapped = static_cast<int64_t>(spec.taps.size());
   spec.rungs = o.rungs > 0 ? o.rungs : options.method == Method::kXladder ? 2 * tapped : tapped;
   if (spec.rungs < tapped) {
-    return Usage(fmt::format("--rungs {}: {} taps need at least as many rungs", spec.rungs, tapped));
+    return UsageFailure(fmt::format("--rungs {}: {} taps need at least as many rungs", spec.rungs, tapped));
   }
   if (Status shaped = ShapeRungs(o, config, &spec); !shaped.ok()) return shaped.failure();
   const bool plain = o.kind == model::RungKind::kPlain;
   spec.gate = o.gate;
   spec.tap_map = o.tap_map;
   if (spec.tap_map == model::TapMap::kPooled && spec.S > config.C) {
-    return Usage(fmt::format("--tap-map pooled: the width {} is above the model's {}", spec.S, config.C));
+    return UsageFailure(
+        fmt::format("--tap-map pooled: the width {} is above the model's {}", spec.S, config.C));
   }
   // The prototype adds raw taps through one projection, at scale 1.
   spec.tap_norm = plain ? model::TapNorm::kNone : o.tap_norm;
@@ -145,27 +143,8 @@ Result<model::LoraSpec> ResolveLora(const TrainOptions& options, const model::Co
 
 }  // namespace
 
-Result<EvalMetric> ParseEvalMetric(const std::string& name) {
-  for (const EvalMetric metric : {EvalMetric::kLoss, EvalMetric::kTokenAccuracy, EvalMetric::kExactMatch}) {
-    if (name == NameOf(metric)) return metric;
-  }
-  return Usage(fmt::format("no metric \"{}\": use loss, token_accuracy or exact_match", name));
-}
-
-const char* NameOf(EvalMetric metric) {
-  constexpr const char* kNames[] = {"loss", "token_accuracy", "exact_match"};
-  return kNames[static_cast<int>(metric)];
-}
-
-Result<Method> ParseMethod(const std::string& name) {
-  for (const Method method : {Method::kLadder, Method::kXladder, Method::kLora}) {
-    if (name == NameOf(method)) return method;
-  }
-  return Usage(fmt::format("--method {}: known are ladder, xladder, lora", name));
-}
-
-const char* NameOf(Method method) {
-  return method == Method::kLadder ? "ladder" : method == Method::kXladder ? "xladder" : "lora";
+int64_t RejoinOf(const TrainOptions& options, int64_t L) {
+  return options.ladder.rejoin.value_or(RejoinsByDefault(options) ? L * 4 / 15 : 0);
 }
 
 Result<model::AdapterSpec> ResolveAdapter(const TrainOptions& options, const model::Config& config) {
@@ -177,7 +156,7 @@ Result<model::AdapterSpec> ResolveAdapter(const TrainOptions& options, const mod
   }
   if (options.method == Method::kLora || options.lora.r > 0) {
     if (spec.ladder && spec.ladder->rejoin == 0) {
-      return Usage(
+      return UsageFailure(
           "--lora-r: beside a ladder, low-rank pairs stand above its joining point: give --rejoin too");
     }
     Result<model::LoraSpec> lora =

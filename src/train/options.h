@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/names.h"
 #include "data/data_files.h"
 #include "data/encode.h"
 #include "data/reader.h"
 #include "data/token_cache.h"
 #include "model/adapter.h"
 #include "model/backbone.h"
+#include "train/method_options.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -22,42 +24,6 @@ namespace rung::train {
 struct ComputeOptions {
   cpu::Context context;
   DType compute = DType::kF32;
-};
-
-// What is trained. xladder is a ladder whose taps are the top layers, with as many free rungs behind them.
-enum class Method : uint8_t { kLadder, kXladder, kLora };
-Result<Method> ParseMethod(const std::string& name);
-const char* NameOf(Method method);
-
-// Where a ladder's rungs begin: random numbers, or the backbone's own weights, the most important kept, by
-// magnitude or by Fisher information over some training samples.
-enum class LadderInit : uint8_t { kRandom, kPruned, kFisher };
-
-// Zeros and empty: chosen from the model's shape.
-struct LadderOptions {
-  std::string taps = "";  // see model::ParseLayers
-  int64_t rungs = 0;
-  int64_t delta = 0;   // xladder: tapped top layers
-  double width = 0.0;  // up to 1: a fraction of the model's
-  int64_t heads = 0;   // of a rung
-  model::RungKind kind = model::RungKind::kDecoder;
-  model::Gate gate = model::Gate::kSum;
-  model::TapNorm tap_norm = model::TapNorm::kStandardize;
-  model::TapMap tap_map = model::TapMap::kFull;
-  // Of decoder rungs; nothing: the backbone's own.
-  std::optional<nn::NormKind> norm;
-  std::optional<bool> rotary;
-  std::optional<int64_t> rejoin;  // nothing: see ResolveAdapter
-  double output_scale = 1.0;      // factor of the measured scale
-  LadderInit init = LadderInit::kRandom;
-  int64_t fisher_samples = 64;
-};
-
-struct LoraOptions {
-  int64_t r = 0;  // 0: 64 for method lora, none beside a ladder
-  double alpha = 16.0, dropout = 0.0;
-  bool rank_stabilized = false;
-  std::string targets = "all", layers = "";  // layers empty: all, or those above a ladder's joining point
 };
 
 // How data is read and made into examples.
@@ -73,8 +39,11 @@ struct DataOptions {
 
 // What decides which evaluation is the best.
 enum class EvalMetric : uint8_t { kLoss, kTokenAccuracy, kExactMatch };
-Result<EvalMetric> ParseEvalMetric(const std::string& name);
-const char* NameOf(EvalMetric metric);  // "loss", "token_accuracy", "exact_match"
+inline constexpr Named<EvalMetric> kEvalMetricNames[] = {{"loss", EvalMetric::kLoss},
+                                                         {"token_accuracy", EvalMetric::kTokenAccuracy},
+                                                         {"exact_match", EvalMetric::kExactMatch}};
+static_assert(NamesAll(kEvalMetricNames, EvalMetric::kExactMatch));
+inline const char* NameOf(EvalMetric metric) { return NameIn(kEvalMetricNames, metric); }
 
 struct EvalOptions {
   EvalMetric metric = EvalMetric::kLoss;
@@ -134,6 +103,12 @@ struct TrainOptions {
 // C / 4.5 in whole heads; MLP 8/3 of it, rounded to 16. Low-rank pairs: every linear layer but the head, in
 // every layer. Why these: docs/adr/0004, docs/results/methods.md.
 Result<model::AdapterSpec> ResolveAdapter(const TrainOptions& options, const model::Config& config);
+// How many layers below the top of L a ladder of these options enters the stream; 0: after the last one.
+int64_t RejoinOf(const TrainOptions& options, int64_t L);
+// Where nobody says: the forms of the paper and of its authors' prototype do not.
+inline bool RejoinsByDefault(const TrainOptions& options) {
+  return options.method == Method::kLadder && options.ladder.kind == model::RungKind::kDecoder;
+}
 // A ladder: 3e-3 at width 128, scaled by 1/sqrt(width). Low-rank pairs: 1e-3 at hidden size 576, scaled by
 // 1/sqrt(hidden size).
 double ResolveLearningRate(const TrainOptions& options, const model::AdapterSpec& spec,

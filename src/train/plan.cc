@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <fstream>
 
 #include "base/text.h"
 #include "train/optimizer.h"
@@ -18,20 +16,6 @@ namespace {
 constexpr uint64_t kProcessBytes = uint64_t{22} << 20;
 // oneDNN's generated code and packing buffers for f32 products, per thread.
 constexpr uint64_t kLibraryBytesPerThread = uint64_t{4} << 20;
-
-// The number in the line that begins with `key`, as "VmHWM:    123 kB"; 0 when there is no such line.
-uint64_t ReadNumber(const Path& file, std::string_view key) {
-  std::ifstream in(file);
-  std::string line;
-  while (std::getline(in, line)) {
-    if (!line.starts_with(key)) continue;
-    const size_t digit = line.find_first_of("0123456789");
-    uint64_t value = 0;
-    if (digit != std::string::npos) std::from_chars(line.data() + digit, line.data() + line.size(), value);
-    return value;
-  }
-  return 0;
-}
 
 // The rows of the step's arena. A use that the method has not is left out; one that it has is worth a row
 // even where it is not live at the peak.
@@ -52,6 +36,19 @@ void AddStepItems(const model::AdapterSpec& spec, bool training, MemoryPlan* pla
     plan->items.push_back({NameOf(row.use), plan->step.peak.by_use[static_cast<int>(row.use)],
                            "of the step's arena, at its peak", row.option});
   }
+}
+
+// A cosine and a sine for each pair of channels that turns: of the model's heads, of windowed layers that
+// turn otherwise, and of rungs that know positions by them.
+int64_t AngleColumns(const model::Backbone& backbone, const model::AdapterSpec& spec) {
+  const model::Config& config = backbone.config();
+  const auto columns = [&](const model::RopeConfig& rope) {
+    return rope.rotary > 0 ? rope.rotary : config.D;
+  };
+  int64_t sum = config.no_rope ? 0 : columns(config.rope);
+  if (config.local_rope && !config.no_rope) sum += columns(*config.local_rope);
+  const bool turns = spec.ladder && spec.ladder->kind == model::RungKind::kDecoder && spec.ladder->rotary;
+  return sum + (turns ? spec.ladder->head_dim : 0);
 }
 
 }  // namespace
@@ -130,11 +127,9 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
         small_moments ? smaller : "--optimizer adamw8bit");
   }
   AddStepItems(spec, inputs.training, &plan);
-  const auto C = static_cast<uint64_t>(backbone.config().C), D = static_cast<uint64_t>(backbone.config().D);
-  // A cosine and a sine for each pair of a head; plain rungs turn nothing.
-  const bool turns = spec.ladder && spec.ladder->kind == model::RungKind::kDecoder;
-  const uint64_t columns = D + (turns ? static_cast<uint64_t>(spec.ladder->head_dim) : 0);
-  const uint64_t angles = static_cast<uint64_t>(backbone.positions()) * columns * sizeof(float);
+  const uint64_t angles =
+      static_cast<uint64_t>(backbone.positions() * AngleColumns(backbone, spec)) * sizeof(float);
+  const auto C = static_cast<uint64_t>(backbone.config().C);
   const uint64_t calibration = spec.ladder ? 2 * C * spec.ladder->taps.size() * sizeof(float) : 0;
   add("tables", angles + calibration, "RoPE angles, tap statistics", "--max-length");
   add("tokenizer and data", inputs.tokenizer_bytes + inputs.data_bytes, "vocabulary, encoded examples", "");
@@ -142,34 +137,5 @@ MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Bac
       "code, libraries, their buffers", "--threads");
   return plan;
 }
-
-std::optional<uint64_t> MemoryOfGroup(const Path& group) {
-  const struct {
-    const char *limit, *used, *inactive, *active;
-  } versions[] = {
-      {"memory.max", "memory.current", "inactive_file ", "active_file "},
-      {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ", "total_active_file "}};
-  for (const auto& names : versions) {
-    std::ifstream limit_file(group / names.limit), used_file(group / names.used);
-    uint64_t limit = 0, used = 0;
-    if (!(limit_file >> limit && used_file >> used)) continue;
-    const Path stat = group / "memory.stat";
-    used -= std::min(used, ReadNumber(stat, names.inactive) + ReadNumber(stat, names.active));
-    return limit > used ? limit - used : 0;
-  }
-  return std::nullopt;
-}
-
-uint64_t AvailableMemory() {
-  const uint64_t machine = ReadNumber("/proc/meminfo", "MemAvailable:") * 1024;
-  std::optional<uint64_t> group = MemoryOfGroup("/sys/fs/cgroup");
-  if (!group) group = MemoryOfGroup("/sys/fs/cgroup/memory");  // where version 1 has it
-  if (!group) return machine;
-  return std::max<uint64_t>(1, machine > 0 ? std::min(machine, *group) : *group);
-}
-
-uint64_t ResidentPeak() { return ReadNumber("/proc/self/status", "VmHWM:") * 1024; }
-
-uint64_t ResidentNow() { return ReadNumber("/proc/self/status", "VmRSS:") * 1024; }
 
 }  // namespace rung::train

@@ -3,11 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "base/files.h"
 #include "model/forward.h"
 #include "train/optimizer.h"
 
@@ -55,15 +53,5 @@ constexpr uint64_t TokenizerBytes(int64_t V) { return static_cast<uint64_t>(V) *
 
 MemoryPlan MakePlan(const cpu::Context& context, DType compute, const model::Backbone& backbone,
                     const model::Adapter& adapter, const data::Batch& batch, const PlanInputs& inputs);
-
-// Bytes that the processes of a control group, of version 1 or 2, may still take; nothing: it has no limit.
-// Pages of files are not counted as taken: they are given back when memory is short.
-std::optional<uint64_t> MemoryOfGroup(const Path& group);
-// Bytes that this machine, or the container, can still give without swapping; 0 when unknown.
-uint64_t AvailableMemory();
-// Largest resident size of this process so far, as the kernel counts it (VmHWM).
-uint64_t ResidentPeak();
-// Its size now (VmRSS).
-uint64_t ResidentNow();
 
 }  // namespace rung::train

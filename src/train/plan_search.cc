@@ -42,7 +42,7 @@ constexpr std::array<Policy, 5> kPolicies = {{
      [](TrainOptions* o) { o->optimizer.moments = Moments::k8Bit; }},
     {"--quantize-embeddings",
      [](const PlanModel& m, const TrainOptions& o, const model::AdapterSpec&) {
-       return m.can_quantize() && o.backbone.recipe.matrices != model::Quantize::kNone &&
+       return m.can_quantize_ends() && o.backbone.recipe.matrices != model::Quantize::kNone &&
               o.backbone.recipe.embeddings == model::Quantize::kNone;
      },
      [](TrainOptions* o) { o->backbone.recipe.embeddings = o->backbone.recipe.matrices; }},
@@ -115,7 +115,8 @@ Result<PlanModel> PlanModel::Open(const Path& path) {
   Result<model::Config> config = model::ReadConfig(path);
   if (!config.ok()) return config.failure();
   PlanModel model(std::move(config).value());
-  model.can_quantize_ = !model::IsGgufFile(path);
+  const model::Recipe ends{model::Quantize::kNf4, model::Quantize::kNf4, {}};
+  model.can_quantize_ends_ = model::CheckRecipe(ends, path, {"", "--quantize-embeddings", ""}).ok();
   model.path_ = path;
   return model;
 }

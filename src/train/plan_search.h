@@ -18,14 +18,14 @@ class PlanModel {
   explicit PlanModel(model::Config shape) : config_(std::move(shape)) {}
 
   const model::Config& config() const { return config_; }
-  // Formats are chosen by the options, not fixed by the file.
-  bool can_quantize() const { return can_quantize_; }
+  // --quantize-embeddings would change something: what there is of the embedding and the head is not packed.
+  bool can_quantize_ends() const { return can_quantize_ends_; }
   Result<model::Backbone> Plan(const model::BackboneOptions& options) const;
 
  private:
   model::Config config_;
   Path path_;  // empty: the config is all there is
-  bool can_quantize_ = true;
+  bool can_quantize_ends_ = true;
 };
 
 struct PlannedRun {

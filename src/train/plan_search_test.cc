@@ -69,6 +69,37 @@ TEST(PlanSearchTest, ItemsOfASmallModelAsCountedByHand) {
   EXPECT_EQ(Bytes(PlanRun(model, ladder, 512).OrThrow().memory, "taps"), 3u * 512 * 128 * 4);
 }
 
+// Cosines and sines of 1,024 positions for 32 channels of a head, of layers with a window apart where they
+// turn otherwise; of none where no layer turns. A ladder has its own, and two statistics of 128 channels a
+// tap.
+TEST(PlanSearchTest, EveryTableOfAnglesIsPlanned) {
+  model::Config config = model::ReadConfig(kConfig).OrThrow();
+  TrainOptions options = Options(Method::kLora);
+  options.max_length = 1024;
+  const auto tables = [&] {
+    return Bytes(PlanRun(PlanModel(config), options, 512).OrThrow().memory, "tables");
+  };
+  EXPECT_EQ(tables(), 1024u * 32 * 4);
+  config.window = 64;
+  config.windowed = {0, 2};
+  config.local_rope = config.rope;
+  EXPECT_EQ(tables(), 2 * 1024u * 32 * 4);
+  config.rope.rotary = 8;
+  EXPECT_EQ(tables(), 1024u * (8 + 32) * 4);
+  config.no_rope = true;
+  EXPECT_EQ(tables(), 0u);
+  options = Options(Method::kLadder);
+  options.max_length = 1024;
+  options.ladder.taps = "0,1";
+  const uint64_t statistics = 2u * 2 * 128 * 4;
+  EXPECT_EQ(tables(), statistics);
+  options.ladder.rotary = true;
+  EXPECT_EQ(tables(), 1024u * 32 * 4 + statistics);
+  config.no_rope = false;
+  options.ladder.rotary = false;
+  EXPECT_EQ(tables(), 1024u * (8 + 32) * 4 + statistics);
+}
+
 // What a ladder begins with is measured before anything of the step is there: the run needs the larger of the
 // two. A layer has 2 (128 + 64) 128 + 3 * 352 * 128 weights.
 TEST(PlanSearchTest, FisherInformationIsPlannedFromTheStart) {

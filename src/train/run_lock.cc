@@ -49,9 +49,9 @@ bool LockAlone(int descriptor) {
 }
 
 Failure Held(const Path& folder, int descriptor) {
-  return Failure{fmt::format("{}: {} is working on this run: wait for it or end it, or choose another --out",
-                             folder.string(), Holder(descriptor)),
-                 ExitCode::kUsage};
+  return UsageFailure(
+      fmt::format("{}: {} is working on this run: wait for it or end it, or choose another --out",
+                  folder.string(), Holder(descriptor)));
 }
 
 }  // namespace

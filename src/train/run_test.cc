@@ -40,6 +40,8 @@ class RunTest : public FolderTest {
     RunEvents events;
     events.on_step = [&](const StepReport& step) {
       losses_.push_back(step.loss);
+      flops_.push_back(step.flops);
+      first_epoch_ += step.epoch < 1.0 + 1e-9 ? 1 : 0;
       if (step.step == interrupt_at) interrupt = true;
     };
     events.on_eval = [&](const EvalReport& eval) { evals_.push_back(eval); };
@@ -57,7 +59,8 @@ class RunTest : public FolderTest {
     return ExitCode::kDone;
   }
 
-  std::vector<double> losses_;
+  std::vector<double> losses_, flops_;
+  int64_t first_epoch_ = 0;  // steps of it
   std::vector<EvalReport> evals_;
   std::string notes_;
 };
@@ -273,18 +276,36 @@ TEST_F(RunTest, TapCacheGivesTheSameBytesWithoutTheBackbone) {
       }
       cached.tap_cache = folder_ / "taps";
       losses_.clear();
+      flops_.clear();
       Run(live);
-      const std::vector<double> live_losses = std::exchange(losses_, {});
+      const std::vector<double> live_losses = std::exchange(losses_, {}),
+                                live_flops = std::exchange(flops_, {});
+      first_epoch_ = 0;
       Run(cached);
       EXPECT_EQ(live_losses, losses_);
+      // The layers below the joining point run in the first epoch alone.
+      const auto first = static_cast<size_t>(first_epoch_);
+      ASSERT_EQ(flops_.size(), live_flops.size());
+      ASSERT_GT(first, 0u);
+      ASSERT_LT(first, flops_.size());
+      for (size_t i = 0; i < flops_.size(); ++i) {
+        if (i < first) {
+          EXPECT_EQ(flops_[i], live_flops[i]) << i;
+        } else {
+          EXPECT_LT(flops_[i], live_flops[i]) << i;
+        }
+      }
       EXPECT_TRUE(FileBytes(live.out / "adapter_model.safetensors") ==
                   FileBytes(cached.out / "adapter_model.safetensors"));
       // A second run finds everything there; one with a damaged store computes what is missing.
       TrainOptions again = cached;
       again.out = folder_ / (name + "-again");
       notes_.clear();
+      flops_.clear();
       Run(again);
       EXPECT_NE(notes_.find("are already there"), std::string::npos) << notes_;
+      ASSERT_EQ(flops_.size(), live_flops.size());
+      for (size_t i = 0; i < flops_.size(); ++i) EXPECT_LT(flops_[i], live_flops[i]) << i;
       for (const auto& entry : std::filesystem::recursive_directory_iterator(cached.tap_cache)) {
         if (entry.path().filename() != "taps") continue;
         std::FILE* file = std::fopen(entry.path().c_str(), "r+b");
@@ -300,6 +321,27 @@ TEST_F(RunTest, TapCacheGivesTheSameBytesWithoutTheBackbone) {
                   FileBytes(again.out / "adapter_model.safetensors"));
     }
   }
+}
+
+// Each pattern of the recipe is in the key of the cache, however many there are.
+TEST_F(RunTest, ATapCacheIsOfALongRecipeToo) {
+  TrainOptions options = Options("long");
+  options.max_steps = 1;
+  options.tap_cache = folder_ / "taps";
+  for (int i = 0; i < 400; ++i) {
+    options.backbone.recipe.patterns.emplace_back(fmt::format("model.layers.{}.mlp.down_proj", i),
+                                                  model::Quantize::kF32);
+  }
+  EXPECT_EQ(Run(options).steps, 1);
+  const auto found = [&](const char* out) {
+    options.out = folder_ / out;
+    notes_.clear();
+    EXPECT_EQ(Run(options).steps, 1);
+    return notes_.find("are already there") != std::string::npos;
+  };
+  EXPECT_TRUE(found("again"));
+  options.backbone.recipe.patterns.back().second = model::Quantize::kBf16;
+  EXPECT_FALSE(found("other"));
 }
 
 // What is pooled was standardised: with the numbers of that run, which its seed decides.

@@ -35,7 +35,7 @@ std::string KeyOf(const TrainOptions& options, const model::Adapter& adapter, co
   const model::LadderSpec& ladder = adapter.ladder()->spec();
   std::string key = fmt::format(
       "numerics={} {} max_length={} quantize={} compute={}{} isa={} taps={} rejoin={} storage={}", kNumerics,
-      identity, options.max_length, options.backbone.recipe.Key(), NameOf(options.compute.compute),
+      identity, options.max_length, HashText(options.backbone.recipe.Key()), NameOf(options.compute.compute),
       options.compute.context.int8 ? "+int8" : "", cpu::NameOf(options.compute.context.isa),
       fmt::join(ladder.taps, ","), ladder.rejoin, static_cast<int>(options.policy.taps));
   if (ladder.tap_map == model::TapMap::kPooled) {

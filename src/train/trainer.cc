@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/folders.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "kernels/cpu/peak.h"
 #include "model/adapter_file.h"

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/json_fields.h"
 #include "io/json_file.h"
 
 namespace rung::train {
@@ -104,16 +105,14 @@ Result<std::optional<FinishedRun>> ReadFinished(const Path& out) {
   const Path file = out / kTrainerState;
   const Result<json> state = io::ReadJson(file);
   if (!state.ok()) return state.failure();
-  try {
-    const json& history = state.value().at("log_history");
-    // The last entry of a finished run is that of the whole of it.
-    if (!history.is_array() || history.empty() || !history.back().contains(kRuntime))
-      return std::optional<FinishedRun>();
-    return std::optional(FinishedRun{state.value().at("global_step").get<int64_t>(),
-                                     state.value().at("max_steps").get<int64_t>()});
-  } catch (const json::exception& e) {
-    return Failure{fmt::format("{}: {}", file.string(), e.what())};
-  }
+  io::JsonFields fields(state.value(), file.string());
+  const auto history = fields.Get<std::vector<json>>("log_history");
+  if (!fields.ok()) return fields.failure();
+  // The last entry of a finished run is that of the whole of it.
+  if (history.empty() || !history.back().contains(kRuntime)) return std::optional<FinishedRun>();
+  const FinishedRun finished{fields.Count("global_step"), fields.Count("max_steps")};
+  if (!fields.ok()) return fields.failure();
+  return std::optional(finished);
 }
 
 }  // namespace rung::train

@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "base/files.h"
-#include "model/config.h"
-#include "text/tokenizer.h"
 #include "train/options.h"
 
-namespace rung::cli {
+namespace rung::verify {
 
 enum class Finding : uint8_t { kOk, kWarning, kProblem, kSkipped };
 const char* NameOf(Finding finding);  // "ok", "warning", "problem", "skipped"
@@ -54,16 +52,6 @@ using VerifyProgress = std::function<bool(const char* what, size_t done, size_t 
 // no single file (kUsage), and when it is stopped.
 Verification Verify(const VerifyOptions& options, const VerifyProgress& on_progress);
 
-// The parts, in their order. Each adds its findings.
-void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress, Verification* found);
-// False: the header is so wrong that nothing can be read behind it.
-bool VerifyTensors(const Path& model, Verification* found);
-// Every number of every tensor. False: some are no numbers, a matrix is all zero, or a tensor cannot be read.
-bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verification* found);
-// nullopt: there is none, or it has a problem.
-std::optional<text::Tokenizer> VerifyTokenizer(const Path& model, int64_t V, Verification* found);
-void VerifyPerplexity(const VerifyOptions& options, const text::Tokenizer& tokenizer, Verification* found);
-
 // What a model of so many parameters, trained on English, should reach on the shipped paragraph: rough
 // (docs/guide/verify.md). More than `high` is a warning.
 struct PerplexityRange {
@@ -71,4 +59,4 @@ struct PerplexityRange {
 };
 PerplexityRange ExpectedPerplexity(int64_t parameters);
 
-}  // namespace rung::cli
+}  // namespace rung::verify

@@ -4,35 +4,30 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cli/verify.h"
+#include "base/memory.h"
 #include "eval/batch_runner.h"
 #include "eval/score.h"
 #include "text/chat_template.h"
-#include "train/plan.h"
+#include "verify/parts.h"
 
-namespace rung::cli {
+namespace rung::verify {
 namespace {
 
 // Plain words, so that models of little stories can read it too; written for this program, so that no model
 // has it by heart.
 constexpr std::string_view kParagraph =
-    "Once there was a small village between a river and a forest. In the village lived a girl named Anna and "
-    "her old dog. Every morning they walked along the river to see the boats. One day the water was very "
-    "high, "
-    "because it had rained for a week. Anna saw a little boat that was stuck between two trees. There was a "
-    "boy "
-    "in the boat, and he was afraid. \"Help me!\" he said. \"I cannot swim.\" Anna did not know what to do. "
-    "The "
-    "water was too fast for her, but she was not alone. She ran back to the village and called her father. "
-    "He "
-    "took a long rope from the barn, and they went to the river together. Her father threw one end of the "
-    "rope "
-    "to the boy and tied the other end to a tree. The boy held the rope with both hands, and they pulled the "
-    "boat to the land. The boy was wet and cold, but he was safe. They gave him a warm coat and some bread. "
-    "\"Thank you,\" he said. \"You are very kind.\" The dog barked and wagged his tail. From that day on "
-    "Anna "
-    "and the boy were friends, and when the water was low again, they often played by the river. They never "
-    "forgot how important it is to help each other.";
+    "Once there was a small village between a river and a forest. In the village lived a girl named "
+    "Anna and her old dog. Every morning they walked along the river to see the boats. One day the "
+    "water was very high, because it had rained for a week. Anna saw a little boat that was stuck "
+    "between two trees. There was a boy in the boat, and he was afraid. \"Help me!\" he said. \"I "
+    "cannot swim.\" Anna did not know what to do. The water was too fast for her, but she was not "
+    "alone. She ran back to the village and called her father. He took a long rope from the barn, and "
+    "they went to the river together. Her father threw one end of the rope to the boy and tied the "
+    "other end to a tree. The boy held the rope with both hands, and they pulled the boat to the land. "
+    "The boy was wet and cold, but he was safe. They gave him a warm coat and some bread. \"Thank "
+    "you,\" he said. \"You are very kind.\" The dog barked and wagged his tail. From that day on Anna "
+    "and the boy were friends, and when the water was low again, they often played by the river. They "
+    "never forgot how important it is to help each other.";
 
 constexpr std::string_view kTexts[] = {
     kParagraph,
@@ -212,7 +207,7 @@ void VerifyPerplexity(const VerifyOptions& options, const text::Tokenizer& token
     load.positions = std::max<int64_t>(2, batch.rows());
     const uint64_t weights =
         model::Backbone::PlannedFrom(options.model, load).OrThrow().weight_totals().total;
-    const uint64_t available = train::AvailableMemory();
+    const uint64_t available = AvailableMemory();
     if (!model::IsGgufFile(options.model) && available > 0 && weights > available) {
       return skip(fmt::format("the weights take {} MiB, {} MiB are free", weights >> 20, available >> 20));
     }
@@ -231,4 +226,4 @@ void VerifyPerplexity(const VerifyOptions& options, const text::Tokenizer& token
   }
 }
 
-}  // namespace rung::cli
+}  // namespace rung::verify

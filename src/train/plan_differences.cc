@@ -1,4 +1,4 @@
-#include "cli/plan_reasons.h"
+#include "train/plan_differences.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-namespace rung::cli {
+namespace rung::train {
 namespace {
 
 // "+1.5 GiB", "-20.0 MiB".
@@ -17,8 +17,8 @@ std::string Signed(double bytes) {
 
 class Reasons {
  public:
-  Reasons(const model::Config& config, const train::TrainOptions& options, const train::PlannedRun& run,
-          const train::FormulaMemory& formula)
+  Reasons(const model::Config& config, const TrainOptions& options, const PlannedRun& run,
+          const FormulaMemory& formula)
       : config_(config),
         options_(options),
         run_(run),
@@ -82,7 +82,7 @@ class Reasons {
 
   std::string OptimizerState() const {
     const double difference = Plan("optimizer") - formula_.optimizer;
-    if (options_.optimizer.moments == train::Moments::k8Bit) {
+    if (options_.optimizer.moments == Moments::k8Bit) {
       return fmt::format(
           "two 8-bit moments with their scales, and the parameters are f32 already; the formula has an f32 "
           "copy besides: {}",
@@ -120,9 +120,8 @@ class Reasons {
     const model::LadderSpec& ladder = *run_.spec.ladder;
     const double rungs = Plan(NameOf(Use::kRungs));
     return fmt::format(
-        "attention keeps no (s,s) matrices: {}; {:.1f} bytes a token and channel of a rung, live at the "
-        "step's "
-        "peak, instead of 34: {}",
+        "attention keeps no (s,s) matrices: {}; {:.1f} bytes a token and channel of a rung, "
+        "live at the step's peak, instead of 34: {}",
         Signed(-formula_.attention), rungs / (tokens_ * static_cast<double>(ladder.S * ladder.rungs)),
         Signed(rungs - formula_.linear));
   }
@@ -148,9 +147,9 @@ class Reasons {
   }
 
   const model::Config& config_;
-  const train::TrainOptions& options_;
-  const train::PlannedRun& run_;
-  const train::FormulaMemory& formula_;
+  const TrainOptions& options_;
+  const PlannedRun& run_;
+  const FormulaMemory& formula_;
   PlanColumn plan_;
   double n_, tokens_;
   std::vector<Difference> differences_;
@@ -158,14 +157,14 @@ class Reasons {
 
 }  // namespace
 
-std::vector<Difference> LoraDifferences(const model::Config& config, const train::TrainOptions& options,
-                                        const train::PlannedRun& run, const train::FormulaMemory& formula) {
+std::vector<Difference> LoraDifferences(const model::Config& config, const TrainOptions& options,
+                                        const PlannedRun& run, const FormulaMemory& formula) {
   return Reasons(config, options, run, formula).OfLora();
 }
 
-std::vector<Difference> LadderDifferences(const model::Config& config, const train::TrainOptions& options,
-                                          const train::PlannedRun& run, const train::FormulaMemory& formula) {
+std::vector<Difference> LadderDifferences(const model::Config& config, const TrainOptions& options,
+                                          const PlannedRun& run, const FormulaMemory& formula) {
   return Reasons(config, options, run, formula).OfLadder();
 }
 
-}  // namespace rung::cli
+}  // namespace rung::train

@@ -9,14 +9,13 @@
 #include <memory>
 #include <utility>
 
-#include "cli/verify.h"
 #include "convert/tensor_reader.h"
+#include "verify/parts.h"
 
-namespace rung::cli {
+namespace rung::verify {
 namespace {
 
-constexpr int64_t kVerifiedTile = int64_t{4} << 20;  // weights that are looked at at once
-constexpr size_t kNamed = 3;                         // of a list of names that a message gives
+constexpr size_t kNamed = 3;  // of a list of names that a message gives
 // Larger ones have been seen in no trained model but in norms: of weights typical magnitudes are 0.01 to 1.
 constexpr double kAbsurd = 1e4;
 // Times the median of its kind in the other layers, up or down.
@@ -65,8 +64,7 @@ struct Numbers {
 Numbers Walk(convert::TensorReader& source, const convert::SourceTensor& tensor) {
   source.Select(tensor);
   Numbers numbers;
-  const int64_t rows = tensor.rows(), cols = tensor.cols(),
-                step = std::max<int64_t>(1, kVerifiedTile / std::max<int64_t>(1, cols));
+  const int64_t rows = tensor.rows(), cols = tensor.cols(), step = convert::TileRows(cols);
   std::vector<float> tile;
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(rows, begin + step);
@@ -264,4 +262,4 @@ bool VerifyWeights(const Path& model, const VerifyProgress& on_progress, Verific
   return !findings.bad();
 }
 
-}  // namespace rung::cli
+}  // namespace rung::verify

@@ -6,11 +6,11 @@
 #include <sstream>
 
 #include "base/text.h"
-#include "cli/verify.h"
 #include "io/gguf.h"
 #include "io/sha256.h"
+#include "verify/parts.h"
 
-namespace rung::cli {
+namespace rung::verify {
 namespace {
 
 constexpr uint64_t kSumsLimit = uint64_t{1} << 20;
@@ -132,4 +132,4 @@ void VerifyFiles(const VerifyOptions& options, const VerifyProgress& on_progress
   }
 }
 
-}  // namespace rung::cli
+}  // namespace rung::verify

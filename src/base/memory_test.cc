@@ -1,11 +1,11 @@
 // What a container may still take, as the kernel's files say it.
-#include "train/plan.h"
+#include "base/memory.h"
 
 #include <gtest/gtest.h>
 
 #include "base/test_support.h"
 
-namespace rung::train {
+namespace rung {
 namespace {
 
 class MemoryOfGroupTest : public FolderTest {
@@ -45,4 +45,4 @@ TEST_F(MemoryOfGroupTest, Version1) {
 }
 
 }  // namespace
-}  // namespace rung::train
+}  // namespace rung
