@@ -6,12 +6,11 @@ safetensors, torch and transformers."""
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
+import other_python
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PYTHON = os.environ.get("RUNG_PYTHON", sys.executable)
-SKIPPED = 77
 # (folder of tests/data/families, formats one after the other): a .gguf file, or a folder, of the last one's.
 CASES = [("llama3", ["f16.gguf"]), ("gemma2", ["q8_0.gguf"]), ("gpt2", ["mxfp4.gguf"]),
          ("mistral_window", ["f32.gguf", "f32"])]
@@ -25,10 +24,7 @@ def run(*command):
 
 
 def main():
-    needed = "import gguf, safetensors, torch, transformers"
-    if subprocess.run([PYTHON, "-c", needed], capture_output=True).returncode != 0:
-        print(f"skipped: {PYTHON} lacks one of gguf, safetensors, torch, transformers; RUNG_PYTHON names another")
-        return SKIPPED
+    python = other_python.with_modules("gguf", "safetensors", "torch", "transformers")
     rung = os.environ["RUNG_BINARY"]
     for family, steps in CASES:
         source = ROOT / "tests" / "data" / "families" / family
@@ -39,12 +35,11 @@ def main():
                 run(rung, "quantize", "--model", made, "--out", out, "--format", step.split(".")[0],
                     "--quantize-embeddings", "--progress", "none")
                 made = out
-            said = run(PYTHON, "tools/check_converted.py", source, made, "--tolerance", TOLERANCES[step.split(".")[0]])
+            said = run(python, "tools/check_converted.py", source, made, "--tolerance", TOLERANCES[step.split(".")[0]])
             print(f"{family} {' '.join(steps)}\n{said}")
             # At least one reader took the numbers.
             assert "\nok" in "\n" + said, said
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
