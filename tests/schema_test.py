@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 
+import other_python
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PYTHON = os.environ.get("RUNG_PYTHON", sys.executable)
-SKIPPED = 77
 # What the model and the records are is looked at later.
 TRAINED = "model: tests/data/models/tinystories-656k\ndata: examples/stories/train.jsonl\nout: runs/x\n"
 
@@ -75,9 +75,7 @@ def files_of_documents():
 
 def main():
     import json
-    if subprocess.run([PYTHON, "-c", "import jsonschema, yaml"], capture_output=True).returncode != 0:
-        print(f"skipped: {PYTHON} lacks one of jsonschema, yaml; RUNG_PYTHON names another")
-        return SKIPPED
+    python = other_python.with_modules("jsonschema", "yaml")
     rung = os.environ["RUNG_BINARY"]
     schema = json.loads(subprocess.run([rung, "config", "schema"], capture_output=True, text=True, check=True).stdout)
     documents = files_of_documents()
@@ -86,7 +84,7 @@ def main():
     cases = [(name, text, True, False) for name, text in documents] + [("good", text, True, True) for text in GOOD] + \
             [("bad", text, False, True) for text in BAD] + [("beyond", text, True, None) for text in BEYOND]
     lines = "\n".join(json.dumps(value) for value in [schema, *(text for _, text, _, _ in cases)])
-    done = subprocess.run([PYTHON, "-c", READ], input=lines, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([python, "-c", READ], input=lines, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(verdicts) == len(cases)
